@@ -1,0 +1,175 @@
+// Package platform is the contract between the centre and a chat platform. An
+// adapter connects, receives into a sink that commits before it returns, and
+// sends one message that is already rendered. It never retries and keeps no
+// queue: it classifies (Error), and the centre decides. What a platform can do
+// beyond that is an optional interface, found by type assertion, or data
+// (Capabilities).
+package platform
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"hermes/internal/domain"
+)
+
+// Adapter is one connected account of a platform.
+type Adapter interface {
+	// Name is the platform's name.
+	Name() domain.Platform
+	// Capabilities are constant over the adapter's life.
+	Capabilities() Capabilities
+	// Run connects and receives until ctx ends (it then returns nil within a
+	// second) or the connection is lost (it returns an *Error, and the
+	// supervisor calls Run again after a pause that it chooses). It reports its
+	// evidence to the health reporter that it was made with. It must not
+	// acknowledge an event before sink.Accept returned nil for it.
+	Run(ctx context.Context, sink Sink) error
+	// Send sends one message and returns the platform's id of it. It returns an
+	// *Error when it fails. nonce is the same for every attempt of one message.
+	Send(ctx context.Context, to domain.Address, p domain.Part, nonce string) (receipt string, err error)
+}
+
+// Sink takes what an adapter receives.
+type Sink interface {
+	// Accept commits the events and the cursor ("" keeps the stored one) in
+	// one transaction. On error nothing was stored: the adapter must not
+	// acknowledge, and tries again after a pause or returns the error from Run.
+	Accept(ctx context.Context, account string, events []domain.Inbound, cursor string) error
+	// Cursor is the position that was stored last; "" at first.
+	Cursor(ctx context.Context, account string) (string, error)
+}
+
+// Editor edits a message that the account sent (streamed answers).
+type Editor interface {
+	Edit(ctx context.Context, to domain.Address, messageID string, p domain.Part) error
+}
+
+// Typer shows that an answer is being written. It is called every
+// Capabilities.TypingEvery while a turn runs; errors are ignored by the caller.
+type Typer interface {
+	Typing(ctx context.Context, to domain.Address) error
+}
+
+// Fetcher downloads an inbound attachment by its Ref. It fails with Kind
+// GiveUp when the file is larger than max bytes or gone.
+type Fetcher interface {
+	Fetch(ctx context.Context, a domain.Attachment, max int64, w io.Writer) (domain.Attachment, error)
+}
+
+// Live shows the progress of turns itself, finer than by edits (web chat).
+// Live must not block.
+type Live interface {
+	Live(to domain.Address, e domain.TurnEvent)
+}
+
+// Menu registers the slash commands natively. It is called after each connect.
+type Menu interface {
+	SetCommands(ctx context.Context, cmds []Command) error
+}
+
+// Command is a slash command for a native menu.
+type Command struct {
+	Name        string // without the slash
+	Description string
+}
+
+// LengthUnit says how a platform counts the length of a message.
+type LengthUnit int
+
+// The units.
+const (
+	Runes LengthUnit = iota
+	UTF16            // UTF-16 code units
+	Bytes            // bytes of UTF-8
+)
+
+// Dialect names the markup that a platform understands; the renderer knows each.
+type Dialect string
+
+// The dialects.
+const (
+	DialectPlain        Dialect = "plain"
+	DialectMarkdown     Dialect = "markdown"      // CommonMark as it is (web chat, Mattermost, Discord)
+	DialectTelegramHTML Dialect = "telegram_html" // https://core.telegram.org/bots/api#html-style
+)
+
+// Idempotency says what a platform offers against sending twice.
+type Idempotency int
+
+// The kinds of idempotency.
+const (
+	IdempotencyNone   Idempotency = iota // nothing: an uncertain send may be repeated
+	IdempotencyWindow                    // the nonce is honoured for IdempotencyFor
+	IdempotencyAlways                    // sending the same nonce again is harmless
+)
+
+// Capabilities is what the renderer, the splitter and the dispatcher need to
+// know of a platform.
+type Capabilities struct {
+	MaxText        int // length limit of a message after its markup is parsed, in Unit
+	MaxCaption     int // the same for a message with a file; 0 means no caption
+	Unit           LengthUnit
+	Dialect        Dialect
+	Buttons        bool
+	Threads        bool
+	MaxUpload      int64         // bytes of one file; 0 means no files
+	EditEvery      time.Duration // least time between edits of one message; 0 means no streaming by edits
+	TypingEvery    time.Duration // how long a typing signal lasts
+	PerChatEvery   time.Duration // least time between messages to one chat, averaged
+	PerGroupEvery  time.Duration // the same for groups; 0 means as PerChatEvery
+	PerSecond      int           // messages a second over all chats; 0 means no limit
+	Burst          int           // messages that may go at once to one chat
+	Idempotency    Idempotency
+	IdempotencyFor time.Duration
+	MentionName    string // how the account is addressed in groups; known after Run connected
+}
+
+// Kind classifies a failure for whoever decides about it.
+type Kind int
+
+// The kinds.
+const (
+	Retry          Kind = iota // passing; again after RetryAfter or a back-off
+	GiveUp                     // this message will never go (chat gone, blocked by the user)
+	BadCredentials             // the account is refused; no retry before the configuration changes
+	MarkupRefused              // send Part.Plain instead
+	EditRefused                // the message to edit is gone; send a new one
+	Moved                      // the chat has another id: NewChatID
+	TakenOver                  // another client uses the account's connection (Telegram 409)
+)
+
+// Error is how an adapter fails.
+type Error struct {
+	Kind       Kind
+	Reason     string        // for people: what the platform said, what to do; no secrets
+	Code       string        // for machines, e.g. "telegram_409"
+	RetryAfter time.Duration // what the platform asked for; 0 when it did not say
+	Global     bool          // RetryAfter binds every chat of the account
+	Uncertain  bool          // the request may have been carried out
+	NewChatID  string        // Kind Moved
+	Cause      error
+}
+
+// Error gives the reason and the cause.
+func (e *Error) Error() string {
+	if e.Cause != nil {
+		return e.Reason + ": " + e.Cause.Error()
+	}
+	return e.Reason
+}
+
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Cause }
+
+// AsError finds the *Error in err's chain; anything else is a passing failure
+// with an uncertain outcome.
+func AsError(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &Error{Kind: Retry, Reason: "the platform could not be reached", Uncertain: true, Cause: err}
+}
