@@ -1,0 +1,353 @@
+package telegram
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/go-telegram/bot/models"
+
+	"hermes/internal/domain"
+	"hermes/internal/platform"
+)
+
+const batchLimit = 100 // the most that one getUpdates gives
+
+// loop is one run of the poll loop. It belongs to one goroutine.
+type loop struct {
+	a       *Adapter
+	sink    platform.Sink
+	answers *answers
+
+	connected bool
+	proven    bool      // the last poll came back
+	offset    int64     // the first update that is not committed; 0 means whatever there is
+	failures  int       // in a row
+	takenAt   time.Time // since when another poller has the bot; zero when none
+}
+
+// run connects and polls until ctx ends or the connection is to be given up.
+func (l *loop) run(ctx context.Context) error {
+	cursor, err := l.sink.Cursor(ctx, l.a.account)
+	if err != nil {
+		return err
+	}
+	if cursor != "" {
+		// A cursor that is no number starts at the oldest update that Telegram
+		// still has; the inbox drops what it knows.
+		l.offset, _ = strconv.ParseInt(cursor, 10, 64)
+		l.offset = max(l.offset, 0) // a negative one would make Telegram forget
+	}
+	for ctx.Err() == nil {
+		updates, perr := l.step(ctx)
+		if perr != nil {
+			if err := l.failed(ctx, perr); err != nil {
+				return err
+			}
+			continue
+		}
+		l.proved()
+		if err := l.commit(ctx, updates); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// step connects where needed and reads the next batch.
+func (l *loop) step(ctx context.Context) ([]models.Update, *platform.Error) {
+	wait := l.a.cfg.PollTimeout
+	if !l.connected {
+		if err := l.a.connect(ctx); err != nil {
+			return nil, err
+		}
+		l.connected = true
+		l.a.log.Info("connected to Telegram", "bot", l.a.Capabilities().MentionName, "offset", l.offset)
+	}
+	if !l.proven {
+		wait = 0 // a proof at once, in place of half a minute of not knowing
+	}
+	began := time.Now()
+	batch, err := l.a.getUpdates(ctx, l.offset, wait)
+	if err != nil {
+		return nil, err
+	}
+	if len(batch) == 0 && time.Since(began) < wait/10 {
+		sleep(ctx, l.a.pause.first) // a server that does not wait must not make us spin
+	}
+	return l.wholeAlbum(ctx, batch), nil
+}
+
+// wholeAlbum waits a moment for the rest of an album that a batch ends with:
+// Telegram sends each of its pictures as an update, and they should be one
+// turn. Reading again from the same offset confirms nothing.
+func (l *loop) wholeAlbum(ctx context.Context, batch []models.Update) []models.Update {
+	for range 3 {
+		if len(batch) == 0 || len(batch) >= batchLimit || album(batch[len(batch)-1]) == "" {
+			return batch
+		}
+		if !sleep(ctx, l.a.pause.album) {
+			return batch
+		}
+		again, err := l.a.getUpdates(ctx, l.offset, 0)
+		if err != nil || len(again) <= len(batch) {
+			return batch
+		}
+		batch = again
+	}
+	return batch
+}
+
+// proved records a poll that came back.
+func (l *loop) proved() {
+	if l.failures > 0 {
+		l.a.log.Info("Telegram answers again", "failures", l.failures)
+	}
+	l.failures, l.takenAt, l.proven = 0, time.Time{}, true
+	l.a.health.OK()
+}
+
+// failed shows a failure and waits before the next attempt. It returns an
+// error when Run is to end.
+func (l *loop) failed(ctx context.Context, e *platform.Error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	l.failures++
+	l.proven = false
+	l.a.wire.http.CloseIdleConnections() // a connection that went deaf is not asked again
+	wait := max(l.backoff(), e.RetryAfter)
+	switch e.Kind {
+	case platform.BadCredentials:
+		return e
+	case platform.TakenOver:
+		// At a hand-over the other poller is our own predecessor, which is gone
+		// in a moment: so the first attempts follow soon.
+		if l.takenAt.IsZero() {
+			l.takenAt = l.a.now()
+		}
+		if l.a.now().Sub(l.takenAt) >= l.a.pause.takeover || !l.connected {
+			return e
+		}
+		wait = min(wait, 3*time.Second)
+	default:
+		if l.failures >= l.a.pause.failures {
+			return e
+		}
+	}
+	l.a.health.Degraded(e.Code, e.Reason)
+	l.a.log.Warn("Telegram is not heard", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", l.failures, "wait", wait)
+	sleep(ctx, wait)
+	return nil
+}
+
+// backoff doubles from the first pause to the longest, with a quarter of
+// jitter, so that many bots do not return in step.
+func (l *loop) backoff() time.Duration {
+	d := l.a.pause.first << min(l.failures-1, 16)
+	d = min(d, l.a.pause.most)
+	return d - time.Duration(rand.Int64N(int64(d)/4+1))
+}
+
+// commit gives the batch to the sink and advances the offset once it is
+// stored. The batch is kept while the sink fails, so nothing is acknowledged
+// that is not stored.
+func (l *loop) commit(ctx context.Context, batch []models.Update) error {
+	if len(batch) == 0 {
+		return nil
+	}
+	next := batch[len(batch)-1].ID + 1
+	events, buttons := l.a.events(batch)
+	if len(events) > 0 {
+		if err := l.accept(ctx, events, strconv.FormatInt(next, 10)); err != nil {
+			return err
+		}
+	}
+	// With no event for us there is nothing to store: the next poll tells
+	// Telegram, and a restart before it reads the same chatter again.
+	l.offset = next
+	l.answers.add(buttons)
+	return nil
+}
+
+// accept retries until the sink has stored the events or refuses for good.
+func (l *loop) accept(ctx context.Context, events []domain.Inbound, cursor string) error {
+	wait := l.a.pause.first
+	for {
+		err := l.sink.Accept(ctx, l.a.account, events, cursor)
+		if err == nil {
+			return nil
+		}
+		code := domain.CodeOf(err)
+		switch {
+		case ctx.Err() != nil, code == domain.Fenced:
+			return err
+		case code == domain.Invalid, code == domain.TooLarge:
+			if len(events) > 1 {
+				return l.acceptEach(ctx, events, cursor)
+			}
+			// Trying the same again cannot help, and must not block what follows.
+			if len(events) == 0 {
+				return nil
+			}
+			l.a.log.Error("an event that cannot be stored was left out", "event", events[0].EventID, "error", l.a.scrub(err))
+			events = nil
+			continue
+		}
+		l.a.health.Degraded(string(code), "messages from Telegram wait, because they cannot be stored: "+domain.MessageOf(err)+"; none is lost")
+		l.a.log.Warn("messages could not be stored; they are not acknowledged", "events", len(events), "error", l.a.scrub(err), "wait", wait)
+		if !sleep(ctx, wait) {
+			return err
+		}
+		wait = min(2*wait, l.a.pause.most)
+	}
+}
+
+// acceptEach finds the event that the sink refuses; the others are stored.
+func (l *loop) acceptEach(ctx context.Context, events []domain.Inbound, cursor string) error {
+	for i := range events {
+		at := ""
+		if i == len(events)-1 {
+			at = cursor
+		}
+		if err := l.accept(ctx, events[i:i+1], at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// album is the id of the media group that an update belongs to, or "".
+func album(u models.Update) string {
+	if u.Message == nil {
+		return ""
+	}
+	return u.Message.MediaGroupID
+}
+
+// getUpdates reads a batch, https://core.telegram.org/bots/api#getupdates. A
+// poll that is not back in twice its time is cut.
+func (a *Adapter) getUpdates(ctx context.Context, offset int64, wait time.Duration) ([]models.Update, *platform.Error) {
+	allowed := []string{models.AllowedUpdateMessage, models.AllowedUpdateCallbackQuery}
+	if a.cfg.ChannelPosts {
+		allowed = append(allowed, models.AllowedUpdateChannelPost)
+	}
+	body, _ := json.Marshal(map[string]any{
+		"offset": offset, "limit": batchLimit, "timeout": int(wait / time.Second), "allowed_updates": allowed,
+	})
+	pctx, cancel := context.WithTimeout(ctx, 2*max(wait, a.cfg.PollTimeout))
+	defer cancel()
+	pctx, c := withCall(pctx, "getUpdates")
+	req, err := http.NewRequestWithContext(pctx, http.MethodPost, a.cfg.BaseURL+"/bot"+a.cfg.Token.Reveal()+"/getUpdates", bytes.NewReader(body))
+	if err != nil {
+		return nil, a.classify(c, err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := a.wire.Do(req)
+	if err != nil {
+		return nil, a.pollFailure(ctx, c, err)
+	}
+	defer resp.Body.Close()
+	if c.status != http.StatusOK {
+		return nil, a.pollFailure(ctx, c, errors.New(resp.Status))
+	}
+	var reply struct {
+		OK     bool              `json:"ok"`
+		Result []json.RawMessage `json:"result"`
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxReply)).Decode(&reply); err != nil {
+		return nil, a.pollFailure(ctx, c, err)
+	}
+	batch := a.decode(reply.Result)
+	if len(batch) == 0 && len(reply.Result) > 0 {
+		return nil, a.pollFailure(ctx, c, errors.New("it answered updates without ids"))
+	}
+	return batch, nil
+}
+
+// pollFailure says of a poll what classify says of a send: a poll repeats no
+// harm, so its outcome is never uncertain.
+func (a *Adapter) pollFailure(ctx context.Context, c *call, err error) *platform.Error {
+	e := a.classify(c, err)
+	if e.Uncertain && c.status == 0 {
+		e.Code, e.Reason = "telegram_poll_cut", "the connection to Telegram broke while it was polled: it is made again"
+		if ctx.Err() == nil && errors.Is(c.err, context.DeadlineExceeded) {
+			e.Code, e.Reason = "telegram_poll_stuck", "a poll of Telegram did not come back in twice its time: it was cut and is made again"
+		}
+	}
+	e.Uncertain = false
+	return e
+}
+
+// decode reads each update by itself, so that one which the library does not
+// understand cannot stop those beside it.
+func (a *Adapter) decode(raw []json.RawMessage) []models.Update {
+	out := make([]models.Update, 0, len(raw))
+	for _, r := range raw {
+		var u models.Update
+		err := json.Unmarshal(r, &u)
+		if err != nil {
+			u, err = decodeReduced(r)
+		}
+		if err != nil {
+			a.log.Warn("an update of Telegram could not be read and was left out", "update", u.ID, "error", a.scrub(err))
+		}
+		if u.ID == 0 {
+			continue // no update at all; the next poll shows what follows
+		}
+		out = append(out, u)
+	}
+	return out
+}
+
+// plainFields are the parts of a message that decodeReduced keeps.
+var plainFields = []string{
+	"message_id", "message_thread_id", "is_topic_message", "from", "sender_chat", "chat", "date", "text", "entities",
+	"caption", "caption_entities", "photo", "document", "voice", "audio", "video", "media_group_id",
+}
+
+// decodeReduced reads a message of which the library does not know some part,
+// such as a new kind of origin, by leaving out all but the plain parts. The
+// update's id is given even when it fails.
+func decodeReduced(raw []byte) (models.Update, error) {
+	var u struct {
+		ID      int64                      `json:"update_id"`
+		Message map[string]json.RawMessage `json:"message"`
+	}
+	if err := json.Unmarshal(raw, &u); err != nil || u.Message == nil {
+		return models.Update{ID: u.ID}, errors.Join(err, errors.New("it is of an unknown form"))
+	}
+	kept := make(map[string]json.RawMessage, len(plainFields))
+	for _, f := range plainFields {
+		if v, ok := u.Message[f]; ok {
+			kept[f] = v
+		}
+	}
+	b, err := json.Marshal(kept)
+	if err != nil {
+		return models.Update{ID: u.ID}, err
+	}
+	m := new(models.Message)
+	if err := json.Unmarshal(b, m); err != nil {
+		return models.Update{ID: u.ID}, err
+	}
+	return models.Update{ID: u.ID, Message: m}, nil
+}
+
+// sleep waits; it answers false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

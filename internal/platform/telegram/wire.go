@@ -1,0 +1,159 @@
+package telegram
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	maxReply     = 64 << 20  // bytes of a getUpdates reply; 100 updates are far below
+	maxErrorBody = 64 << 10  // bytes kept of an error reply
+	rewindable   = 256 << 10 // a request up to this size can be written again on a fresh connection
+)
+
+// newClient makes the client for the Bot API. It speaks HTTP/1.1 only: over
+// HTTP/2 one dead connection would take the poll and every send with it, and
+// here each has a connection of its own that can be cut.
+func newClient(proxy string) *http.Client {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	t := &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout: 10 * time.Second,
+		MaxIdleConnsPerHost: 8,
+		MaxIdleConns:        16,
+		IdleConnTimeout:     90 * time.Second,
+		Protocols:           &protocols,
+	}
+	if u, err := url.Parse(proxy); proxy != "" && err == nil {
+		t.Proxy = http.ProxyURL(u)
+	}
+	return &http.Client{Transport: t}
+}
+
+// call is what is known of one request to the Bot API, whoever makes it: the
+// poll loop, or the library through wire.Do.
+type call struct {
+	method string
+	wrote  atomic.Bool // the whole request was handed to the kernel, so it may be carried out
+	status int         // of the answer; 0 when none came
+	reply  apiReply    // of an answer that is not 200
+	isJSON bool        // reply was in the Bot API's form
+	err    error       // of the transport, without the URL
+}
+
+// apiReply is the envelope of every answer,
+// https://core.telegram.org/bots/api#making-requests.
+type apiReply struct {
+	OK          bool            `json:"ok"`
+	Result      json.RawMessage `json:"result"`
+	ErrorCode   int             `json:"error_code"`
+	Description string          `json:"description"`
+	Parameters  struct {
+		MigrateToChatID int64 `json:"migrate_to_chat_id"`
+		RetryAfter      int64 `json:"retry_after"` // seconds
+	} `json:"parameters"`
+}
+
+type callKey struct{}
+
+// withCall gives a context whose request reports to the returned call.
+func withCall(ctx context.Context, method string) (context.Context, *call) {
+	c := &call{method: method}
+	return context.WithValue(ctx, callKey{}, c), c
+}
+
+// wire is the HTTP client that the library and the poll loop share. It notes
+// in the request's call what became of it, and lets no URL, which holds the
+// token, out in an error.
+type wire struct{ http *http.Client }
+
+func newWire(c *http.Client) *wire {
+	own := *c
+	// A redirect would turn a POST into a GET and carry the token elsewhere.
+	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &wire{&own}
+}
+
+// Do sends a request.
+func (w *wire) Do(req *http.Request) (*http.Response, error) {
+	c, _ := req.Context().Value(callKey{}).(*call)
+	if c == nil {
+		c = &call{}
+	}
+	if err := buffer(req); err != nil {
+		c.err = err
+		return nil, err
+	}
+	trace := &httptrace.ClientTrace{
+		GotConn:      func(httptrace.GotConnInfo) { c.wrote.Store(false) },
+		WroteRequest: func(info httptrace.WroteRequestInfo) { c.wrote.Store(info.Err == nil) },
+	}
+	resp, err := w.http.Do(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
+	if err != nil {
+		var ue *url.Error
+		if errors.As(err, &ue) {
+			err = ue.Err
+		}
+		c.err = err
+		return nil, err
+	}
+	c.status = resp.StatusCode
+	if c.status != http.StatusOK {
+		body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+		resp.Body.Close()
+		c.err = err
+		c.isJSON = json.Unmarshal(body, &c.reply) == nil && c.reply.Description != ""
+		resp.Body = io.NopCloser(bytes.NewReader(body))
+	}
+	return resp, nil
+}
+
+// buffer reads a small request body into memory. The library writes its forms
+// through a pipe; a pipe cannot be rewound, so that a kept connection which the
+// server has just closed would fail the send in place of being replaced.
+func buffer(req *http.Request) error {
+	if req.Body == nil || req.GetBody != nil {
+		return nil
+	}
+	head, err := io.ReadAll(io.LimitReader(req.Body, rewindable+1))
+	if err != nil {
+		req.Body.Close()
+		return err
+	}
+	if len(head) > rewindable {
+		req.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(bytes.NewReader(head), req.Body), req.Body}
+		return nil
+	}
+	req.Body.Close()
+	req.Body = io.NopCloser(bytes.NewReader(head))
+	req.ContentLength = int64(len(head))
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(head)), nil }
+	return nil
+}
+
+// scrub takes the token out of an error's text.
+func (a *Adapter) scrub(err error) error {
+	if err == nil || !strings.Contains(err.Error(), a.cfg.Token.Reveal()) {
+		return err
+	}
+	return errors.New(a.scrubText(err.Error()))
+}
+
+func (a *Adapter) scrubText(s string) string {
+	return strings.ReplaceAll(s, a.cfg.Token.Reveal(), a.cfg.Token.String())
+}
