@@ -1,0 +1,74 @@
+# Everything that this project needs is set up by the targets themselves.
+# As root on Debian they install missing packages; otherwise what needs them is
+# skipped by name.
+
+GO        ?= go
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS   := -s -w -X main.version=$(VERSION)
+LINT      := build/tools/golangci-lint
+LINT_VERSION := v2.12.2
+
+.DEFAULT_GOAL := build
+
+## build: the static binary, build/hermes
+.PHONY: build
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o build/hermes ./cmd/hermes
+
+## demo: a gateway in a throw-away home, with nothing configured
+.PHONY: demo
+demo: build
+	./scripts/demo
+
+## test: set up what the tests need, then run all of them with the race detector
+.PHONY: test
+test: setup build
+	./scripts/test
+
+## setup: install what the tests need, where that is possible
+.PHONY: setup
+setup:
+	./scripts/setup
+
+## check: formatting, vet, linters and all tests
+.PHONY: check
+check: fmt lint test
+
+.PHONY: fmt
+fmt:
+	@out=$$(gofmt -l cmd internal testkit); [ -z "$$out" ] || { echo "not gofmt'ed: $$out"; exit 1; }
+
+.PHONY: lint
+lint: $(LINT)
+	$(GO) vet ./...
+	$(LINT) run ./...
+
+$(LINT):
+	GOBIN=$(CURDIR)/build/tools $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+
+## torture: kill the gateway N times and count what was lost or doubled
+N ?= 2000
+.PHONY: torture
+torture: build
+	HERMES_TORTURE=$(N) $(GO) test -count=1 -timeout 120m -run 'TestTorture' -v ./testkit/torture
+
+## soak: simulated hours of load; memory must stay flat
+HOURS ?= 24
+.PHONY: soak
+soak: build
+	HERMES_SOAK_HOURS=$(HOURS) $(GO) test -count=1 -timeout 180m -run 'TestSoak' -v ./testkit/torture
+
+## bench: measure against the budgets, into docs/benchmarks.md
+.PHONY: bench
+bench: build
+	$(GO) run ./testkit/bench -binary build/hermes -out docs/benchmarks.md
+
+## fuzz: every fuzz target for FUZZTIME
+FUZZTIME ?= 20s
+.PHONY: fuzz
+fuzz:
+	./scripts/fuzz $(FUZZTIME)
+
+.PHONY: clean
+clean:
+	rm -rf build testkit/node/node_modules

@@ -1,0 +1,180 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"hermes/internal/domain"
+	"hermes/internal/home"
+)
+
+// maxSocketPath is what fits into sockaddr_un; see unix(7).
+const maxSocketPath = 107
+
+// SocketPath is where a profile's control socket lies. A path that is too long
+// for a socket goes to XDG_RUNTIME_DIR (or /tmp), named by a hash of the home.
+func SocketPath(p home.Profile, getenv func(string) string) string {
+	path := p.SocketFile()
+	if len(path) <= maxSocketPath {
+		return path
+	}
+	dir := getenv("XDG_RUNTIME_DIR")
+	if dir == "" {
+		dir = os.TempDir()
+	}
+	sum := sha256.Sum256([]byte(p.Home))
+	return filepath.Join(dir, "hermes", hex.EncodeToString(sum[:8])+".sock")
+}
+
+// Gateway is what a control server asks of the gateway.
+type Gateway interface {
+	Status(ctx context.Context) Status
+	// Poke tells that another process wrote to the ledger.
+	Poke()
+	// Shutdown begins a clean stop; reason goes to the log.
+	Shutdown(reason string)
+}
+
+// Server serves the control socket.
+type Server struct {
+	srv  *http.Server
+	ln   net.Listener
+	path string
+	done chan struct{}
+}
+
+// Listen binds the socket, 0600. The caller must hold the profile's instance
+// lock: a socket file that is there is one of a dead process and is replaced.
+func Listen(path string, g Gateway) (*Server, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, domain.E(domain.Unavailable, err, "the folder of the control socket cannot be made")
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, domain.E(domain.Unavailable, err, "the old control socket %s cannot be removed", path)
+	}
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, domain.E(domain.Unavailable, err, "the control socket %s cannot be bound", path)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		ln.Close()
+		return nil, domain.E(domain.Unavailable, err, "the control socket %s cannot be made private", path)
+	}
+	return &Server{srv: &http.Server{Handler: routes(g), ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10}, ln: ln, path: path, done: make(chan struct{})}, nil
+}
+
+// Start serves until Stop.
+func (s *Server) Start() {
+	go func() {
+		defer close(s.done)
+		_ = s.srv.Serve(s.ln)
+	}()
+}
+
+// Stop ends the server and removes the socket.
+func (s *Server) Stop(ctx context.Context) error {
+	err := s.srv.Shutdown(ctx)
+	<-s.done
+	return err
+}
+
+func routes(g Gateway) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, g.Status(r.Context()))
+	})
+	mux.HandleFunc("POST /poke", func(w http.ResponseWriter, _ *http.Request) {
+		g.Poke()
+		w.WriteHeader(http.StatusNoContent)
+	})
+	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, r *http.Request) {
+		reason := r.URL.Query().Get("reason")
+		if reason == "" {
+			reason = "asked over the control socket"
+		}
+		g.Shutdown(reason)
+		w.WriteHeader(http.StatusAccepted)
+	})
+	return mux
+}
+
+func reply(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // the reader is gone if this fails
+}
+
+// Client talks to a profile's gateway.
+type Client struct {
+	http *http.Client
+	path string
+}
+
+// Dial makes a client; nothing is connected yet.
+func Dial(path string) *Client {
+	d := net.Dialer{Timeout: 2 * time.Second}
+	return &Client{path: path, http: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, "unix", path) },
+	}}}
+}
+
+// Status asks for the status. domain.NotFound when no gateway listens;
+// domain.Unavailable when one does but does not answer.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var s Status
+	err := c.call(ctx, http.MethodGet, "/status", &s)
+	return s, err
+}
+
+// Poke tells the gateway that the ledger was written to. No gateway is no error.
+func (c *Client) Poke(ctx context.Context) error {
+	err := c.call(ctx, http.MethodPost, "/poke", nil)
+	if domain.IsCode(err, domain.NotFound) {
+		return nil
+	}
+	return err
+}
+
+// Stop asks the gateway to stop. It returns before the gateway has.
+func (c *Client) Stop(ctx context.Context, reason string) error {
+	return c.call(ctx, http.MethodPost, "/stop?reason="+url.QueryEscape(reason), nil)
+}
+
+func (c *Client) call(ctx context.Context, method, path string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://gateway"+path, bytes.NewReader(nil))
+	if err != nil {
+		return domain.E(domain.Internal, err, "the request could not be made")
+	}
+	res, err := c.http.Do(req)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return domain.E(domain.NotFound, nil, "the gateway is not running")
+	case err != nil:
+		return domain.E(domain.Unavailable, err, "the gateway's control socket %s does not answer", c.path)
+	}
+	defer res.Body.Close()
+	if res.StatusCode >= 300 {
+		text, _ := io.ReadAll(io.LimitReader(res.Body, 4<<10))
+		return domain.E(domain.Unavailable, nil, "the gateway answered %s: %s", res.Status, text)
+	}
+	if into == nil {
+		return nil
+	}
+	if err := json.NewDecoder(io.LimitReader(res.Body, 8<<20)).Decode(into); err != nil {
+		return domain.E(domain.Unavailable, err, "the gateway's answer could not be read")
+	}
+	return nil
+}

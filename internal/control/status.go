@@ -1,0 +1,61 @@
+// Package control is how commands talk to a running gateway: HTTP on a Unix
+// socket in the profile's home, for its owner only. It also holds the words of
+// the gateway's status, so that the command line, the pages and the API show
+// one and the same.
+package control
+
+import (
+	"time"
+
+	"hermes/internal/health"
+	"hermes/internal/ledger"
+)
+
+// Status is the truth about a running gateway, from evidence.
+type Status struct {
+	Profile   string        `json:"profile"`
+	Home      string        `json:"home"`
+	Version   string        `json:"version"`
+	PID       int           `json:"pid"`
+	State     string        `json:"gateway_state"` // starting, running, draining
+	Healthy   bool          `json:"healthy"`
+	Problems  []string      `json:"problems"` // why it is not healthy, and what to do
+	Warnings  []string      `json:"warnings"`
+	StartedAt time.Time     `json:"started_at"`
+	Uptime    float64       `json:"uptime_seconds"`
+	Model     Model         `json:"model"`
+	API       API           `json:"api"`
+	Parts     []health.Part `json:"parts"`
+	Work      Work          `json:"work"`
+	Ledger    ledger.Info   `json:"ledger"`
+	Memory    int64         `json:"rss_bytes"`
+	LastExit  string        `json:"last_exit,omitempty"`
+	Mode      Mode          `json:"mode"`
+}
+
+// Model is the configured model.
+type Model struct {
+	Name     string `json:"name"`
+	Provider string `json:"provider"`
+	Set      bool   `json:"set"`
+}
+
+// API is the API server's address.
+type API struct {
+	Enabled bool   `json:"enabled"`
+	Address string `json:"address,omitempty"` // http://host:port, when it is bound
+}
+
+// Work counts what is under way.
+type Work struct {
+	Lanes    int64 `json:"lanes"`
+	Running  int64 `json:"running_turns"`
+	Finished int64 `json:"finished_turns"` // since the start
+}
+
+// Mode says who starts the process again when it ends.
+type Mode struct {
+	Supervisor string `json:"supervisor"` // systemd, container, none
+	Unit       string `json:"unit,omitempty"`
+	Explain    string `json:"explain"` // what holds in this mode, in a sentence
+}

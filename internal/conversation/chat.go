@@ -1,0 +1,158 @@
+package conversation
+
+import (
+	"context"
+
+	"hermes/internal/agent"
+	"hermes/internal/domain"
+	"hermes/internal/ledger"
+	"hermes/internal/model"
+)
+
+// ChatRequest is a turn that a program asks for and waits for.
+type ChatRequest struct {
+	SessionID domain.SessionID
+	// Stored says that the session's own transcript is the history and that
+	// calls to it go one after another; otherwise History is.
+	Stored   bool
+	Source   domain.Source
+	Kind     domain.TurnKind // TurnAPI or TurnCron
+	System   string
+	History  []domain.Message
+	Input    domain.Message
+	Model    string
+	Toolsets []string
+	Workdir  string
+	RunID    int64
+}
+
+// ChatResult is its outcome. On an error it says what there was before it.
+type ChatResult struct {
+	SessionID domain.SessionID
+	TurnID    int64
+	Text      string
+	Finish    model.FinishReason
+	Usage     domain.Usage
+	Model     string
+	Completed bool
+	Files     []domain.Attachment
+}
+
+// Chat runs a turn for a caller who waits for it. onEvent, where not nil, is
+// called from the turn's goroutine and must not block. When ctx ends the turn
+// is interrupted. Errors: domain.Unavailable while draining, and what the turn
+// failed with.
+func (l *Lanes) Chat(ctx context.Context, r ChatRequest, onEvent func(domain.TurnEvent)) (ChatResult, error) {
+	if !l.enter() {
+		return ChatResult{}, domain.E(domain.Unavailable, nil, "the gateway is stopping; try again in a moment")
+	}
+	defer l.work.Done()
+	if r.Stored {
+		leave, err := l.serialize(ctx, r.SessionID)
+		if err != nil {
+			return ChatResult{}, err
+		}
+		defer leave()
+	}
+	c, err := l.Store.StartTurn(ctx, ledger.NewTurn{Kind: r.Kind, SessionKey: chatKey(r), SessionID: r.SessionID, Source: r.Source, Input: []domain.Message{r.Input}, RunID: r.RunID}, l.Now())
+	if err != nil {
+		return ChatResult{}, err
+	}
+	l.running.Add(1)
+	defer func() { l.running.Add(-1); l.finished.Add(1) }()
+	turnCtx, cancel := context.WithCancelCause(l.base)
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() { cancel(agent.ErrStopped) })()
+	out := l.guardedRun(turnCtx, l.chatTurn(c, r, onEvent))
+	if out.State == domain.TurnRunning { // released: its caller is gone with us
+		out.State = domain.TurnInterrupted
+	}
+	l.settleChat(c, out)
+	res := ChatResult{SessionID: c.Turn.SessionID, TurnID: c.Turn.ID, Text: out.Text, Finish: out.Finish, Usage: out.Usage, Model: out.Model,
+		Completed: out.State == domain.TurnDone, Files: out.Files}
+	return res, out.Err
+}
+
+// enter counts the caller as work, unless the lanes drain.
+func (l *Lanes) enter() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.draining {
+		return false
+	}
+	l.work.Add(1)
+	return true
+}
+
+// chatKey is the session key of a call. A call without a stored session has
+// one of its own, so that equal calls do not wait for one another.
+func chatKey(r ChatRequest) domain.SessionKey {
+	return domain.SessionKey("agent:main:" + string(r.Source.Platform) + ":dm:" + string(r.SessionID))
+}
+
+// chatTurn fills in the turn of a call.
+func (l *Lanes) chatTurn(c ledger.Claim, r ChatRequest, onEvent func(domain.TurnEvent)) agent.Turn {
+	if !r.Stored {
+		c.NewSession = true // its history comes with it
+	}
+	t := l.baseTurn(c, r.Toolsets)
+	if !r.Stored {
+		t.History, t.Compact = r.History, nil
+	}
+	if r.Model != "" {
+		t.Model = r.Model
+	}
+	workdir := t.Env.Workdir
+	parts := agent.PromptParts{Soul: agent.ReadSoul(l.Profile.Home), Memory: l.memory(), Source: r.Source, Kind: r.Kind,
+		Extra: r.System, Now: l.Now().In(l.Config.Timezone)}
+	if r.Workdir != "" {
+		workdir, parts.Context = r.Workdir, agent.ReadContext(r.Workdir)
+	}
+	parts.Workdir, t.Env.Workdir = workdir, workdir
+	t.System = agent.BuildPrompt(parts)
+	t.Observe = onEvent
+	t.DenyWith = "It needs a person's approval, and over this interface nobody can be asked. Allow it in a chat with /approve always, or by command_allowlist in config.yaml."
+	return t
+}
+
+// settleChat stores the end of a call's turn.
+func (l *Lanes) settleChat(c ledger.Claim, out agent.Outcome) {
+	ctx, cancel := l.settleContext()
+	defer cancel()
+	f := ledger.Finish{State: out.State, Messages: out.Messages, Usage: out.Usage, Now: l.Now()}
+	if out.Err != nil {
+		f.Error = domain.MessageOf(out.Err)
+	}
+	err := l.persist(ctx, "finish", func(ctx context.Context) error {
+		_, err := l.Store.FinishTurn(ctx, c.Ref(), f)
+		return err
+	})
+	if err != nil {
+		l.Log.Error("the end of a call's turn could not be stored", "component", "conversation", "turn", c.Turn.ID, "err", err)
+	}
+}
+
+// serialize makes calls to one stored session wait for one another.
+func (l *Lanes) serialize(ctx context.Context, id domain.SessionID) (leave func(), err error) {
+	for {
+		l.mu.Lock()
+		busy, taken := l.serial[id]
+		if !taken {
+			mine := make(chan struct{})
+			l.serial[id] = mine
+			l.mu.Unlock()
+			return func() {
+				l.mu.Lock()
+				delete(l.serial, id)
+				l.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		l.mu.Unlock()
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, domain.E(domain.Cancelled, ctx.Err(), "the caller left while another call to session %s ran", id)
+		}
+	}
+}
