@@ -1,0 +1,5 @@
+//go:build !unix
+
+package home
+
+func isDiskFull(error) bool { return false }
