@@ -28,6 +28,7 @@ type Request struct {
 	MaxTokens   int      // 0 means the provider's default
 	Temperature *float64 // nil means the provider's default
 	SessionID   domain.SessionID
+	TurnID      int64 // a Chain that fell to a fallback stays there for the rest of the turn; 0: each call stands alone
 }
 
 // FinishReason says why an answer ended.
@@ -97,6 +98,7 @@ type Error struct {
 	Status     int // HTTP status; 0 when there was none
 	Message    string
 	RetryAfter time.Duration
+	Usage      domain.Usage // what the failed call cost, as far as it is known
 	Cause      error
 }
 
