@@ -381,8 +381,9 @@ type Hit struct {
 
 // ChatEntry is one line of a chat as its reader saw it.
 type ChatEntry struct {
-	ID   string      `json:"id"`   // "i<inbound id>" or "d<delivery id>"
-	Role string      `json:"role"` // user or assistant
+	ID   string      `json:"id"`            // "i<inbound id>" or "d<delivery id>"
+	Ref  string      `json:"ref,omitempty"` // the inbound's event id or the delivery's receipt
+	Role string      `json:"role"`          // user or assistant
 	Kind string      `json:"kind,omitempty"`
 	Part domain.Part `json:"part"`
 	At   time.Time   `json:"at"`
