@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/failpoint"
 	"hermes/internal/model"
 	"hermes/internal/tool"
 )
@@ -171,6 +172,7 @@ func (r *run) loop() Outcome {
 		if err := r.journal(domain.Step{Kind: domain.StepAnswer, Message: msg, Usage: ans.Usage}); err != nil {
 			return r.ended(err)
 		}
+		failpoint.Hit(failpoint.AnswerJournaled)
 		r.msgs = append(r.msgs, msg)
 		r.observe(domain.TurnEvent{Kind: domain.EventAnswerReset})
 	}

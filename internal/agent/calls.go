@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"hermes/internal/domain"
+	"hermes/internal/failpoint"
 	"hermes/internal/tool"
 )
 
@@ -106,12 +107,14 @@ func (r *run) runCall(c domain.ToolCall) (*domain.Question, error) {
 			return nil, err
 		}
 	}
+	failpoint.Hit(failpoint.ToolStarted)
 	label := c.Name
 	if t.Label != nil {
 		label = t.Label(args)
 	}
 	r.observe(domain.TurnEvent{Kind: domain.EventToolStarted, Tool: c.Name, CallID: c.ID, Label: label})
 	res, err := r.protect(t, env, args)
+	failpoint.Hit(failpoint.ToolRan)
 	r.observe(domain.TurnEvent{Kind: domain.EventToolFinished, Tool: c.Name, CallID: c.ID, Label: label, Failed: err != nil})
 	if cause := context.Cause(r.ctx); cause != nil {
 		return nil, cause // the journal says started; what it did is unknown
@@ -121,7 +124,9 @@ func (r *run) runCall(c domain.ToolCall) (*domain.Question, error) {
 		text = strings.TrimSpace(text + "\nError: " + errorForModel(err))
 	}
 	r.files = append(r.files, res.Files...)
-	return nil, r.finish(c, text)
+	err = r.finish(c, text)
+	failpoint.Hit(failpoint.ToolFinished)
+	return nil, err
 }
 
 // guard asks the tool's guard. stop says that the call has its result already.

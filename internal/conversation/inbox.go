@@ -12,6 +12,7 @@ import (
 
 	"hermes/internal/delivery"
 	"hermes/internal/domain"
+	"hermes/internal/failpoint"
 	"hermes/internal/ledger"
 	"hermes/internal/platform"
 )
@@ -44,6 +45,7 @@ func (s sink) Accept(ctx context.Context, account string, events []domain.Inboun
 	if len(b.Events) == 0 && cursor == "" {
 		return nil
 	}
+	failpoint.Hit(failpoint.InboundBeforeCommit)
 	got, err := s.Store.AcceptInbound(ctx, b)
 	part := s.Health.Part("ledger")
 	if err != nil {
@@ -51,6 +53,7 @@ func (s sink) Accept(ctx context.Context, account string, events []domain.Inboun
 		return err
 	}
 	part.OK()
+	failpoint.Hit(failpoint.InboundCommitted)
 	for i, g := range got {
 		e := b.Events[i]
 		switch {

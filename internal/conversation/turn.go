@@ -11,6 +11,7 @@ import (
 	"hermes/internal/delivery"
 	"hermes/internal/delivery/markup"
 	"hermes/internal/domain"
+	"hermes/internal/failpoint"
 	"hermes/internal/ledger"
 	"hermes/internal/model"
 	"hermes/internal/platform"
@@ -25,6 +26,7 @@ const maxRevivals = 6
 func (l *Lanes) runTurn(ctx context.Context, a *active) {
 	l.running.Add(1)
 	defer func() { l.running.Add(-1); l.finished.Add(1) }()
+	failpoint.Hit(failpoint.TurnClaimed)
 	c := a.claim
 	log := l.Log.With("component", "conversation", "session", string(c.Turn.SessionID), "turn", c.Turn.ID)
 	if c.Turn.Resumed {
@@ -196,10 +198,12 @@ func (l *Lanes) settle(c ledger.Claim, out agent.Outcome, preview string) {
 		if out.Err != nil {
 			f.Error = domain.MessageOf(out.Err)
 		}
+		failpoint.Hit(failpoint.TurnBeforeFinish)
 		err = l.persist(ctx, "finish", func(ctx context.Context) error {
 			_, err := l.Store.FinishTurn(ctx, c.Ref(), f)
 			return err
 		})
+		failpoint.Hit(failpoint.TurnFinished)
 	}
 	switch {
 	case domain.IsCode(err, domain.Fenced):

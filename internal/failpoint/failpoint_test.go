@@ -1,0 +1,15 @@
+package failpoint
+
+import "testing"
+
+// A normal build must pass every mark.
+func TestMarksAreDistinctAndHarmless(t *testing.T) {
+	seen := map[string]bool{}
+	for _, m := range All() {
+		if seen[m] {
+			t.Errorf("%s stands twice", m)
+		}
+		seen[m] = true
+		Hit(m)
+	}
+}

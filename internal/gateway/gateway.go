@@ -1,0 +1,356 @@
+// Package gateway builds the parts of one profile from its configuration,
+// starts them in order, supervises them, and drains them. It is the only place
+// that knows all parts; each part knows only what it needs.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"hermes/internal/access"
+	"hermes/internal/agent"
+	"hermes/internal/api"
+	"hermes/internal/control"
+	"hermes/internal/conversation"
+	"hermes/internal/cron"
+	"hermes/internal/delivery"
+	"hermes/internal/domain"
+	"hermes/internal/health"
+	"hermes/internal/home"
+	"hermes/internal/ledger"
+	"hermes/internal/ledger/sqlite"
+	"hermes/internal/secret"
+	"hermes/internal/succession"
+)
+
+// Options is what a gateway is made of.
+type Options struct {
+	Profile  home.Profile
+	Config   *home.Config
+	Getenv   func(string) string // the profile's environment, .env over the process's
+	Version  string
+	Log      *slog.Logger
+	Redactor *secret.Redactor
+	Now      func() time.Time
+	Warnings []string // of the configuration
+	// CronOnly runs the scheduler alone: no platform listens, no API is served,
+	// but jobs can be delivered.
+	CronOnly bool
+	// NoBallast leaves out the reserve for a full disk (demo, tests).
+	NoBallast bool
+}
+
+// Gateway is one running profile.
+type Gateway struct {
+	Options
+	started  time.Time
+	health   *health.Registry
+	instance *succession.Instance
+	store    *sqlite.Store
+	gate     *access.Gate
+	toolbox  *toolbox
+	agent    *agent.Agent
+	outbox   *delivery.Dispatcher
+	lanes    *conversation.Lanes
+	cron     *cron.Scheduler
+	jobs     *cron.Service
+	api      *api.Server
+	control  *control.Server
+	links    []*link
+	homes    *homes
+	state    *stateFile
+
+	mu       sync.Mutex
+	phase    string // starting, running, draining
+	reason   string // of the shutdown
+	shutdown chan struct{}
+	once     sync.Once
+	work     sync.WaitGroup
+	stopWork context.CancelFunc
+}
+
+// The phases, as gateway_state.json names them.
+const (
+	phaseStarting = "starting"
+	phaseRunning  = "running"
+	phaseDraining = "draining"
+	phaseStopped  = "stopped"
+)
+
+// New takes the profile, opens its ledger, recovers what the last life left,
+// and builds every part. Only what the profile cannot live without fails it: the
+// instance lock (domain.Conflict) and the ledger. Everything else that is wrong
+// degrades its own part and is shown.
+func New(ctx context.Context, o Options) (g *Gateway, err error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	g = &Gateway{Options: o, started: o.Now(), phase: phaseStarting, shutdown: make(chan struct{})}
+	g.health = health.New(o.Now)
+	defer func() {
+		if err != nil {
+			g.close()
+		}
+	}()
+	if !o.CronOnly {
+		if g.instance, err = succession.Claim(o.Profile); err != nil {
+			return nil, err
+		}
+	}
+	if err := g.openLedger(ctx); err != nil {
+		return nil, err
+	}
+	g.homes = newHomes(o.Profile, o.Config)
+	g.gate = access.New(g.store, o.Profile, o.Config, o.Log, o.Now)
+	g.outbox = delivery.New(delivery.Options{
+		Store: g.store, Now: o.Now, Log: o.Log, Health: g.health, OnUnknown: o.Config.Delivery.OnUnknown,
+		MaxAge: o.Config.Delivery.MaxAge, Unlimited: o.Config.Delivery.Unlimited, Capabilities: capabilities,
+	})
+	g.buildAgent()
+	g.buildCron()
+	g.buildLanes()
+	if !o.CronOnly {
+		g.buildLinks()
+		g.buildAPI()
+	}
+	g.state = newStateFile(o.Profile.StateFile(), g.record(), o.Log)
+	return g, nil
+}
+
+// openLedger opens the store and takes over what dead processes held.
+func (g *Gateway) openLedger(ctx context.Context) error {
+	kind := "gateway"
+	if g.CronOnly {
+		kind = "cron"
+	}
+	part := g.health.Part("ledger")
+	s, err := sqlite.Open(ctx, sqlite.Options{Path: g.Profile.LedgerFile(), Kind: kind, Now: g.Now, Log: g.Log, NoBallast: g.NoBallast})
+	if err != nil {
+		return err
+	}
+	g.store = s
+	rec, err := s.Recover(ctx, g.Now())
+	if err != nil {
+		return err
+	}
+	part.OK()
+	if rec.Processes > 0 {
+		g.Log.Warn("the last life ended without a clean stop; its work was taken over", "component", "gateway",
+			"turns_resumed", rec.Requeued, "turns_ended", rec.Ended, "deliveries_uncertain", rec.Uncertain, "runs_interrupted", len(rec.Runs))
+	}
+	return nil
+}
+
+// Run starts every part, serves until ctx ends or Shutdown is called, and
+// drains. It returns nil after a clean stop.
+func (g *Gateway) Run(ctx context.Context) error {
+	work, stop := context.WithCancel(context.Background())
+	g.stopWork = stop
+	defer stop()
+	if err := g.start(work); err != nil {
+		g.drain()
+		return err
+	}
+	g.setPhase(phaseRunning)
+	g.Log.Info("gateway running", "component", "gateway", "profile", g.Profile.Name, "pid", os.Getpid(), "version", g.Version,
+		"ready_ms", g.Now().Sub(g.started).Milliseconds())
+	select {
+	case <-ctx.Done():
+		g.note(causeText(ctx))
+	case <-g.shutdown:
+	}
+	g.drain()
+	return nil
+}
+
+func causeText(ctx context.Context) string {
+	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return err.Error()
+	}
+	return "asked to stop"
+}
+
+// start brings the parts up: first what takes work in the process, then what
+// lets work in from outside.
+func (g *Gateway) start(ctx context.Context) error {
+	for _, w := range append(g.Warnings, g.gate.Warnings()...) {
+		g.Log.Warn(w, "component", "gateway")
+	}
+	if g.CronOnly {
+		g.outbox.Start(ctx)
+	} else if err := g.startControl(); err != nil {
+		g.health.Part("control").Down("bind", domain.MessageOf(err))
+		g.Log.Error("commands cannot reach this gateway", "component", "gateway", "err", err)
+	}
+	if !g.CronOnly {
+		g.outbox.Start(ctx)
+		if err := g.lanes.Start(ctx); err != nil {
+			return err
+		}
+	}
+	if err := g.cron.Start(ctx); err != nil {
+		g.health.Part("cron").Down("start", domain.MessageOf(err))
+		g.Log.Error("the scheduler did not start", "component", "cron", "err", err)
+	}
+	for _, l := range g.links {
+		g.work.Go(func() { l.run(ctx) })
+	}
+	if g.api != nil {
+		if err := g.api.Start(); err != nil {
+			g.Log.Error("the API is down; everything else runs", "component", "api", "err", err)
+		}
+	}
+	g.work.Go(func() { g.watch(ctx) })
+	return nil
+}
+
+// Shutdown begins a clean stop. Calls after the first change nothing.
+func (g *Gateway) Shutdown(reason string) {
+	g.once.Do(func() {
+		g.note(reason)
+		close(g.shutdown)
+	})
+}
+
+// note keeps why the process stops.
+func (g *Gateway) note(reason string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.reason == "" {
+		g.reason = reason
+	}
+}
+
+// Reason is why the gateway stopped.
+func (g *Gateway) Reason() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.reason
+}
+
+// Poke looks at the ledger again: another process wrote to it.
+func (g *Gateway) Poke() {
+	g.outbox.WakeAll()
+	g.cron.Wake()
+	keys, err := g.store.ActiveKeys(context.Background())
+	if err != nil {
+		g.Log.Warn("after a poke the ledger could not be read", "component", "gateway", "err", err)
+		return
+	}
+	for _, k := range keys {
+		g.lanes.Wake(k)
+	}
+}
+
+// stopDrain is how long a stop waits for running turns: inside systemd's
+// TimeoutStopSec=20 of a hand-written unit.
+const stopDrain = 15 * time.Second
+
+// drain stops the parts in the order in which work flows: nothing new comes in,
+// what runs may end, what was said goes out, and what is left stays in the
+// ledger for the next life.
+func (g *Gateway) drain() {
+	g.setPhase(phaseDraining)
+	g.Log.Info("gateway stopping", "component", "gateway", "reason", g.Reason())
+	limit := stopDrain
+	if d := g.Config.Agent.DrainTimeout; d > 0 && d < limit {
+		limit = d
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	for _, l := range g.links {
+		l.stopListening()
+	}
+	report := func(part string, err error) {
+		if err != nil {
+			g.Log.Warn("while stopping", "component", part, "err", err)
+		}
+	}
+	if err := g.cron.Stop(ctx); err != nil {
+		report("cron", err)
+	}
+	// Turns end first, so that API streams end by themselves.
+	report("conversation", g.lanes.Stop(ctx))
+	if g.api != nil {
+		report("api", g.api.Stop(ctx))
+	}
+	last, cancelLast := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancelLast()
+	report("delivery", g.outbox.Stop(last))
+	if g.stopWork != nil {
+		g.stopWork()
+	}
+	g.work.Wait()
+	g.setPhase(phaseStopped)
+	if g.control != nil {
+		report("control", g.control.Stop(last))
+	}
+	g.close()
+	g.Log.Info("gateway stopped", "component", "gateway", "reason", g.Reason(), "uptime_s", int(g.Now().Sub(g.started).Seconds()))
+}
+
+// close lets go of what New took.
+func (g *Gateway) close() {
+	if g.toolbox != nil {
+		g.toolbox.close()
+	}
+	if g.store != nil {
+		if err := g.store.Close(); err != nil {
+			g.Log.Warn("the ledger did not close cleanly", "component", "gateway", "err", err)
+		}
+	}
+	if g.instance != nil {
+		g.instance.Release()
+	}
+}
+
+func (g *Gateway) setPhase(p string) {
+	g.mu.Lock()
+	g.phase = p
+	g.mu.Unlock()
+	if g.state != nil {
+		g.state.write(g.stateRecord(p))
+	}
+}
+
+// The pace of watch.
+const (
+	checkEvery = time.Minute
+	healEvery  = 5 * time.Second // while the ledger is in trouble
+	tidyEvery  = 6 * time.Hour
+)
+
+// watch proves that the ledger answers, keeps its size within the retention,
+// and writes the state file when something changed.
+func (g *Gateway) watch(ctx context.Context) {
+	part := g.health.Part("ledger")
+	tidied := g.Now()
+	for {
+		wait := checkEvery
+		if err := g.store.Check(ctx); err != nil && ctx.Err() == nil {
+			part.Degraded(string(domain.CodeOf(err)), domain.MessageOf(err))
+			g.Log.Error("the ledger does not answer", "component", "ledger", "err", err)
+			wait = healEvery
+		} else {
+			part.OK()
+		}
+		if g.Now().Sub(tidied) > tidyEvery {
+			tidied = g.Now()
+			if err := g.store.Tidy(ctx, tidied, ledger.DefaultRetention); err != nil && ctx.Err() == nil {
+				g.Log.Warn("old entries of the ledger could not be removed", "component", "ledger", "err", err)
+			}
+		}
+		g.state.write(g.stateRecord(""))
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}

@@ -1,0 +1,214 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"hermes/internal/domain"
+	"hermes/internal/health"
+	"hermes/internal/home"
+	"hermes/internal/platform"
+	"hermes/internal/platform/telegram"
+	"hermes/internal/platform/webchat"
+	"hermes/internal/succession"
+)
+
+// kind is a platform that this build can connect.
+type kind struct {
+	// scope names the credential's machine-wide lock; "" means that there is none.
+	scope string
+	// capabilities are known before an adapter is there, so that answers can be
+	// rendered for a platform that is down.
+	capabilities platform.Capabilities
+	build        func(c home.PlatformConfig, g *Gateway, h *health.Reporter) (platform.Adapter, error)
+}
+
+// kinds is the table of platforms: a new one is one more row.
+var kinds = map[domain.Platform]kind{
+	telegram.Name: {
+		scope: "telegram-bot-token", capabilities: telegram.Capabilities(),
+		build: func(c home.PlatformConfig, g *Gateway, h *health.Reporter) (platform.Adapter, error) {
+			cfg, err := telegram.FromProfile(c)
+			if err != nil {
+				return nil, err
+			}
+			return telegram.New(cfg, telegram.Deps{Log: g.Log, Health: h, Now: g.Now})
+		},
+	},
+}
+
+// capabilities finds what a platform can do, connected or not.
+func capabilities(p domain.Platform) (platform.Capabilities, bool) {
+	if p == webchat.Name {
+		return webchat.Capabilities(), true
+	}
+	k, ok := kinds[p]
+	return k.capabilities, ok
+}
+
+// link is one platform of the profile: an adapter, kept connected.
+type link struct {
+	name    domain.Platform
+	kind    kind
+	cfg     home.PlatformConfig
+	adapter platform.Adapter
+	part    *health.Reporter
+	log     *slog.Logger
+	g       *Gateway
+
+	mu   sync.Mutex
+	stop context.CancelFunc // of receiving
+	off  bool
+}
+
+// buildLinks makes a link for each platform that is configured. One that cannot
+// be built is shown, and the others live.
+func (g *Gateway) buildLinks() {
+	names := make([]domain.Platform, 0, len(g.Config.Platforms))
+	for n := range g.Config.Platforms {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	for _, n := range names {
+		cfg := g.Config.Platforms[n]
+		k, known := kinds[n]
+		if !cfg.Enabled {
+			continue
+		}
+		part := g.health.Part("platform." + string(n))
+		if !known {
+			part.Disabled("this version cannot connect to " + string(n))
+			continue
+		}
+		a, err := k.build(cfg, g, part)
+		if err != nil {
+			part.Down("config", domain.MessageOf(err))
+			g.Log.Error("a platform is not set up right; the others run", "component", string(n), "err", err)
+			continue
+		}
+		g.attach(&link{name: n, kind: k, cfg: cfg, adapter: a, part: part, log: g.Log.With("component", string(n)), g: g})
+	}
+}
+
+func (g *Gateway) attach(l *link) {
+	g.links = append(g.links, l)
+	g.outbox.Attach(l.adapter)
+	g.lanes.Attach(l.adapter)
+}
+
+// stopListening ends receiving; sending goes on until the outbox stops.
+func (l *link) stopListening() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.off = true
+	if l.stop != nil {
+		l.stop()
+	}
+}
+
+// The back-off of a connection that fails.
+const (
+	firstPause = time.Second
+	mostPause  = 5 * time.Minute
+	lockPause  = 5 * time.Second // between attempts at a credential that another profile holds
+	longEnough = time.Minute     // a connection that lived this long begins the back-off anew
+)
+
+// run keeps the adapter connected until ctx ends or its credentials are refused.
+func (l *link) run(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	l.mu.Lock()
+	l.stop = cancel
+	if l.off {
+		cancel()
+	}
+	l.mu.Unlock()
+	lock := l.takeCredential(ctx)
+	if lock != nil {
+		defer lock.Release()
+	}
+	pause := firstPause
+	for ctx.Err() == nil {
+		began := l.g.Now()
+		err := l.receive(ctx)
+		if ctx.Err() != nil || err == nil {
+			return
+		}
+		e := platform.AsError(err)
+		if e.Kind == platform.BadCredentials {
+			l.part.Down(orElse(e.Code, "bad_credentials"), e.Reason)
+			l.log.Error("the platform refuses the credentials; it stays off until they are changed and the gateway is restarted", "err", err)
+			return
+		}
+		if l.g.Now().Sub(began) > longEnough {
+			pause = firstPause
+		}
+		wait := max(pause, e.RetryAfter)
+		l.part.Degraded(orElse(e.Code, "connection"), fmt.Sprintf("%s. It is tried again in %s.", strings.TrimSuffix(e.Reason, "."), wait.Round(time.Second)))
+		l.log.Warn("the connection was lost", "err", err, "again_in", wait.String())
+		pause = min(2*pause, mostPause)
+		sleep(ctx, wait)
+	}
+}
+
+// takeCredential waits for the machine-wide right to use the account.
+func (l *link) takeCredential(ctx context.Context) *succession.CredentialLock {
+	if l.kind.scope == "" {
+		return nil
+	}
+	told := false
+	for ctx.Err() == nil {
+		lock, err := succession.LockCredential(succession.LockDir(l.g.Getenv), l.kind.scope, l.cfg.Token.Reveal(), l.g.record(), l.g.Now())
+		if err == nil {
+			return lock
+		}
+		l.part.Down(l.kind.scope+"_lock", domain.MessageOf(err))
+		if !told {
+			l.log.Error("the platform is off, the others run", "err", err)
+			told = true
+		}
+		sleep(ctx, lockPause)
+	}
+	return nil
+}
+
+// receive runs the adapter once; a panic in it is a lost connection.
+func (l *link) receive(ctx context.Context) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.log.Error("the platform's adapter panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = &platform.Error{Kind: platform.Retry, Code: "panic", Reason: "the connection's code crashed; that is a defect, and it is in the log"}
+		}
+	}()
+	if m, ok := l.adapter.(platform.Menu); ok {
+		l.g.work.Go(func() {
+			if err := m.SetCommands(ctx, l.g.lanes.Menu()); err != nil && ctx.Err() == nil {
+				l.log.Info("the native command menu was not set", "err", err)
+			}
+		})
+	}
+	return l.adapter.Run(ctx, l.g.lanes.Sink(l.name))
+}
+
+func orElse(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
+
+// sleep waits, or returns early when ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
