@@ -1,0 +1,270 @@
+// Package openai calls any service that speaks OpenAI's chat completions:
+// OpenRouter, OpenAI, local servers and many more.
+//
+// It is a thin client over net/http, because what a daemon needs of a stream
+// is what client libraries leave out: every size bounded, a truncated stream
+// told apart from a finished one, silence cut off, Retry-After kept, and a few
+// kilobytes of memory a stream.
+//
+// Source: https://platform.openai.com/docs/api-reference/chat
+package openai
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"hermes/internal/domain"
+	"hermes/internal/model"
+	"hermes/internal/secret"
+)
+
+// Limits bound one call. Zero fields take the defaults.
+type Limits struct {
+	AnswerBytes   int           // text and reasoning of an answer, each; 4 MiB
+	ArgumentBytes int           // arguments of one tool call; 1 MiB
+	ToolCalls     int           // of one answer; 128
+	StreamBytes   int64         // of a whole response on the wire; 64 MiB
+	FirstByte     time.Duration // until the first byte of a streamed answer; 5 min, since local servers read long prompts slowly
+	Idle          time.Duration // between two pieces of a stream; 120 s
+	Call          time.Duration // the whole call; 30 min
+}
+
+func (l Limits) filled() Limits {
+	fill(&l.AnswerBytes, 4<<20)
+	fill(&l.ArgumentBytes, 1<<20)
+	fill(&l.ToolCalls, 128)
+	fill(&l.StreamBytes, 64<<20)
+	fill(&l.FirstByte, 5*time.Minute)
+	fill(&l.Idle, 120*time.Second)
+	fill(&l.Call, 30*time.Minute)
+	return l
+}
+
+func fill[T int | int64 | time.Duration](v *T, to T) {
+	if *v <= 0 {
+		*v = to
+	}
+}
+
+// Config says which service and how to call it.
+type Config struct {
+	Name      string       // as people know it: "openrouter"
+	BaseURL   string       // up to and without /chat/completions
+	Key       secret.Value // "" sends none
+	KeyOrigin string       // where the key stands, for error messages
+	Model     string       // default for requests that name none
+	MaxTokens int          // default for requests that name none; 0 leaves it to the service
+	Headers   map[string]string
+	Limits    Limits
+}
+
+// Deps are what a client shares with others.
+type Deps struct {
+	Transport http.RoundTripper // shared; nil makes one by NewTransport
+	Log       *slog.Logger      // nil logs nothing
+	Now       func() time.Time  // nil is time.Now
+}
+
+// Client calls one service. It is safe for concurrent use.
+type Client struct {
+	cfg       Config
+	limits    Limits
+	endpoint  *url.URL
+	user      *url.Userinfo // of the base URL
+	where     string        // scheme and host, for messages
+	transport http.RoundTripper
+	log       *slog.Logger
+	now       func() time.Time
+	quirks    *quirkBook
+}
+
+// New makes a client. It connects to nothing. It fails with domain.Config when
+// the base URL is no http or https URL.
+func New(cfg Config, deps Deps) (*Client, error) {
+	u, err := url.Parse(strings.TrimRight(strings.TrimSpace(cfg.BaseURL), "/"))
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return nil, domain.E(domain.Config, nil, "the base_url of provider %s is no http or https address, so that it cannot be called: "+
+			"correct it in config.yaml, for example https://openrouter.ai/api/v1", cfg.Name)
+	}
+	c := &Client{cfg: cfg, limits: cfg.Limits.filled(), user: u.User, where: u.Scheme + "://" + u.Host,
+		transport: deps.Transport, log: deps.Log, now: deps.Now, quirks: newQuirkBook(u.Hostname())}
+	u.User = nil
+	if !strings.HasSuffix(u.Path, "/chat/completions") {
+		u.Path += "/chat/completions"
+	}
+	c.endpoint = u
+	if c.transport == nil {
+		c.transport = NewTransport()
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	if c.now == nil {
+		c.now = time.Now
+	}
+	return c, nil
+}
+
+// Name gives the configured name.
+func (c *Client) Name() string { return c.cfg.Name }
+
+// Complete makes one call; see model.Provider. The answer is streamed from the
+// service when onDelta is not nil. A request that the service refuses for an
+// option that it does not know is made again without the option, which is
+// remembered for the model.
+func (c *Client) Complete(ctx context.Context, r model.Request, onDelta func(model.Delta)) (model.Answer, error) {
+	if r.Model == "" {
+		r.Model = c.cfg.Model
+	}
+	if r.MaxTokens == 0 {
+		r.MaxTokens = c.cfg.MaxTokens
+	}
+	const options = 4 // that quirks know of
+	for tries := 0; ; tries++ {
+		q := c.quirks.of(r.Model)
+		answer, err := c.call(ctx, r, q, onDelta)
+		if err == nil {
+			return answer, nil
+		}
+		if ctx.Err() != nil {
+			return model.Answer{}, ctx.Err()
+		}
+		learned, what := q.learn(err, r)
+		if what == "" || tries == options {
+			return model.Answer{}, err
+		}
+		c.quirks.set(r.Model, learned)
+		c.log.Info("model refuses an option; calling again without it", "provider", c.cfg.Name, "model", r.Model, "option", what)
+	}
+}
+
+// call makes one HTTP request and reads its answer.
+func (c *Client) call(ctx context.Context, r model.Request, q quirks, onDelta func(model.Delta)) (model.Answer, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stream := onDelta != nil
+	first := c.limits.FirstByte
+	if !stream {
+		first = c.limits.Call // nothing comes before the whole answer
+	}
+	w := newWatch(cancel, first, c.limits)
+	defer w.stop()
+
+	body, err := c.encode(r, q, stream)
+	if err != nil {
+		return model.Answer{}, c.fail(model.Other, 0, err, "the request to %s could not be written as JSON; this is a defect of hermes", c.cfg.Name)
+	}
+	req, err := c.request(ctx, body, stream)
+	if err != nil {
+		return model.Answer{}, c.fail(model.Other, 0, err, "the request to %s could not be made; check the headers of the provider in config.yaml", c.cfg.Name)
+	}
+	resp, err := c.transport.RoundTrip(req)
+	if err != nil {
+		return model.Answer{}, c.netFailure(ctx, err)
+	}
+	body.release()
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return model.Answer{}, c.statusFailure(resp, w, r)
+	}
+	in := w.reader(resp.Body)
+	a := newAssembly(c.limits)
+	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	switch {
+	case mediaType == "text/html":
+		return model.Answer{}, c.fail(model.Malformed, resp.StatusCode, nil, "%s answered with a web page in place of an answer: "+
+			"the base_url %s is probably not that of its API; many end in /v1", c.cfg.Name, c.where)
+	case stream && mediaType != "application/json":
+		err = c.readStream(in, w, a, onDelta)
+	default:
+		err = c.readWhole(in, a, onDelta)
+	}
+	if err != nil {
+		return model.Answer{}, c.readFailure(ctx, err, a, r)
+	}
+	c.drain(in, w)
+	return c.finish(a, r)
+}
+
+// request builds the HTTP request.
+func (c *Client) request(ctx context.Context, body *payload, stream bool) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.endpoint.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Body, req.GetBody, req.ContentLength = body.open(), func() (io.ReadCloser, error) { return body.open(), nil }, body.size
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("User-Agent", "hermes")
+	req.Header.Set("Accept", "application/json")
+	if stream {
+		req.Header.Set("Accept", "text/event-stream")
+	}
+	switch {
+	case c.cfg.Key.IsSet():
+		req.Header.Set("Authorization", "Bearer "+c.cfg.Key.Reveal())
+	case c.user != nil:
+		password, _ := c.user.Password()
+		req.SetBasicAuth(c.user.Username(), password)
+	}
+	for k, v := range c.cfg.Headers {
+		req.Header.Set(k, v)
+	}
+	// An empty value sends nothing and lets net/http repeat the request on a
+	// fresh connection when a kept-alive one turns out to be dead.
+	req.Header["Idempotency-Key"] = []string{}
+	return req, nil
+}
+
+// finish checks a complete answer and gives it.
+func (c *Client) finish(a *assembly, r model.Request) (model.Answer, error) {
+	answer := a.answer()
+	answer.Provider = c.cfg.Name
+	if answer.Model == "" {
+		answer.Model = r.Model
+	}
+	answer.Usage = usageOf(a, r)
+	var e *model.Error
+	switch {
+	case answer.Finish == finishError:
+		e = c.fail(model.Unavailable, 0, nil, "%s broke the answer off because of an error of its own; trying again later usually helps", c.cfg.Name)
+	case a.nameless():
+		e = c.fail(model.Malformed, 0, nil, "%s asked for a tool without naming it, so that the answer cannot be used", c.cfg.Name)
+	case len(answer.ToolCalls) > 0 || strings.TrimSpace(answer.Text) != "":
+		return answer, nil
+	case answer.Finish == model.FinishFilter:
+		e = c.fail(model.Empty, 0, nil, "%s's content filter withheld the whole answer; put the question differently or choose another model", c.cfg.Name)
+	case answer.Finish == model.FinishLength:
+		e = c.fail(model.Empty, 0, nil, "%s used up its token limit before it said anything: raise model.max_tokens in config.yaml", c.cfg.Name)
+	default:
+		e = c.fail(model.Empty, 0, nil, "%s gave an empty answer", c.cfg.Name)
+	}
+	e.Usage = answer.Usage
+	return model.Answer{}, e
+}
+
+// usageOf gives the usage that the service reported, or an estimate.
+func usageOf(a *assembly, r model.Request) domain.Usage {
+	u := domain.Usage{Calls: 1}
+	if a.usage != nil {
+		u.InputTokens, u.OutputTokens, u.CachedTokens = a.usage.Prompt, a.usage.Completion, a.usage.cached()
+		return u
+	}
+	u.InputTokens = int64(model.EstimateRequest(r))
+	u.OutputTokens = int64(model.EstimateTokens(a.text.String()) + model.EstimateTokens(a.reasoning.String()))
+	for _, c := range a.calls {
+		u.OutputTokens += int64(model.EstimateTokens(c.args.String()))
+	}
+	return u
+}
+
+// fail makes an error of this provider.
+func (c *Client) fail(kind model.Kind, status int, cause error, format string, args ...any) *model.Error {
+	return &model.Error{Kind: kind, Provider: c.cfg.Name, Status: status, Message: fmt.Sprintf(format, args...), Cause: c.scrubbed(cause)}
+}
