@@ -107,6 +107,18 @@ func (p *Reporter) set(s State, code, msg string, alive bool) {
 // OK reports a proof of life.
 func (p *Reporter) OK() { p.set(OK, "", "", true) }
 
+// Alive records a proof of life and leaves the state as it is.
+func (p *Reporter) Alive() {
+	if p == nil {
+		return
+	}
+	p.r.mu.Lock()
+	defer p.r.mu.Unlock()
+	if part := p.r.m[p.name]; part != nil {
+		part.LastOK = p.r.now()
+	}
+}
+
 // Degraded reports that the part works partly or is retrying.
 func (p *Reporter) Degraded(code, message string) { p.set(Degraded, code, message, false) }
 

@@ -143,28 +143,25 @@ func (c *Chain) Complete(ctx context.Context, r Request, onDelta func(Delta)) (A
 	}
 	e := summary(failures)
 	e.Usage = k.spent.Usage
-	c.failed(e)
+	c.failed(e, r)
 	return Answer{}, e
 }
 
-// candidates gives the providers to try, in order: from where the turn fell
-// to, and those last that asked to be left alone.
+// candidates gives the providers to try, in order: from where the turn fell to
+// and around, and last those that asked to be left alone.
 func (c *Chain) candidates(turn int64) []int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := c.o.Now()
+	now, from := c.o.Now(), c.turns[turn]
 	var ready, resting []int
-	for i := c.turns[turn]; i < len(c.providers); i++ {
-		if now.Before(c.resume[i]) {
+	for n := range c.providers {
+		if i := (from + n) % len(c.providers); now.Before(c.resume[i]) {
 			resting = append(resting, i)
 		} else {
 			ready = append(ready, i)
 		}
 	}
-	if len(ready) == 0 {
-		return resting // asking costs nothing, and the answer says how long
-	}
-	return ready
+	return append(ready, resting...) // asking too early costs nothing but the refusal
 }
 
 // try calls one provider, again where that helps.
@@ -251,26 +248,29 @@ func (c *Chain) answered(turn int64, i int, a Answer, failures []*Error) {
 	h := c.o.Health
 	h.Note("provider", a.Provider)
 	h.Note("model", a.Model)
-	h.OK()
 	if i == 0 {
+		h.OK()
 		return
 	}
-	h.Note("last_ok", c.o.Now().UTC().Format(time.RFC3339))
 	why := "it is left alone until its limit ends, or failed earlier in this turn"
 	if len(failures) > 0 {
 		why = failures[0].Message
 		h.Note("last_error", why)
 	}
 	h.Degraded("fallback", "the fallback "+c.providers[i].Name()+" answers in the place of "+c.Name()+": "+why)
+	h.Alive()
 }
 
-// failed records that nobody answered.
-func (c *Chain) failed(e *Error) {
+// failed records that nobody answered. A request that is itself at fault, by
+// its size, content or a model of its own choice, says nothing of the part.
+func (c *Chain) failed(e *Error, r Request) {
 	h := c.o.Health
+	if e.Kind == TooLarge || e.Kind == BadRequest || (e.Kind == NoModel && r.Model != "") {
+		return
+	}
 	h.Note("last_error", e.Message)
 	h.Note("last_error_at", c.o.Now().UTC().Format(time.RFC3339))
 	switch e.Kind {
-	case TooLarge, BadRequest: // of the request, not of the provider
 	case Auth, Quota, NoModel, NotSet:
 		h.Down(string(e.Kind), e.Message)
 	default:
