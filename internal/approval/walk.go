@@ -1,0 +1,573 @@
+package approval
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"mvdan.cc/sh/v3/syntax"
+)
+
+// Bounds of one analysis: what exceeds them is asked about.
+const (
+	maxDepth   = 10      // scripts within scripts, calls within calls
+	maxWork    = 1 << 17 // units, see spend
+	maxPasses  = 4       // over the values that a variable may have
+	maxNesting = 120     // brackets within brackets
+)
+
+// input is what is known of a command's standard input.
+type input struct {
+	piped  bool
+	known  bool   // text is what it will read
+	text   string // may hold unknown
+	src    string // source of the commands that write it
+	remote bool   // it comes from the network
+	secret bool   // it holds the environment, or a file of secrets
+}
+
+// call is one command with its evaluated arguments.
+type call struct {
+	name     string // base name of the program
+	path     string // the name as written
+	args     []string
+	in       input
+	src      string // its source, with that of the variables in it
+	plain    bool   // functions are not looked up (command, builtin, exec)
+	proc     bool   // an argument is a process substitution
+	procText string // and this is what that one yields, "" when unknown
+}
+
+// function is a declared shell function and the text that it stands in.
+type function struct {
+	decl *syntax.FuncDecl
+	text string
+}
+
+// check looks at one call.
+type check func(*walker, call)
+
+// walker goes through a script in the order of execution, as far as that can
+// be told, and notes what it finds.
+type walker struct {
+	o      *Options
+	table  map[string]check
+	found  []finding
+	text   string // of the script being walked
+	vars   map[string][]string
+	srcs   map[string]string // what the value of a variable was computed from
+	funcs  map[string]function
+	params []string
+	zero   string // $0
+	cwd    string
+	cond   int // inside a branch that may not run
+	depth  int
+
+	work         int
+	pass, passes int
+	procs        int
+	procText     string
+}
+
+func newWalker(o *Options, table map[string]check) *walker {
+	w := &walker{o: o, table: table, vars: map[string][]string{}, srcs: map[string]string{}, funcs: map[string]function{}, cwd: o.Workdir}
+	if w.cwd == "" {
+		w.cwd = unknown
+	}
+	return w
+}
+
+// analyze gives all that is to be said against a command.
+func analyze(command string, o Options) []finding {
+	var found []finding
+	if strings.ContainsAny(command, unknown+split) {
+		found = append(found, finding{action: Ask, key: "control characters", reason: "holds control characters"})
+		command = clean(command)
+	}
+	if len(command) > maxCommand {
+		return append(found, finding{action: Ask, key: "complex command", reason: "is too long to be looked at"})
+	}
+	for pass := 0; ; pass++ {
+		w := newWalker(&o, programs)
+		w.pass, w.passes = pass, 1
+		w.script(command, input{})
+		found = append(found, w.found...)
+		if pass+1 >= min(w.passes, maxPasses) {
+			return found
+		}
+	}
+}
+
+func (w *walker) ask(f finding) {
+	f.action = Ask
+	w.found = append(w.found, f)
+}
+
+func (w *walker) refuse(reason string) {
+	w.found = append(w.found, finding{action: Refuse, reason: reason})
+}
+
+// spend takes units of work from the budget of the pass, about one for what
+// takes a microsecond. It is false when nothing is left.
+func (w *walker) spend(units int) bool {
+	if w.work > maxWork {
+		return false
+	}
+	if w.work += units; w.work > maxWork {
+		w.tooComplex()
+		return false
+	}
+	return true
+}
+
+func (w *walker) tooComplex() {
+	w.ask(finding{key: "complex command", reason: "is too complex to be looked at as a whole", severe: true})
+}
+
+// keep runs f and keeps only the findings that pass the filter.
+func (w *walker) keep(pass func(finding) bool, f func()) {
+	before := w.found
+	w.found = nil
+	f()
+	for _, x := range w.found {
+		if pass(x) {
+			before = append(before, x)
+		}
+	}
+	w.found = before
+}
+
+func onlyRefused(f finding) bool { return f.action == Refuse }
+func onlySevere(f finding) bool  { return f.action == Refuse || f.severe }
+
+// script walks a text as a script and gives its output where that is known.
+// Statements before a syntax error count: the shell would run them.
+func (w *walker) script(text string, in input) (out string, known bool) {
+	if w.depth >= maxDepth || len(text) > 4*maxCommand || nesting(text) > maxNesting {
+		w.tooComplex()
+		return "", false
+	}
+	if !w.spend(16 + len(text)/4) {
+		return "", false
+	}
+	text = strings.ReplaceAll(text, unknown, "${__unknown__}")
+	text = strings.ReplaceAll(text, split, " ")
+	outer := w.text
+	w.text = text
+	w.depth++
+	defer func() { w.text, w.depth = outer, w.depth-1 }()
+
+	stmts, err := parse(text)
+	out, known = w.stmts(stmts, in)
+	if err != nil {
+		w.unparsed(text, stmts)
+		return "", false
+	}
+	return out, known
+}
+
+// parse gives the statements of a text up to its first syntax error. The parser
+// is not ours and the text is a stranger's: its panics (there are some, on
+// malformed input) are syntax errors.
+func parse(text string) (stmts []*syntax.Stmt, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the shell parser gave up: %v", p)
+		}
+	}()
+	err = syntax.NewParser(syntax.Variant(syntax.LangBash)).Stmts(strings.NewReader(text), func(s *syntax.Stmt) bool {
+		stmts = append(stmts, s)
+		return true
+	})
+	return stmts, err
+}
+
+// unparsed deals with what the parser did not understand: each line of it is
+// tried alone for the hard line, and the whole is asked about.
+func (w *walker) unparsed(text string, parsed []*syntax.Stmt) {
+	w.ask(finding{key: "unreadable command", reason: "cannot be read as a shell command"})
+	if n := len(parsed); n > 0 {
+		text = text[min(int(parsed[n-1].End().Offset()), len(text)):]
+	}
+	w.keep(onlyRefused, func() {
+		n := 0
+		for line := range strings.FieldsFuncSeq(text, func(r rune) bool { return strings.ContainsRune("\n;|&()`", r) }) {
+			if n++; n > 200 {
+				return
+			}
+			args := strings.Fields(strings.NewReplacer(`"`, "", `'`, "", `\`, "").Replace(line))
+			for i := range min(len(args), 8) {
+				w.command(args[i:], call{src: line})
+			}
+		}
+	})
+}
+
+// nesting is the greatest depth of brackets in a text, counted coarsely.
+func nesting(text string) int {
+	depth, deepest := 0, 0
+	for _, r := range text {
+		switch r {
+		case '(', '{', '[':
+			depth++
+			deepest = max(deepest, depth)
+		case ')', '}', ']':
+			depth = max(0, depth-1)
+		}
+	}
+	return deepest
+}
+
+func (w *walker) stmts(list []*syntax.Stmt, in input) (out string, known bool) {
+	known = true
+	for _, s := range list {
+		o, k := w.stmt(s, in)
+		if out, known = out+o, known && k; len(out) > 4*maxCommand {
+			known = false
+		}
+		if !known {
+			out = ""
+		}
+	}
+	return out, known
+}
+
+func (w *walker) stmt(s *syntax.Stmt, in input) (out string, known bool) {
+	if !w.spend(1) {
+		return "", false
+	}
+	diverted := false
+	for _, r := range s.Redirs {
+		switch r.Op {
+		case syntax.Hdoc, syntax.DashHdoc:
+			in = input{known: true, text: w.word(r.Hdoc)}
+		case syntax.WordHdoc:
+			in = input{known: true, text: w.word(r.Word) + "\n"}
+		case syntax.RdrIn, syntax.DplIn:
+			target := w.word(r.Word)
+			in = input{piped: true, src: w.source(r)}
+			if w.procText != "" {
+				in.known, in.text, w.procText = true, w.procText, ""
+			}
+			w.read(target)
+		default:
+			diverted = diverted || r.N == nil || r.N.Value == "1"
+			w.redirect(r)
+		}
+	}
+	if out, known = w.cmd(s.Cmd, in); diverted {
+		return "", false
+	}
+	return out, known
+}
+
+// redirect looks at where output goes. Writing to another descriptor is no file.
+func (w *walker) redirect(r *syntax.Redirect) {
+	target := w.word(r.Word)
+	if r.Op == syntax.DplOut && (target == "-" || strings.Trim(target, "0123456789-") == "") {
+		return
+	}
+	w.write(target)
+}
+
+func (w *walker) cmd(c syntax.Command, in input) (out string, known bool) {
+	switch c := c.(type) {
+	case nil:
+		return "", true
+	case *syntax.CallExpr:
+		return w.callExpr(c, in)
+	case *syntax.BinaryCmd:
+		return w.binary(c, in)
+	case *syntax.Block:
+		return w.stmts(c.Stmts, in)
+	case *syntax.Subshell:
+		cwd := w.cwd
+		defer func() { w.cwd = cwd }()
+		return w.stmts(c.Stmts, in)
+	case *syntax.IfClause:
+		w.branches(in, c.Cond, c.Then)
+		if c.Else != nil {
+			w.maybe(func() { w.cmd(c.Else, in) })
+		}
+	case *syntax.WhileClause:
+		w.branches(in, c.Cond, c.Do)
+	case *syntax.ForClause:
+		w.loop(c, in)
+	case *syntax.CaseClause:
+		w.word(c.Word)
+		for _, item := range c.Items {
+			w.maybe(func() { w.stmts(item.Stmts, in) })
+		}
+	case *syntax.FuncDecl:
+		w.declare(c)
+		return "", true
+	case *syntax.DeclClause:
+		for _, a := range c.Args {
+			w.assignment(a)
+		}
+		return "", true
+	case *syntax.TimeClause:
+		if c.Stmt != nil {
+			return w.stmt(c.Stmt, in)
+		}
+	case *syntax.CoprocClause:
+		w.stmt(c.Stmt, in)
+	default:
+		w.inside(c)
+		return "", true
+	}
+	return "", false
+}
+
+// maybe walks something that may or may not run.
+func (w *walker) maybe(f func()) {
+	w.cond++
+	f()
+	w.cond--
+}
+
+func (w *walker) branches(in input, cond, then []*syntax.Stmt) {
+	w.stmts(cond, in)
+	w.maybe(func() { w.stmts(then, in) })
+}
+
+// loop walks a loop's body once for each known item.
+func (w *walker) loop(c *syntax.ForClause, in input) {
+	const most = 16
+	iter, ok := c.Loop.(*syntax.WordIter)
+	if !ok {
+		w.inside(c.Loop)
+		w.stmts(c.Do, in)
+		return
+	}
+	items := w.fields(iter.Items)
+	if !iter.InPos.IsValid() {
+		items = []string{unknown}
+	}
+	if len(items) > most {
+		items = append(items[:most], unknown)
+	}
+	var src strings.Builder
+	for _, x := range iter.Items {
+		src.WriteString(w.source(x) + " ")
+	}
+	for _, item := range items {
+		w.vars[iter.Name.Value] = []string{item}
+		w.srcs[iter.Name.Value] = src.String()
+		w.stmts(c.Do, in)
+	}
+}
+
+// binary walks a && b, a || b and pipelines.
+func (w *walker) binary(c *syntax.BinaryCmd, in input) (out string, known bool) {
+	if c.Op != syntax.Pipe && c.Op != syntax.PipeAll {
+		out, known = w.stmt(c.X, in)
+		var o string
+		var k bool
+		if c.Op == syntax.AndStmt {
+			o, k = w.stmt(c.Y, in)
+		} else {
+			w.maybe(func() { o, k = w.stmt(c.Y, in) })
+		}
+		return out + o, known && k && c.Op == syntax.AndStmt
+	}
+	out, known = w.stmt(c.X, in)
+	next := input{piped: true, known: known, text: out, src: w.source(c.X)}
+	w.spend(len(next.src) / 16)
+	next.remote = in.remote || readsNetwork.MatchString(next.src)
+	next.secret = in.secret || dumpsSecrets.MatchString(next.src)
+	return w.stmt(c.Y, next)
+}
+
+// inside walks the commands that stand somewhere within a node.
+func (w *walker) inside(node syntax.Node) {
+	syntax.Walk(node, func(n syntax.Node) bool {
+		switch n := n.(type) {
+		case *syntax.CmdSubst:
+			w.subst(n.Stmts)
+			return false
+		case *syntax.ProcSubst:
+			w.subst(n.Stmts)
+			return false
+		}
+		return true
+	})
+}
+
+// subst walks a substitution and gives its text, which is unknown more often
+// than not.
+func (w *walker) subst(list []*syntax.Stmt) string {
+	if w.depth >= maxDepth {
+		w.tooComplex()
+		return unknown
+	}
+	cwd := w.cwd
+	w.depth++
+	out, known := w.stmts(list, input{})
+	w.depth--
+	w.cwd = cwd
+	if !known {
+		return unknown
+	}
+	return strings.TrimRight(out, "\n")
+}
+
+// source is the text of a node, with what the variables in it were computed from.
+func (w *walker) source(n syntax.Node) string {
+	from, to := int(n.Pos().Offset()), int(n.End().Offset())
+	if from < 0 || to > len(w.text) || from > to {
+		return ""
+	}
+	const most = 4 << 10
+	src := w.text[max(from, to-most):to]
+	syntax.Walk(n, func(x syntax.Node) bool {
+		if p, ok := x.(*syntax.ParamExp); ok && p.Param != nil && len(src) < maxCommand {
+			src += " " + w.srcs[p.Param.Value]
+		}
+		return true
+	})
+	return src
+}
+
+func (w *walker) assignment(a *syntax.Assign) {
+	if a.Name == nil {
+		if a.Value != nil {
+			w.word(a.Value)
+		}
+		return
+	}
+	name := a.Name.Value
+	var v string
+	switch {
+	case a.Array != nil:
+		var elems []string
+		for _, e := range a.Array.Elems {
+			elems = append(elems, w.fields([]*syntax.Word{e.Value})...)
+		}
+		v = strings.Join(elems, split)
+	case a.Value != nil:
+		v = w.word(a.Value)
+	case a.Naked:
+		return
+	}
+	if a.Append {
+		v = strings.TrimPrefix(w.value(name), unknown) + v
+	}
+	switch {
+	case a.Index != nil:
+		v = unknown
+	case name == "BASH_ENV" || name == "ENV" || name == "PROMPT_COMMAND":
+		w.script(v, input{})
+	case name == "HERMES_YOLO_MODE":
+		w.ask(finding{key: "approval settings", reason: "switches approvals off", severe: true})
+	}
+	w.assign(name, v, w.source(a))
+}
+
+func (w *walker) callExpr(c *syntax.CallExpr, in input) (out string, known bool) {
+	for _, a := range c.Assigns {
+		w.assignment(a)
+	}
+	if len(c.Args) == 0 {
+		return "", true
+	}
+	procs := w.procs
+	w.procText = ""
+	args := w.fields(c.Args)
+	k := call{in: in, src: w.source(c)}
+	if w.procs > procs {
+		k.proc = true
+		if !strings.Contains(w.procText, unknown) {
+			k.procText = w.procText
+		}
+	}
+	w.procText = ""
+	return w.command(args, k)
+}
+
+// command looks at one command: its program, what that runs in turn, and the
+// files that it names.
+func (w *walker) command(args []string, c call) (out string, known bool) {
+	if len(args) == 0 {
+		return "", true
+	}
+	if w.depth >= maxDepth {
+		w.tooComplex()
+		return "", false
+	}
+	if !w.spend(16 + len(args) + len(c.src)/16) {
+		return "", false
+	}
+	w.depth++
+	defer func() { w.depth-- }()
+	c.path, c.name, c.args = args[0], path.Base(args[0]), args[1:]
+	if strings.ContainsAny(c.name, unknown+"*?[") && c.name != "[" {
+		w.ask(finding{key: "computed command", reason: "runs a program whose name only the run will tell"})
+		w.keep(onlyRefused, func() { remove(w, c) })
+		return "", false
+	}
+	if f, ok := w.funcs[c.name]; ok && c.path == c.name && !c.plain {
+		return w.callFunction(f, c)
+	}
+	w.files(c)
+	if w.isGateway(c.name) {
+		gateway(w, c)
+		return "", false
+	}
+	if look := w.table[c.name]; look != nil {
+		look(w, c)
+	} else if strings.HasPrefix(c.name, "mkfs.") {
+		mkfs(w, c)
+	} else if strings.Contains(c.path, "/") {
+		w.runFile(c.path, c)
+	}
+	return w.output(c)
+}
+
+func (w *walker) declare(d *syntax.FuncDecl) {
+	if d.Name == nil || d.Body == nil {
+		return
+	}
+	name := d.Name.Value
+	if isBomb(name, d.Body) {
+		w.refuse("a function that starts itself without end (a fork bomb) takes the machine down; it is never allowed")
+		return
+	}
+	w.funcs[name] = function{d, w.text}
+}
+
+// isBomb tells whether a function starts itself twice in a pipe, or in the
+// background.
+func isBomb(name string, body *syntax.Stmt) bool {
+	calls := func(n syntax.Node) (yes bool) {
+		syntax.Walk(n, func(x syntax.Node) bool {
+			if c, ok := x.(*syntax.CallExpr); ok && len(c.Args) > 0 && c.Args[0].Lit() == name {
+				yes = true
+			}
+			return !yes
+		})
+		return yes
+	}
+	bomb := false
+	syntax.Walk(body, func(x syntax.Node) bool {
+		switch x := x.(type) {
+		case *syntax.BinaryCmd:
+			if (x.Op == syntax.Pipe || x.Op == syntax.PipeAll) && calls(x.X) && calls(x.Y) {
+				bomb = true
+			}
+		case *syntax.Stmt:
+			if x.Background && calls(x) {
+				bomb = true
+			}
+		}
+		return !bomb
+	})
+	return bomb
+}
+
+func (w *walker) callFunction(f function, c call) (out string, known bool) {
+	text, params := w.text, w.params
+	w.text, w.params = f.text, append([]string{}, c.args...)
+	defer func() { w.text, w.params = text, params }()
+	return w.stmt(f.decl.Body, c.in)
+}
