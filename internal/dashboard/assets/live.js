@@ -1,0 +1,150 @@
+// The turn that runs now: its tool calls, its text as it is written, and that
+// it waits for an answer. When it has ended, its tool calls stay on the page.
+
+import { render } from './markdown.js';
+import { sameText } from './items.js';
+
+const marks = { running: '', done: '✓', failed: '✕' };
+const stateWords = { running: 'running', done: 'done', failed: 'failed' };
+
+export class LiveTurn {
+  constructor(changed) {
+    this.changed = changed;
+    this.turns = []; // the running one last; a few ended ones for their tools
+    this.current = null;
+  }
+
+  get running() {
+    return Boolean(this.current && !this.current.ended);
+  }
+
+  // resume takes over what the gateway says of the running turn; null: none runs.
+  resume(turn) {
+    if (!turn) {
+      if (this.current) this.#end(this.current);
+      return;
+    }
+    const t = this.#turn(turn.id);
+    t.text = turn.text || '';
+    t.waiting = Boolean(turn.waiting);
+    for (const c of turn.tools || []) this.#tool(t, c.call_id, c.tool, c.label, c.state);
+    this.changed();
+  }
+
+  apply(e, after) {
+    if (e.kind === 'ended') {
+      const t = this.turns.find((x) => x.id === e.turn_id);
+      if (t) this.#end(t);
+      return;
+    }
+    const t = this.#turn(e.turn_id, after);
+    switch (e.kind) {
+      case 'started': t.waiting = false; break;
+      case 'delta': t.text += e.text; t.answered = false; break;
+      case 'answer_reset': t.text = ''; break;
+      case 'tool_started': this.#tool(t, e.call_id, e.tool, e.label, 'running'); break;
+      case 'tool_finished': this.#tool(t, e.call_id, e.tool, e.label, e.failed ? 'failed' : 'done'); break;
+      case 'waiting': t.waiting = true; t.text = ''; break;
+    }
+    this.changed();
+  }
+
+  // delivered says that a message arrived: if it is the text that was being
+  // written, it takes its place.
+  delivered(text) {
+    const t = this.current;
+    if (t && (t.ended || (t.text && (sameText(t.text, text) || text.startsWith(t.text.trimEnd()))))) {
+      t.text = '';
+      t.answered = true;
+    }
+  }
+
+  #turn(id, after) {
+    let t = this.turns.find((x) => x.id === id);
+    if (!t) {
+      if (this.current) this.#end(this.current);
+      t = { id, after, text: '', tools: new Map(), node: document.createElement('li'), toolList: document.createElement('div'), body: document.createElement('div') };
+      t.node.className = 'msg assistant live';
+      t.toolList.className = 'tools';
+      t.body.className = 'text';
+      t.node.append(t.toolList, t.body);
+      this.turns = [...this.turns, t].slice(-20);
+      this.current = t;
+    }
+    return t;
+  }
+
+  #end(t) {
+    t.ended = true;
+    t.waiting = false;
+    for (const [id, c] of t.tools) if (c.state === 'running') this.#tool(t, id, c.tool, c.label, 'failed');
+    // The answer's message follows its turn at once; its text stays until then.
+    setTimeout(() => { t.text = ''; this.changed(); }, 4000);
+    this.changed();
+  }
+
+  #tool(t, id, tool, label, state) {
+    let c = t.tools.get(id);
+    if (!c) {
+      c = { node: document.createElement('details') };
+      c.node.className = 'tool';
+      t.tools.set(id, c);
+      t.toolList.append(c.node);
+    }
+    Object.assign(c, { tool, label: label || c.label || tool, state });
+    c.node.dataset.state = state;
+    const mark = Object.assign(document.createElement('i'), { textContent: marks[state] });
+    mark.setAttribute('aria-hidden', 'true');
+    const head = document.createElement('summary');
+    const name = Object.assign(document.createElement('span'), { textContent: c.label });
+    const word = Object.assign(document.createElement('em'), { textContent: stateWords[state] });
+    head.append(mark, name, word);
+    const body = Object.assign(document.createElement('pre'), { textContent: tool + (c.label && c.label !== tool ? '\n' + c.label : '') });
+    c.node.replaceChildren(head, body);
+  }
+
+  // place puts the turns into the list: each behind what it began after, the
+  // running one at the end.
+  place(list) {
+    for (const t of this.turns) {
+      if (!t.ended || t.text) this.#draw(t);
+      else t.body.hidden = true;
+      if (t.ended && !t.text && t.tools.size === 0) continue;
+      const item = { key: 'turn-' + t.id, role: 'turn', node: t.node };
+      const at = t.ended && !t.text ? this.#anchor(list, t) : -1;
+      if (at >= 0) list.splice(at + 1, 0, item);
+      else list.push(item);
+    }
+    return list;
+  }
+
+  // #anchor finds what the turn began after; a message of ours changes its key
+  // when it enters the record, so its place is remembered by its text.
+  #anchor(list, t) {
+    let at = list.findIndex((i) => i.key === t.after);
+    if (at >= 0) t.afterText = list[at].part && list[at].part.text;
+    else if (t.afterText) at = list.findLastIndex((i) => i.role === 'user' && i.part.text === t.afterText);
+    return at;
+  }
+
+  #draw(t) {
+    t.node.classList.toggle('live', !t.ended);
+    t.body.hidden = false;
+    const shown = t.text + '|' + t.waiting + '|' + t.answered;
+    if (t.shown === shown) return;
+    t.shown = shown;
+    if (t.text) t.body.replaceChildren(render(t.text));
+    else if (t.waiting) t.body.replaceChildren(Object.assign(document.createElement('p'), { className: 'waits', textContent: 'Waiting for your answer' }));
+    else if (t.ended || t.answered) t.body.replaceChildren();
+    else t.body.replaceChildren(dots());
+  }
+}
+
+function dots() {
+  const d = document.createElement('span');
+  d.className = 'typing';
+  d.role = 'img';
+  d.setAttribute('aria-label', 'Hermes is writing');
+  d.append(...[0, 1, 2].map(() => document.createElement('i')));
+  return d;
+}
