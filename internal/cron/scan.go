@@ -1,0 +1,319 @@
+package cron
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"hermes/internal/domain"
+	"hermes/internal/ledger"
+)
+
+// scan fires what is due, deals with what a crash cut off, starts what is
+// waiting, and tells when the next job is due.
+func (s *Scheduler) scan(ctx context.Context) (next time.Time, err error) {
+	if err := s.fireDue(ctx); err != nil {
+		return time.Time{}, err
+	}
+	if err := s.settleInterrupted(ctx); err != nil {
+		return time.Time{}, err
+	}
+	if err := s.dispatch(ctx); err != nil {
+		return time.Time{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	return s.opt.Store.NextDue(ctx)
+}
+
+// fireDue records the firings of every due job. A job whose firing cannot be
+// recorded does not hold up the others.
+func (s *Scheduler) fireDue(ctx context.Context) error {
+	var lost missedJobs
+	defer func() { lost.tell(ctx, s) }()
+	for {
+		now := s.wall.Now()
+		jobs, err := s.due(ctx, now)
+		if err != nil || len(jobs) == 0 {
+			return err
+		}
+		var wg sync.WaitGroup
+		slots := make(chan struct{}, fireWorkers)
+		errs := make([]error, len(jobs))
+		for i, job := range jobs {
+			slots <- struct{}{}
+			wg.Go(func() {
+				defer func() { <-slots }()
+				errs[i] = s.fireGuarded(ctx, job, now, &lost)
+			})
+		}
+		wg.Wait()
+		var failed error
+		for _, err := range errs {
+			if err != nil {
+				failed = err
+			}
+		}
+		if failed != nil {
+			return failed
+		}
+	}
+}
+
+func (s *Scheduler) due(ctx context.Context, now time.Time) ([]domain.Job, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	return s.opt.Store.DueJobs(ctx, now, fireBatch)
+}
+
+// fireGuarded keeps one job's panic from the others. Such a job is set aside,
+// or it would be met again at every scan.
+func (s *Scheduler) fireGuarded(ctx context.Context, job domain.Job, now time.Time, lost *missedJobs) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("firing a job panicked", "job", job.ID, "panic", p)
+			err = s.setAside(ctx, job, fmt.Errorf("a defect of the scheduler: %v", p))
+		}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	d, err := DefinitionOf(job)
+	if err != nil {
+		return s.setAside(ctx, job, err)
+	}
+	sch, err := d.ParseSchedule(s.opt.Zone())
+	if err != nil {
+		return s.setAside(ctx, job, err)
+	}
+	in := situation{def: d, schedule: sch, from: job.NextAt, now: now, left: -1,
+		grace: d.grace(sch, job.NextAt, s.opt.Config().Grace)}
+	if d.Repeat.Times > 0 {
+		if in.left, d, err = s.allowed(ctx, &job, d); err != nil {
+			return err
+		}
+	}
+	if orDefault(d.Overlap, OverlapSkip) != OverlapParallel {
+		open, err := s.opt.Store.Runs(ctx, ledger.RunFilter{Job: job.ID, States: []domain.RunState{domain.RunDue, domain.RunRunning}, Limit: maxQueued + 1})
+		if err != nil {
+			return err
+		}
+		in.open = len(open)
+	}
+	f := in.decide()
+	for i := range f.runs {
+		f.runs[i].Job = job.ID
+	}
+	_, err = s.opt.Store.Fire(ctx, job.ID, job.NextAt, f.next, f.runs)
+	switch domain.CodeOf(err) {
+	case "":
+		if f.missed > 0 && f.due == 0 {
+			lost.add(job, d, f.missed, job.NextAt, f.next)
+		}
+		return nil
+	case domain.Conflict, domain.NotFound:
+		return nil // another scheduler fired it, or it was changed or removed
+	}
+	return err
+}
+
+// setAside ends the schedule of a job that cannot be fired, with a failed run
+// that says why.
+func (s *Scheduler) setAside(ctx context.Context, job domain.Job, cause error) error {
+	s.log.Error("a job cannot be fired and is set aside", "job", job.ID, "name", job.Name, "error", cause)
+	_, err := s.opt.Store.Fire(ctx, job.ID, job.NextAt, time.Time{}, []domain.Run{{Job: job.ID, Instant: job.NextAt, State: domain.RunFailed, Error: domain.MessageOf(cause)}})
+	if code := domain.CodeOf(err); code == domain.Conflict || code == domain.NotFound {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	home, ok := s.opt.Targets.anyHome()
+	if !ok {
+		return nil
+	}
+	text := fmt.Sprintf("⚠️ Cron job '%s' cannot be fired any more: %s. It is set aside; mend it with `hermes cron edit %s` or remove it.", job.Name, domain.MessageOf(cause), job.ID)
+	return s.enqueue(ctx, s.planAll([]domain.Address{home}, "alert", text, 0))
+}
+
+func (s *Scheduler) enqueue(ctx context.Context, d []domain.NewDelivery) error {
+	if len(d) == 0 {
+		return nil
+	}
+	if _, err := s.opt.Store.Enqueue(ctx, d, s.wall.Now()); err != nil {
+		return err
+	}
+	s.opt.Committed()
+	return nil
+}
+
+// allowed counts how many firings a finite repeat still has. The count rests
+// on the ledger's runs; now and then it is written down, because old runs are
+// removed.
+func (s *Scheduler) allowed(ctx context.Context, job *domain.Job, d Definition) (int, Definition, error) {
+	const writtenDown = 50
+	since, last, err := firedSince(ctx, s.opt.Store, job.ID, d.Repeat)
+	if err != nil {
+		return 0, d, err
+	}
+	if since >= writtenDown {
+		d.Repeat.Completed += since
+		d.Repeat.Through = last
+		if job.Definition, err = json.Marshal(d); err != nil {
+			return 0, d, domain.E(domain.Internal, err, "the definition of job %s cannot be written", job.ID)
+		}
+		changed, err := s.opt.Store.PutJob(ctx, *job)
+		if err != nil {
+			return 0, d, err
+		}
+		*job, since = changed, 0
+	}
+	return max(0, d.Repeat.Times-d.Repeat.Completed-since), d, nil
+}
+
+// firedSince counts the firings after Repeat.Through that ran or will.
+func firedSince(ctx context.Context, store ledger.Jobs, id domain.JobID, r Repeat) (n int, last time.Time, err error) {
+	runs, err := store.Runs(ctx, ledger.RunFilter{Job: id, Since: r.Through, Limit: 1000})
+	if err != nil {
+		return 0, time.Time{}, err
+	}
+	for _, run := range runs {
+		if run.Manual || !run.Instant.After(r.Through) || run.State == domain.RunMissed || run.State == domain.RunSkipped || retries(run) > 0 {
+			continue
+		}
+		n++
+		if run.Instant.After(last) {
+			last = run.Instant
+		}
+	}
+	return n, last, nil
+}
+
+// missedJobs collects the jobs that an outage made miss everything, for one
+// message in place of a flood.
+type missedJobs struct {
+	mu   sync.Mutex
+	list []missedJob
+	more int
+}
+
+type missedJob struct {
+	name  string
+	def   Definition
+	count int
+	since time.Time
+	next  time.Time
+}
+
+const maxMissedListed = 20
+
+func (m *missedJobs) add(j domain.Job, d Definition, count int, since, next time.Time) {
+	if d.CatchUp == CatchUpNone {
+		return // it was asked for
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.list) >= maxMissedListed {
+		m.more++
+		return
+	}
+	m.list = append(m.list, missedJob{j.Name, d, count, since, next})
+}
+
+// tell sends one message to each address about all the jobs that concern it.
+func (m *missedJobs) tell(ctx context.Context, s *Scheduler) {
+	lines := map[domain.Address]string{}
+	var order []domain.Address
+	for _, j := range m.list {
+		list := j.def.FailureDeliver
+		if len(list) == 0 {
+			list = j.def.Deliver
+		}
+		to, _ := s.opt.Targets.Resolve(list, j.def.Origin)
+		next := "it does not come again"
+		if !j.next.IsZero() {
+			next = "next at " + s.clockOf(j.def, j.next)
+		}
+		for _, a := range to {
+			if lines[a] == "" {
+				order = append(order, a)
+			}
+			lines[a] += fmt.Sprintf("- '%s': %s since %s; %s\n", j.name, plural(j.count, "firing"), s.clockOf(j.def, j.since), next)
+		}
+	}
+	for _, a := range order {
+		text := "⚠️ These cron jobs could not fire in time, because nothing was running that fires them, and it is too late to make up for it:\n\n" + lines[a]
+		if m.more > 0 {
+			text += fmt.Sprintf("- and %d jobs more\n", m.more)
+		}
+		if err := s.enqueue(ctx, s.planAll([]domain.Address{a}, "alert", text, 0)); err != nil {
+			s.log.Error("the message about missed jobs could not be stored", "error", err)
+		}
+	}
+}
+
+const (
+	maxRetries      = 3
+	interruptedDays = 24 * time.Hour // how far back cut-off runs are looked for
+)
+
+// retries tells how often a run was tried before: a retry's instant is that of
+// its run plus a millisecond, so that the ledger's unique firings make each
+// retry happen once. Scheduled instants are whole seconds.
+func retries(r domain.Run) int { return int(r.Instant.Nanosecond() / int(time.Millisecond)) }
+
+// settleInterrupted reports the runs that a crash cut off, or fires them again
+// where the job says so. Only the process that shows itself as the scheduler
+// does so, or two would report the same.
+func (s *Scheduler) settleInterrupted(ctx context.Context) error {
+	if !s.lead() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	runs, err := s.opt.Store.Runs(ctx, ledger.RunFilter{States: []domain.RunState{domain.RunInterrupted}, Since: s.wall.Now().Add(-interruptedDays), Limit: 200})
+	if err != nil {
+		return err
+	}
+	fresh := map[int64]bool{}
+	for _, r := range runs {
+		fresh[r.ID] = true
+		if r.Delivery != "" || s.settled[r.ID] {
+			continue
+		}
+		if err := s.settle(ctx, r); err != nil {
+			return err
+		}
+		s.settled[r.ID] = true
+	}
+	for id := range s.settled {
+		if !fresh[id] {
+			delete(s.settled, id)
+		}
+	}
+	return nil
+}
+
+func (s *Scheduler) settle(ctx context.Context, r domain.Run) error {
+	job, err := s.opt.Store.Job(ctx, r.Job)
+	if domain.IsCode(err, domain.NotFound) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	d, err := DefinitionOf(job)
+	if err != nil {
+		return nil // reported when it is due
+	}
+	if d.OnInterrupt == InterruptRetry && retries(r) < maxRetries {
+		again := domain.Run{Job: job.ID, Instant: r.Instant.Add(time.Millisecond), State: domain.RunDue, Manual: r.Manual}
+		_, err := s.opt.Store.Fire(ctx, job.ID, job.NextAt, job.NextAt, []domain.Run{again})
+		if domain.IsCode(err, domain.Conflict) {
+			return domain.E(domain.Unavailable, err, "job %s changed while its cut-off run was put back", job.ID)
+		}
+		return err
+	}
+	text := fmt.Sprintf("⚠️ Cron job '%s' was cut off: the process that ran it died (due at %s). What it had begun is unknown, so it was not run again; to run it now: `hermes cron run %s`.", job.Name, s.clockOf(d, r.Instant), job.ID)
+	return s.enqueue(ctx, s.alert(d, text, r.ID))
+}
