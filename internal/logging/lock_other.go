@@ -1,0 +1,7 @@
+//go:build !unix
+
+package logging
+
+import "os"
+
+func lockFile(*os.File) bool { return true }
