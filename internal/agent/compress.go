@@ -49,20 +49,12 @@ func (r *run) compress(forced bool) error {
 func (r *run) size() int {
 	n := model.EstimateTokens(r.System)
 	for _, m := range r.history {
-		n += tokensOf(m)
+		n += model.EstimateMessage(m)
 	}
 	for _, m := range r.msgs {
-		n += tokensOf(m)
+		n += model.EstimateMessage(m)
 	}
 	return n
-}
-
-func tokensOf(m domain.Message) int {
-	n := 4 + model.EstimateTokens(m.Content)
-	for _, c := range m.ToolCalls {
-		n += 8 + model.EstimateTokens(c.Arguments)
-	}
-	return n + 800*len(m.Images)
 }
 
 func (r *run) compressHistory(keep int) error {
