@@ -336,9 +336,9 @@ const deliveryOutcome = `coalesce((SELECT CASE
 	WHEN max(state IN ('pending', 'sending')) THEN 'pending'
 	ELSE 'sent' END FROM delivery WHERE delivery.run_id = run.id HAVING count(*) > 0), '')`
 
-// chatLogMargin is how much further back than its limit ChatLog looks, for
-// entries that only edit others.
-const chatLogMargin = 2
+// chatLogMargin is how much further back than its limit ChatLog looks, since
+// some deliveries only edit others.
+const chatLogMargin = 50
 
 // ChatLog is the tail of a chat. A delivery that edited an earlier one stands
 // in its place, as it did before the reader's eyes.
@@ -346,7 +346,7 @@ func (s *Store) ChatLog(ctx context.Context, at domain.Address, limit int) (out 
 	if limit <= 0 {
 		limit = 100
 	}
-	args := []any{at.Platform, at.ChatID, at.ThreadID, chatLogMargin * limit}
+	args := []any{at.Platform, at.ChatID, at.ThreadID, limit + chatLogMargin}
 	err = s.readAll(ctx, func(c *conn) error {
 		ins, err := inbounds(c, `platform = ? AND chat_id = ? AND thread_id = ? AND state <> 'refused' ORDER BY id DESC LIMIT ?`, args...)
 		if err != nil {

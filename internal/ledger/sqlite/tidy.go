@@ -136,11 +136,9 @@ func (s *Store) Info(ctx context.Context) (ledger.Info, error) {
 }
 
 const (
-	// Refused and done events are counted together as done: telling them apart
-	// would read every row.
 	inboundCounts = `SELECT 'received', count(*) FROM inbound INDEXED BY inbound_received WHERE state = 'received'
 		UNION ALL SELECT 'claimed', count(*) FROM inbound INDEXED BY inbound_claimed WHERE state = 'claimed'
-		UNION ALL SELECT 'done', count(*) FROM inbound INDEXED BY inbound_ended WHERE ended_at IS NOT NULL`
+		UNION ALL SELECT state, count(*) FROM inbound INDEXED BY inbound_ended WHERE ended_at IS NOT NULL GROUP BY state`
 	turnCounts = `SELECT state, count(*) FROM turn INDEXED BY turn_open WHERE ended_at IS NULL GROUP BY state
 		UNION ALL SELECT state, count(*) FROM turn WHERE ended_at IS NOT NULL AND ended_at > ? GROUP BY state`
 	deliveryCounts = `SELECT state, count(*) FROM delivery INDEXED BY delivery_open WHERE ended_at IS NULL GROUP BY state

@@ -60,7 +60,7 @@ CREATE TABLE inbound (
 CREATE INDEX inbound_received ON inbound (session_key, id) WHERE state = 'received';
 CREATE INDEX inbound_claimed  ON inbound (turn_id) WHERE state = 'claimed';
 CREATE INDEX inbound_chat     ON inbound (platform, chat_id, thread_id, id);
-CREATE INDEX inbound_ended    ON inbound (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX inbound_ended    ON inbound (ended_at, state) WHERE ended_at IS NOT NULL;
 
 -- id is the name that the world knows; n is what other rows refer to.
 CREATE TABLE session (
