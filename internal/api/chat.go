@@ -62,11 +62,13 @@ func (s *Server) postChat(w http.ResponseWriter, r *http.Request) {
 			message: "Too many concurrent requests with this key. Wait for one to end, or raise the limit in the profile's configuration.", retryAfter: time.Second})
 		return
 	}
-	raw, e := readBody(r)
-	bodyRead(w)
 	var req ChatRequest
+	raw, e := readBody(r)
 	if e == nil {
+		bodyRead(w)
 		req, e = parseChat(raw)
+	} else {
+		w.Header().Set("Connection", "close") // what follows may be the rest of this body
 	}
 	if e == nil {
 		e = s.chooseSession(r, &req)
