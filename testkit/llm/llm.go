@@ -39,6 +39,7 @@ type Request struct {
 	N                   int64           `json:"-"` // 1 for the first request of the server
 	At                  time.Time       `json:"-"`
 	Header              http.Header     `json:"-"`
+	RemoteAddr          string          `json:"-"`
 	Raw                 json.RawMessage `json:"-"` // the body
 }
 
@@ -224,7 +225,7 @@ func (s *Server) chat(w http.ResponseWriter, r *http.Request) {
 		Fail(http.StatusRequestEntityTooLarge).write(w, "invalid_request_error", "request_too_large", "request too large")
 		return
 	}
-	req := Request{At: time.Now(), Header: r.Header.Clone(), Raw: body}
+	req := Request{At: time.Now(), Header: r.Header.Clone(), RemoteAddr: r.RemoteAddr, Raw: body}
 	if err := json.Unmarshal(body, &req); err != nil {
 		Fail(http.StatusBadRequest).write(w, "invalid_request_error", "", "We could not parse the JSON body of your request.")
 		return

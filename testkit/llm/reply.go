@@ -233,6 +233,7 @@ func (p Reply) whole(w http.ResponseWriter, req Request) {
 	case CutMidChunk:
 		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
 		_, _ = w.Write(body[:len(body)/2])
+		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
 	}
 	_, _ = w.Write(body)

@@ -26,14 +26,17 @@ type Options struct {
 }
 
 // Provider is the stand-in. It is stateless and safe for concurrent use.
-type Provider struct{ now func() time.Time }
+type Provider struct {
+	now   func() time.Time
+	rules []rule
+}
 
 // New makes one.
 func New(o Options) *Provider {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Provider{o.Now}
+	return &Provider{o.Now, rules()}
 }
 
 // Name gives "offline".
@@ -73,20 +76,30 @@ func (p *Provider) answer(r model.Request) model.Answer {
 	}
 	text, first := lastUser(r.Messages)
 	offered := offeredTools(r.Tools)
-	for _, rule := range rules() {
-		m := rule.match.FindStringSubmatch(text)
-		if m == nil {
-			continue
-		}
-		if a, ok := rule.act(p, m, offered); ok {
-			for i := range a.ToolCalls {
-				a.ToolCalls[i].ID = callID(r.Messages, i)
-				a.Finish = model.FinishTools
+	a, ok := p.apply(text, offered)
+	if i := strings.LastIndex(text, "\n\n"); !ok && i >= 0 {
+		a, ok = p.apply(strings.TrimSpace(text[i:]), offered) // below a hint that a job or a platform put before it
+	}
+	if !ok {
+		return model.Answer{Text: unknown(text, first, offered)}
+	}
+	for i := range a.ToolCalls {
+		a.ToolCalls[i].ID = callID(r.Messages, i)
+		a.Finish = model.FinishTools
+	}
+	return a
+}
+
+// apply gives what the first fitting rule says.
+func (p *Provider) apply(text string, o offered) (model.Answer, bool) {
+	for _, rule := range p.rules {
+		if m := rule.match.FindStringSubmatch(text); m != nil {
+			if a, ok := rule.act(p, m, o); ok {
+				return a, true
 			}
-			return a
 		}
 	}
-	return model.Answer{Text: unknown(text, first, offered)}
+	return model.Answer{}, false
 }
 
 // trailingResults gives the tool results that nobody has answered yet.

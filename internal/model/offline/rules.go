@@ -25,7 +25,8 @@ const (
 // rules gives them in the order in which they are tried.
 func rules() []rule {
 	return []rule{
-		{re(`^run[: ]\s*` + "`?([^`]+?)`?" + `$`), func(_ *Provider, m []string, o offered) (model.Answer, bool) {
+		// Only what is marked as a command is run, never plain prose.
+		{re("^run(?::\\s*`?|\\s+`)([^`]+?)`?$"), func(_ *Provider, m []string, o offered) (model.Answer, bool) {
 			return o.call("terminal", map[string]any{"command": m[1]})
 		}},
 		{re(`^(?:read|show|cat)\s+(?:the\s+)?(?:file\s+)?` + "[`\"']?([^`\"']+?)[`\"']?" + `$`), func(_ *Provider, m []string, o offered) (model.Answer, bool) {
@@ -119,7 +120,8 @@ func quote(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\'
 
 // slug makes a short id of a text.
 func slug(text string) string {
-	id := strings.Trim(regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(text), "-"), "-")
+	words := strings.FieldsFunc(strings.ToLower(text), func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') })
+	id := strings.Join(words, "-")
 	if id == "" {
 		return "todo"
 	}

@@ -85,10 +85,12 @@ func (c *Client) ended(ctx context.Context) error {
 	if ctx.Err() == nil {
 		return nil
 	}
-	switch cause := context.Cause(ctx); {
-	case errors.Is(cause, errIdle):
-		return c.fail(model.Timeout, 0, cause, "%s sent nothing for too long, and the call was given up; trying again later or another model may help", c.cfg.Name)
-	case errors.Is(cause, errCallTime):
+	cause := context.Cause(ctx)
+	if s, ok := errors.AsType[silence](cause); ok {
+		return c.fail(model.Timeout, 0, cause, "%s sent nothing for %s, and the call was given up; trying again later or another model may help",
+			c.cfg.Name, model.Wait(time.Duration(s)))
+	}
+	if errors.Is(cause, errCallTime) {
 		return c.fail(model.Timeout, 0, cause, "%s did not finish its answer within %s, and the call was given up", c.cfg.Name, model.Wait(c.limits.Call))
 	}
 	return ctx.Err()
@@ -135,7 +137,8 @@ func (c *Client) upstreamFailure(body []byte) *model.Error {
 
 // statusFailure is an answer with another status than 200.
 func (c *Client) statusFailure(resp *http.Response, w *watch, r model.Request) error {
-	w.expect(10*time.Second, errIdle)
+	const patience = 10 * time.Second
+	w.expect(patience, silence(patience))
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	b := parseErrorBody(body)
 	if resp.StatusCode < 400 {

@@ -154,7 +154,7 @@ func (a *assembly) add(data []byte) (model.Delta, error) {
 		if s == nil {
 			continue
 		}
-		piece, err := a.say(s)
+		piece, err := a.say(s, s == ch.Message)
 		if err != nil {
 			return d, err
 		}
@@ -186,7 +186,8 @@ func finishReason(word string) model.FinishReason {
 	return model.FinishStop
 }
 
-func (a *assembly) say(s *said) (model.Delta, error) {
+// say takes a message, whole or a piece of one.
+func (a *assembly) say(s *said, whole bool) (model.Delta, error) {
 	d := model.Delta{Text: string(s.Content) + string(s.Refusal), Reasoning: string(s.ReasoningContent)}
 	if d.Reasoning == "" {
 		d.Reasoning = string(s.Reasoning)
@@ -197,16 +198,19 @@ func (a *assembly) say(s *said) (model.Delta, error) {
 	a.text.WriteString(d.Text)
 	a.reasoning.WriteString(d.Reasoning)
 	for _, t := range s.ToolCalls {
-		if err := a.callDelta(t); err != nil {
+		if err := a.callDelta(t, whole); err != nil {
 			return d, err
 		}
 	}
 	return d, nil
 }
 
-// callDelta takes a piece of a tool call.
-func (a *assembly) callDelta(t callDelta) error {
-	call := a.callFor(t)
+// callDelta takes a piece of a tool call, or a whole one.
+func (a *assembly) callDelta(t callDelta, whole bool) error {
+	var call *callAssembly
+	if !whole {
+		call = a.callFor(t)
+	}
 	if call == nil {
 		if len(a.calls) >= a.limits.ToolCalls {
 			return errTooLong

@@ -85,11 +85,15 @@ func (p *payloadReader) Close() error {
 
 // Why a call was ended by us.
 var (
-	errIdle     = errors.New("nothing came within the time limit")
 	errCallTime = errors.New("the whole call took longer than its limit")
 	errTooLong  = errors.New("the answer is longer than its limit")
 	errAtEnd    = errors.New("the connection stayed open after the end")
 )
+
+// silence says that nothing came for so long.
+type silence time.Duration
+
+func (s silence) Error() string { return "nothing came for " + time.Duration(s).String() }
 
 // watch ends a call that is silent for too long, or too long in all, by
 // cancelling its context with the reason. One timer serves both.
@@ -107,7 +111,7 @@ func newWatch(cancel context.CancelCauseFunc, first time.Duration, l Limits) *wa
 	w := &watch{cancel: cancel, idle: l.Idle, end: time.Now().Add(l.Call), bytes: l.StreamBytes}
 	w.mu.Lock() // the timer may fire before it is stored
 	defer w.mu.Unlock()
-	w.cause = errIdle
+	w.cause = silence(first)
 	w.timer = time.AfterFunc(min(first, l.Call), w.fire)
 	return w
 }
@@ -149,7 +153,7 @@ func (r *watchedReader) Read(b []byte) (int, error) {
 		return 0, errTooLong
 	}
 	if n > 0 && err == nil && !r.last {
-		r.w.expect(r.w.idle, errIdle)
+		r.w.expect(r.w.idle, silence(r.w.idle))
 	}
 	return n, err
 }
