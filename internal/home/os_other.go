@@ -3,3 +3,5 @@
 package home
 
 func isDiskFull(error) bool { return false }
+
+func alive(int, uint64) bool { return true }
