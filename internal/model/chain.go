@@ -77,7 +77,7 @@ func NewChain(providers []Provider, o ChainOptions) *Chain {
 
 // policy says what a kind of failure means for the call.
 type policy struct {
-	retries int  // at most; -1 means as many as the chain allows
+	retries int  // after failures of this kind; -1 means as many as the chain allows
 	next    bool // whether the next provider may do better
 }
 
@@ -131,15 +131,15 @@ func (c *Chain) Complete(ctx context.Context, r Request, onDelta func(Delta)) (A
 		if ctx.Err() != nil {
 			return Answer{}, ctx.Err()
 		}
-		e := AsError(err)
+		e := *AsError(err)
 		if e.Provider == "" {
 			e.Provider = c.providers[i].Name()
 		}
-		failures = append(failures, e)
+		failures = append(failures, &e)
 		if !policyOf(e.Kind).next {
 			break
 		}
-		c.o.Log.Warn("model call failed", "provider", e.Provider, "kind", e.Kind, "status", e.Status, "error", e)
+		c.o.Log.Warn("model call failed", "provider", e.Provider, "kind", e.Kind, "status", e.Status, "error", &e)
 	}
 	e := summary(failures)
 	e.Usage = k.spent.Usage
@@ -170,6 +170,7 @@ func (k *call) try(ctx context.Context, i int) (Answer, error) {
 	if i > 0 {
 		r.Model = ""
 	}
+	seen := map[Kind]int{}
 	for attempt := 1; ; attempt++ {
 		answer, err := k.c.providers[i].Complete(ctx, r, k.onDelta)
 		if err == nil {
@@ -184,12 +185,9 @@ func (k *call) try(ctx context.Context, i int) (Answer, error) {
 		if e.RetryAfter > 0 {
 			k.c.rest(i, e.RetryAfter)
 		}
+		seen[e.Kind]++
 		p := policyOf(e.Kind)
-		retries := k.c.o.MaxRetries
-		if p.retries >= 0 {
-			retries = min(retries, p.retries)
-		}
-		if attempt > retries || e.RetryAfter > k.c.o.MaxWait {
+		if attempt > k.c.o.MaxRetries || (p.retries >= 0 && seen[e.Kind] > p.retries) || e.RetryAfter > k.c.o.MaxWait {
 			return Answer{}, e
 		}
 		k.reset()
