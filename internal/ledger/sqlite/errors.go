@@ -71,8 +71,8 @@ func classifyFile(err error, path string) error {
 		return domain.E(domain.Config, err, "the ledger %s may not be read and written by this user; give the file and its folder to the user that runs hermes", path)
 	case errors.Is(err, syscall.EROFS) || c == sqlite3.SQLITE_READONLY:
 		return domain.E(domain.Unavailable, err, "the ledger %s cannot be written, because the file or its file system is read-only; make it writable", path)
-	case c == sqlite3.SQLITE_CANTOPEN:
-		return domain.E(domain.Config, err, "the ledger %s cannot be opened; look at the permissions of the file and of its folder", path)
+	case c == sqlite3.SQLITE_CANTOPEN || wrongPath(err):
+		return domain.E(domain.Config, err, "the ledger %s cannot be opened; look at its path, and at the permissions of the file and of its folder", path)
 	case isFull(err):
 		return domain.E(domain.StorageFull, err, "no space is left for the ledger %s; free some space on that file system", path)
 	case isBusy(err):
@@ -81,8 +81,16 @@ func classifyFile(err error, path string) error {
 		return domain.E(domain.Unavailable, err, "the ledger %s is damaged; stop hermes, move the file away, and restore a copy or let a new one be made", path)
 	case c == sqlite3.SQLITE_IOERR:
 		return domain.E(domain.Unavailable, err, "the disk under the ledger %s reports errors; look at the kernel's log", path)
+	case errors.As(err, new(syscall.Errno)):
+		return domain.E(domain.Unavailable, err, "the system refused an operation on the ledger %s or beside it; it is tried again", path)
 	}
 	return domain.E(domain.Internal, err, "the ledger failed in an unforeseen way; nothing was written; see the log")
+}
+
+// wrongPath tells that the path leads nowhere, which no waiting mends.
+func wrongPath(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.EISDIR) ||
+		errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENAMETOOLONG)
 }
 
 // fenced is the answer to a write under a claim that is over.

@@ -99,6 +99,8 @@ func mountType(dir string) string {
 // sqliteHeader begins every database file. https://www.sqlite.org/fileformat.html
 var sqliteHeader = []byte("SQLite format 3\x00")
 
+const headerSize = 100 // bytes
+
 // prepareFile makes the folders and the file with their permissions, refuses
 // network file systems, and moves aside what is no database. It returns where
 // such a file was moved.
@@ -156,7 +158,7 @@ func looksLikeDatabase(path string) (bool, error) {
 	if !st.Mode().IsRegular() {
 		return false, domain.E(domain.Config, nil, "the ledger's path %s is not a file; move away what is there", path)
 	}
-	head := make([]byte, len(sqliteHeader))
+	head := make([]byte, headerSize)
 	n, err := io.ReadFull(f, head)
 	if n == 0 && errors.Is(err, io.EOF) {
 		return true, nil
@@ -164,7 +166,16 @@ func looksLikeDatabase(path string) (bool, error) {
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return false, err
 	}
-	return bytes.Equal(head[:n], sqliteHeader), nil
+	return n == headerSize && plausibleHeader(head), nil
+}
+
+// plausibleHeader checks what SQLite checks before it says that a file is no
+// database: magic, page size, versions, and three constants. It is done here as
+// well because SQLite, by the time it says so, has removed the file's log.
+func plausibleHeader(h []byte) bool {
+	pageSize := int(h[16])<<8 | int(h[17])
+	sizeOK := pageSize == 1 || (pageSize >= 512 && pageSize&(pageSize-1) == 0)
+	return bytes.HasPrefix(h, sqliteHeader) && sizeOK && h[18] <= 2 && h[19] <= 2 && h[21] == 64 && h[22] == 32 && h[23] == 32
 }
 
 // setAside moves a file that is no database, with its companions, to a name

@@ -1,0 +1,182 @@
+package sqlite
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"hermes/internal/domain"
+)
+
+func TestFileIsPrivate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "new folder", "odd ?#% name", "ledger.db")
+	s := mustOpen(t, Options{Path: path, NoBallast: true})
+	if err := s.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{path, path + "-wal", path + "-shm"} {
+		if st, err := os.Stat(name); err != nil || st.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v %v", name, st, err)
+		}
+	}
+	s.Close()
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	mustOpen(t, Options{Path: path, NoBallast: true})
+	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("a ledger that others could read was left so: %v %v", st.Mode(), err)
+	}
+}
+
+// TestNoDatabase moves aside what is no database, with its companions, and
+// loses none of it.
+func TestNoDatabase(t *testing.T) {
+	header := append(bytes.Clone(sqliteHeader), bytes.Repeat([]byte{0xee}, 8000)...)
+	for name, content := range map[string][]byte{
+		"text": []byte("this is not a database, it is a note to myself"), "one byte": {1}, "only the header": header,
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "ledger.db")
+			for suffix, b := range map[string][]byte{"": content, "-wal": []byte("log")} {
+				if err := os.WriteFile(path+suffix, b, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			now := func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }
+			if err := os.WriteFile(path+".broken-20260102T030405Z", []byte("of before"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s := mustOpen(t, Options{Path: path, NoBallast: true, Now: now})
+			info, err := s.Info(t.Context())
+			if err != nil || info.SetAside != path+".broken-20260102T030405Z.2" {
+				t.Fatalf("set aside to %q: %v", info.SetAside, err)
+			}
+			for suffix, want := range map[string][]byte{"": content, "-wal": []byte("log")} {
+				if got, err := os.ReadFile(info.SetAside + suffix); err != nil || !bytes.Equal(got, want) {
+					t.Errorf("%s holds %d bytes: %v", info.SetAside+suffix, len(got), err)
+				}
+			}
+			if err := s.Check(t.Context()); err != nil {
+				t.Error(err)
+			}
+			s.Close()
+			again := mustOpen(t, Options{Path: path, NoBallast: true, Now: now})
+			if info, err := again.Info(t.Context()); err != nil || info.SetAside != "" {
+				t.Errorf("the new ledger was set aside too: %q %v", info.SetAside, err)
+			}
+		})
+	}
+}
+
+// TestNoDatabaseAtOnce starts several processes on a broken file: it is moved
+// once, and all of them work on the same new ledger.
+func TestNoDatabaseAtOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	if err := os.WriteFile(path, []byte("rubbish"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			s, err := openIn(t, Options{Path: path, NoBallast: true})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if err := s.Check(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	moved, err := filepath.Glob(path + ".broken-*")
+	if err != nil || len(moved) != 1 {
+		t.Errorf("moved aside: %v %v", moved, err)
+	}
+	if n := QueryInt(t, path, `SELECT count(*) FROM process`); n != 4 {
+		t.Errorf("%d processes share the new ledger, want 4", n)
+	}
+}
+
+func TestUnusablePlaces(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	nfs := func(string) (fileSystem, error) { return fileSystem{magic: 0x6969}, nil }
+	for name, c := range map[string]struct {
+		o    Options
+		want domain.Code
+	}{
+		"no path":         {Options{}, domain.Config},
+		"a folder":        {Options{Path: dir}, domain.Config},
+		"network":         {Options{Path: filepath.Join(dir, "ledger.db"), fileSystem: nfs}, domain.Config},
+		"below a file":    {Options{Path: filepath.Join(file, "ledger.db")}, domain.Config},
+		"a dangling link": {Options{Path: danglingLink(t, dir)}, domain.Config},
+	} {
+		_, err := openIn(t, c.o)
+		if !domain.IsCode(err, c.want) {
+			t.Errorf("%s: code %q, want %q: %v", name, domain.CodeOf(err), c.want, err)
+			continue
+		}
+		if m := domain.MessageOf(err); len(m) < 25 {
+			t.Errorf("%s: says only %q", name, m)
+		}
+	}
+}
+
+func danglingLink(t *testing.T, dir string) string {
+	t.Helper()
+	link := filepath.Join(dir, "link.db")
+	if err := os.Symlink(filepath.Join(dir, "nowhere", "ledger.db"), link); err != nil {
+		t.Fatal(err)
+	}
+	return link
+}
+
+func TestReadOnlyFileSystem(t *testing.T) {
+	dir := tmpfs(t, "4m")
+	path := filepath.Join(dir, "ledger.db")
+	mustOpen(t, Options{Path: path, NoBallast: true}).Close()
+	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		t.Skipf("this system lets nobody remount: %v", err)
+	}
+	_, err := openIn(t, Options{Path: path, NoBallast: true})
+	if !domain.IsCode(err, domain.Unavailable) || !strings.Contains(domain.MessageOf(err), "read-only") {
+		t.Fatalf("opened on a read-only file system: %v", err)
+	}
+}
+
+func TestNetworkFileSystems(t *testing.T) {
+	for _, c := range []struct {
+		fs   fileSystem
+		want bool
+	}{
+		{fileSystem{magic: 0x6969}, true},
+		{fileSystem{magic: 0xFF534D42}, true},
+		{fileSystem{magic: -0xACB2BE}, true}, // CIFS where the field is signed and 32 bits wide
+		{fileSystem{magic: fuseMagic, name: "fuse.sshfs"}, true},
+		{fileSystem{magic: fuseMagic, name: "fuse.ntfs-3g"}, false},
+		{fileSystem{magic: fuseMagic}, false},
+		{fileSystem{magic: 0xEF53}, false},     // ext4
+		{fileSystem{magic: 0x01021994}, false}, // tmpfs
+		{fileSystem{magic: 0x794C7630}, false}, // overlay
+	} {
+		if got := c.fs.network() != ""; got != c.want {
+			t.Errorf("%#x %s: network is %v", c.fs.magic, c.fs.name, got)
+		}
+	}
+	if f, err := statFileSystem(t.TempDir()); err != nil || f.magic == 0 || f.freeBytes <= 0 {
+		t.Errorf("this file system: %+v %v", f, err)
+	}
+	if kind := mountType("/proc/self"); kind != "proc" {
+		t.Errorf("the mount type of /proc/self is %q", kind)
+	}
+}

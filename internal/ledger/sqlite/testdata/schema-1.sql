@@ -1,0 +1,261 @@
+-- Times are integers, milliseconds since 1970 UTC; NULL is "never".
+-- Columns named body, source, part, input, choices, usage and definition hold
+-- JSON that only the program reads. What a query must find has its own column.
+-- Ids are never given twice (AUTOINCREMENT): they stand in references that
+-- outlive their rows, and their order is the order of acceptance.
+
+CREATE TABLE meta (
+  key   TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- The oldest schema number that a program must know to open this file.
+INSERT INTO meta (key, value) VALUES ('oldest_reader', '1');
+
+-- The processes that hold something. Whether one lives is told by the lock on
+-- its file, not by this row.
+CREATE TABLE process (
+  id         INTEGER PRIMARY KEY AUTOINCREMENT,
+  boot_id    TEXT    NOT NULL,
+  pid        INTEGER NOT NULL,
+  start_time INTEGER NOT NULL,
+  kind       TEXT    NOT NULL,
+  since      INTEGER NOT NULL
+);
+
+CREATE TABLE lease (
+  name    TEXT PRIMARY KEY,
+  fence   INTEGER NOT NULL,
+  process INTEGER
+) WITHOUT ROWID;
+CREATE INDEX lease_held ON lease (process) WHERE process IS NOT NULL;
+
+-- How far each account of a platform has been read.
+CREATE TABLE position (
+  platform TEXT NOT NULL,
+  account  TEXT NOT NULL,
+  value    TEXT NOT NULL,
+  PRIMARY KEY (platform, account)
+) WITHOUT ROWID;
+
+CREATE TABLE inbound (
+  id          INTEGER PRIMARY KEY AUTOINCREMENT,
+  platform    TEXT    NOT NULL,
+  account     TEXT    NOT NULL,
+  event_id    TEXT    NOT NULL,
+  chat_id     TEXT    NOT NULL,
+  thread_id   TEXT    NOT NULL,
+  session_key TEXT    NOT NULL,
+  state       TEXT    NOT NULL,
+  command     INTEGER NOT NULL, -- a slash command or a pressed button
+  turn_id     INTEGER,
+  text        TEXT    NOT NULL,
+  reply_text  TEXT    NOT NULL,
+  body        TEXT    NOT NULL, -- who wrote it, attachments
+  sent_at     INTEGER,
+  received_at INTEGER,
+  ended_at    INTEGER,
+  UNIQUE (platform, account, event_id)
+);
+CREATE INDEX inbound_received ON inbound (session_key, id) WHERE state = 'received';
+CREATE INDEX inbound_claimed  ON inbound (turn_id) WHERE state = 'claimed';
+CREATE INDEX inbound_chat     ON inbound (platform, chat_id, thread_id, id);
+CREATE INDEX inbound_ended    ON inbound (ended_at, state) WHERE ended_at IS NOT NULL;
+
+-- id is the name that the world knows; n is what other rows refer to.
+CREATE TABLE session (
+  n             INTEGER PRIMARY KEY AUTOINCREMENT,
+  id            TEXT    NOT NULL UNIQUE,
+  key           TEXT    NOT NULL,
+  current       INTEGER NOT NULL, -- the key's session
+  platform      TEXT    NOT NULL,
+  source        TEXT    NOT NULL,
+  title         TEXT    NOT NULL DEFAULT '',
+  model         TEXT    NOT NULL DEFAULT '',
+  created_at    INTEGER NOT NULL,
+  updated_at    INTEGER NOT NULL,
+  ended_at      INTEGER,
+  end_reason    TEXT    NOT NULL DEFAULT '',
+  parent        TEXT    NOT NULL DEFAULT '',
+  message_count INTEGER NOT NULL DEFAULT 0,
+  calls         INTEGER NOT NULL DEFAULT 0,
+  input_tokens  INTEGER NOT NULL DEFAULT 0,
+  output_tokens INTEGER NOT NULL DEFAULT 0,
+  cached_tokens INTEGER NOT NULL DEFAULT 0
+);
+CREATE UNIQUE INDEX session_current ON session (key) WHERE current = 1;
+CREATE INDEX session_key     ON session (key, updated_at);
+CREATE INDEX session_updated ON session (updated_at);
+
+-- status: 1 active, 2 replaced by a summary, 0 taken back.
+-- place, where not NULL, is the id that a summary stands in for.
+CREATE TABLE message (
+  id      INTEGER PRIMARY KEY AUTOINCREMENT,
+  session INTEGER NOT NULL,
+  status  INTEGER NOT NULL DEFAULT 1,
+  place   INTEGER,
+  role    TEXT    NOT NULL,
+  content TEXT    NOT NULL,
+  body    TEXT,
+  at      INTEGER
+);
+CREATE INDEX message_session ON message (session, status, id);
+
+CREATE TABLE turn (
+  id          INTEGER PRIMARY KEY AUTOINCREMENT,
+  kind        TEXT    NOT NULL,
+  session_key TEXT    NOT NULL,
+  session     INTEGER,          -- NULL until it is claimed for the key's session
+  source      TEXT    NOT NULL,
+  state       TEXT    NOT NULL,
+  fence       INTEGER NOT NULL DEFAULT 0,
+  attempt     INTEGER NOT NULL DEFAULT 0,
+  resumed     INTEGER NOT NULL DEFAULT 0,
+  process     INTEGER,          -- who runs it
+  inbound_id  INTEGER,          -- the newest event that it answers
+  run_id      INTEGER,
+  input       TEXT    NOT NULL,
+  preview     TEXT    NOT NULL DEFAULT '',
+  error       TEXT    NOT NULL DEFAULT '',
+  usage       TEXT,
+  created_at  INTEGER NOT NULL,
+  started_at  INTEGER,
+  ended_at    INTEGER
+);
+CREATE INDEX turn_open  ON turn (session_key, id) WHERE ended_at IS NULL;
+CREATE INDEX turn_held  ON turn (process) WHERE state = 'running';
+CREATE INDEX turn_ended ON turn (ended_at) WHERE ended_at IS NOT NULL;
+
+CREATE TABLE step (
+  turn_id INTEGER NOT NULL,
+  seq     INTEGER NOT NULL,
+  kind    TEXT    NOT NULL,
+  call_id TEXT    NOT NULL,
+  tool    TEXT    NOT NULL,
+  message TEXT    NOT NULL,
+  usage   TEXT,
+  at      INTEGER,
+  PRIMARY KEY (turn_id, seq)
+) WITHOUT ROWID;
+
+CREATE TABLE question (
+  id          INTEGER PRIMARY KEY AUTOINCREMENT,
+  turn_id     INTEGER NOT NULL,
+  session_key TEXT    NOT NULL,
+  session     TEXT    NOT NULL,
+  kind        TEXT    NOT NULL,
+  call_id     TEXT    NOT NULL,
+  text        TEXT    NOT NULL,
+  detail      TEXT    NOT NULL,
+  grant_key   TEXT    NOT NULL,
+  choices     TEXT,
+  answer      TEXT    NOT NULL DEFAULT '',
+  answered_by TEXT    NOT NULL DEFAULT '',
+  asked_at    INTEGER NOT NULL,
+  expires_at  INTEGER,
+  answered_at INTEGER
+);
+CREATE INDEX question_open    ON question (session_key, id) WHERE answered_at IS NULL;
+CREATE INDEX question_expires ON question (expires_at) WHERE answered_at IS NULL AND expires_at IS NOT NULL;
+CREATE INDEX question_turn    ON question (turn_id);
+
+-- What was allowed: for one session, or for ever where session is ''.
+CREATE TABLE permission (
+  session TEXT    NOT NULL,
+  key     TEXT    NOT NULL,
+  by      TEXT    NOT NULL,
+  at      INTEGER NOT NULL,
+  PRIMARY KEY (session, key)
+) WITHOUT ROWID;
+
+CREATE TABLE delivery (
+  id         INTEGER PRIMARY KEY AUTOINCREMENT,
+  platform   TEXT    NOT NULL,
+  chat_id    TEXT    NOT NULL,
+  thread_id  TEXT    NOT NULL,
+  state      TEXT    NOT NULL,
+  attempt    INTEGER NOT NULL DEFAULT 0,
+  process    INTEGER,            -- who sends it
+  turn_id    INTEGER,
+  inbound_id INTEGER,
+  run_id     INTEGER,
+  kind       TEXT    NOT NULL,
+  part       TEXT    NOT NULL,
+  edit       TEXT    NOT NULL,
+  nonce      TEXT    NOT NULL,
+  receipt    TEXT    NOT NULL DEFAULT '',
+  reason     TEXT    NOT NULL DEFAULT '',
+  uncertain  INTEGER NOT NULL DEFAULT 0,
+  not_before INTEGER,
+  next_at    INTEGER,
+  created_at INTEGER NOT NULL,
+  sent_at    INTEGER,
+  ended_at   INTEGER             -- sent or dead
+);
+CREATE INDEX delivery_open  ON delivery (platform, chat_id, thread_id, id) WHERE ended_at IS NULL;
+CREATE INDEX delivery_chat  ON delivery (platform, chat_id, thread_id, id) WHERE state = 'sent';
+CREATE INDEX delivery_dead  ON delivery (id) WHERE state = 'dead';
+CREATE INDEX delivery_held  ON delivery (process) WHERE state = 'sending';
+CREATE INDEX delivery_turn  ON delivery (turn_id, id) WHERE turn_id IS NOT NULL;
+CREATE INDEX delivery_run   ON delivery (run_id, id) WHERE run_id IS NOT NULL;
+CREATE INDEX delivery_ended ON delivery (ended_at) WHERE ended_at IS NOT NULL;
+
+CREATE TABLE job (
+  id         TEXT PRIMARY KEY,
+  name       TEXT    NOT NULL,
+  enabled    INTEGER NOT NULL,
+  definition TEXT    NOT NULL,
+  next_at    INTEGER,
+  created_at INTEGER NOT NULL,
+  updated_at INTEGER NOT NULL,
+  version    INTEGER NOT NULL
+);
+CREATE INDEX job_due  ON job (next_at) WHERE enabled = 1 AND next_at IS NOT NULL;
+CREATE INDEX job_name ON job (name, id);
+
+CREATE TABLE run (
+  id         INTEGER PRIMARY KEY AUTOINCREMENT,
+  job        TEXT    NOT NULL,
+  instant    INTEGER NOT NULL,
+  manual     INTEGER NOT NULL,
+  state      TEXT    NOT NULL,
+  fence      INTEGER NOT NULL DEFAULT 0,
+  process    INTEGER,
+  turn_id    INTEGER,
+  started_at INTEGER,
+  ended_at   INTEGER,
+  error      TEXT    NOT NULL DEFAULT '',
+  output     TEXT    NOT NULL DEFAULT '',
+  usage      TEXT,
+  UNIQUE (job, instant)
+);
+CREATE INDEX run_due     ON run (instant, id) WHERE state = 'due';
+CREATE INDEX run_held    ON run (process) WHERE state = 'running';
+CREATE INDEX run_instant ON run (instant, id);
+
+CREATE TABLE pairing (
+  platform     TEXT NOT NULL,
+  user_id      TEXT NOT NULL,
+  user_name    TEXT NOT NULL,
+  code_hash    TEXT NOT NULL,
+  salt         TEXT NOT NULL,
+  requested_at INTEGER,
+  approved_at  INTEGER,
+  PRIMARY KEY (platform, user_id)
+) WITHOUT ROWID;
+
+CREATE TABLE note (
+  key   TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- What a ledger of that schema held.
+INSERT INTO session (id, key, current, platform, source, created_at, updated_at, message_count)
+VALUES ('20260101_000000_0000abcd', 'agent:main:telegram:dm:1', 1, 'telegram', '{"platform":"telegram","chat_id":"1"}', 1767225600000, 1767225600000, 2);
+INSERT INTO message (session, role, content, at) VALUES (1, 'user', 'an old question', 1767225600000), (1, 'assistant', 'an old answer', 1767225600000);
+INSERT INTO inbound (platform, account, event_id, chat_id, thread_id, session_key, state, command, text, reply_text, body, sent_at, received_at)
+VALUES ('telegram', 'bot', '7', '1', '', 'agent:main:telegram:dm:1', 'received', 0, 'still waiting', '', '{}', 1767225600000, 1767225600000);
+INSERT INTO process (boot_id, pid, start_time, kind, since) VALUES ('another boot', 1, 1, 'gateway', 1767225600000);
+INSERT INTO delivery (platform, chat_id, thread_id, state, attempt, process, kind, part, edit, nonce, created_at)
+VALUES ('telegram', '1', '', 'sending', 1, 1, 'reply', '{"text":"hello"}', '', 'n', 1767225600000);
+PRAGMA user_version = 1;
