@@ -20,15 +20,11 @@ const repeatMark = "♻️ (may be a repeat)"
 
 // step takes the first message of an address one attempt further. more says
 // that there may be another one to send now; next, unless zero, when to look
-// again otherwise.
+// again otherwise. giveBack returns what the rate limits allowed.
 //
-// The rate limit comes before the claim: a message that a crash finds claimed
-// counts as possibly sent, so none is claimed that cannot go at once.
-func (d *Dispatcher) step(l *line, ln *lane) (next time.Time, more bool) {
-	giveBack, next, ok := d.admit(l, ln.to)
-	if !ok {
-		return next, false
-	}
+// The rate limits come before the claim (launch): a message that a crash finds
+// claimed counts as possibly sent, so none is claimed that cannot go at once.
+func (d *Dispatcher) step(l *line, ln *lane, giveBack func()) (next time.Time, more bool) {
 	del, ok, next := d.claim(ln)
 	if !ok {
 		giveBack()
@@ -56,32 +52,6 @@ type outcome struct {
 	paused    bool         // the account is refused
 	hold      time.Duration
 	global    bool // hold binds the whole platform
-}
-
-// admit waits for what the platform allows. giveBack returns the permission
-// when nothing is sent with it.
-func (d *Dispatcher) admit(l *line, to domain.Address) (giveBack func(), next time.Time, ok bool) {
-	d.mu.Lock()
-	open := !d.stopping && d.lines[l.name] == l && l.paused == ""
-	d.mu.Unlock()
-	if !open {
-		return nil, time.Time{}, false
-	}
-	delay, next, giveBack := l.limits.reserve(to.ChatID, d.o.Now())
-	if !next.IsZero() {
-		return nil, next, false
-	}
-	if delay > 0 {
-		timer := time.NewTimer(delay)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-d.stop:
-			giveBack()
-			return nil, time.Time{}, false
-		}
-	}
-	return giveBack, time.Time{}, true
 }
 
 // claim commits that the address's first message is being sent.
@@ -325,12 +295,12 @@ func (d *Dispatcher) persist(del domain.Delivery, commit func(ctx context.Contex
 	}
 }
 
-// ledgerAnswered keeps in mind whether the ledger works.
+// ledgerAnswered keeps in mind whether the ledger takes writes.
 func (d *Dispatcher) ledgerAnswered(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if up := err == nil; up != d.ledgerUp {
-		d.ledgerUp = up
+	if up := err == nil; up != d.writable {
+		d.writable = up
 		d.report()
 	}
 }

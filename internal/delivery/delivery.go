@@ -50,7 +50,6 @@ const (
 	grace       = 5 * time.Second  // for an adapter to come back once its context has ended
 	perPlatform = 64               // addresses of a platform that are sent to at once
 	maxLanes    = 1 << 14          // addresses with work that are kept in mind
-	turnLength  = 16               // messages that an address may send while others wait
 )
 
 // Options wires a Dispatcher. Store, Now and Log are needed.
@@ -100,7 +99,8 @@ type Dispatcher struct {
 	missed   bool // an address found no place; scan once there is room
 	dead     int64
 	absent   string // platforms that messages wait for and that are not attached
-	ledgerUp bool
+	readable bool   // the ledger, at the last try
+	writable bool
 }
 
 // line is an attached platform.
@@ -114,8 +114,9 @@ type line struct {
 	// Guarded by Dispatcher.mu.
 	queue   []*lane
 	running int
-	paused  string // why the account is refused; nothing is sent then
-	failing string // why the last attempt failed; "" once one succeeds
+	slotAt  time.Time // when the platform's rate lets the queue go on; zero when it does
+	paused  string    // why the account is refused; nothing is sent then
+	failing string    // why the last attempt failed; "" once one succeeds
 }
 
 // New makes a dispatcher. It does nothing before Start.
@@ -129,7 +130,7 @@ func New(o Options) *Dispatcher {
 	d := &Dispatcher{
 		o:    o,
 		stop: make(chan struct{}), poke: make(chan struct{}, 1), checks: make(chan chan struct{}), loopDone: make(chan struct{}),
-		lines: map[domain.Platform]*line{}, lanes: map[domain.Address]*lane{}, ledgerUp: true,
+		lines: map[domain.Platform]*line{}, lanes: map[domain.Address]*lane{}, readable: true, writable: true,
 	}
 	d.base, d.cancel = context.WithCancel(context.Background())
 	if o.Health != nil {
@@ -331,11 +332,26 @@ func (d *Dispatcher) expire(now time.Time) (next time.Time, scan bool) {
 		ln := heap.Pop(&d.timers).(*lane)
 		d.enqueue(ln)
 	}
+	for _, l := range d.lines {
+		if !l.slotAt.IsZero() && !l.slotAt.After(now) {
+			l.slotAt = time.Time{}
+			d.launch(l)
+		}
+		next = sooner(next, l.slotAt)
+	}
 	if len(d.timers) > 0 {
-		next = d.timers[0].at
+		next = sooner(next, d.timers[0].at)
 	}
 	scan, d.scanDue = d.scanDue, false
 	return next, scan
+}
+
+// sooner is the earlier of two instants, of which zero is none.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || (!b.IsZero() && b.Before(a)) {
+		return b
+	}
+	return a
 }
 
 // scan reads from the ledger which addresses have work.
@@ -343,7 +359,7 @@ func (d *Dispatcher) scan() bool {
 	due, err := d.o.Store.DueAddresses(context.WithoutCancel(d.base))
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.ledgerUp = err == nil
+	d.readable = err == nil
 	if err != nil {
 		d.o.Log.Error("the outbox cannot be read; messages wait", "err", err)
 		d.report()
@@ -386,7 +402,7 @@ func (d *Dispatcher) report() {
 		}
 	}
 	switch {
-	case !d.ledgerUp:
+	case !d.readable || !d.writable:
 		d.health.Degraded("ledger", "the outbox cannot be read or written; messages wait and nothing is lost")
 	case paused > 0 && paused == len(d.lines):
 		d.health.Down("credentials", "no message can be sent until the credentials are corrected:"+names)

@@ -425,9 +425,9 @@ func TestNoAdapterWaitsAndIsSeen(t *testing.T) {
 		b.store.failing(func(verb string) error {
 			if verb == "claim" {
 				claims++
-			})
+			}
 			return nil
-		}
+		})
 		b.send("1", "a")
 		time.Sleep(72 * time.Hour)
 		synctest.Wait()
@@ -483,9 +483,9 @@ func TestReceiptSurvivesLedgerFailure(t *testing.T) {
 		b.store.failing(func(verb string) error {
 			if verb == "sent" && full {
 				return domain.E(domain.StorageFull, nil, "disk full")
-			})
+			}
 			return nil
-		}
+		})
 		b.send("1", "a")
 		time.Sleep(10 * time.Minute)
 		if p := b.part("delivery"); p.State != health.Degraded || p.Code != "ledger" {
@@ -511,9 +511,9 @@ func TestNothingIsSentWithoutAClaim(t *testing.T) {
 		b.store.failing(func(verb string) error {
 			if verb == "claim" && full {
 				return domain.E(domain.StorageFull, nil, "disk full")
-			})
+			}
 			return nil
-		}
+		})
 		b.send("1", "a")
 		time.Sleep(10 * time.Minute)
 		if a.count() != 0 {
@@ -536,10 +536,10 @@ func TestScanFailureIsRetried(t *testing.T) {
 			if verb == "due" {
 				if n++; n < 4 {
 					return domain.E(domain.Unavailable, nil, "busy")
-				})
+				}
 			}
 			return nil
-		}
+		})
 		_, _ = b.store.Enqueue(t.Context(), []domain.NewDelivery{{To: domain.Address{Platform: "p", ChatID: "1"}, Part: domain.Part{Text: "x"}}}, time.Now())
 		b.d.Attach(a)
 		_ = b.d.Start(t.Context())

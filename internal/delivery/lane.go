@@ -125,38 +125,45 @@ func (d *Dispatcher) enqueue(ln *lane) {
 	d.launch(l)
 }
 
-// launch gives goroutines to queued lanes as far as the line has some free. The
-// caller holds mu.
+// launch gives goroutines to queued lanes, in turn, as far as the line has some
+// free and the platform's rates allow. The caller holds mu.
 func (d *Dispatcher) launch(l *line) {
 	for !d.stopping && d.started && l.running < perPlatform && len(l.queue) > 0 {
 		ln := l.queue[0]
-		l.queue[0] = nil
-		l.queue = l.queue[1:]
-		ln.state = running
-		l.running++
-		d.work.Go(func() { d.run(l, ln) })
-	}
-}
-
-// run sends the messages of an address until none can go now.
-func (d *Dispatcher) run(l *line, ln *lane) {
-	for n := 1; ; n++ {
-		next, more := d.step(l, ln)
-		if !more || (n >= turnLength && d.othersWait(l)) {
-			d.rest(l, ln, next, more)
+		if l.paused != "" {
+			l.take()
+			delete(d.lanes, ln.to)
+			continue
+		}
+		giveBack, chatAt, slotAt := l.limits.reserve(ln.to.ChatID, d.o.Now())
+		if !slotAt.IsZero() {
+			l.slotAt = slotAt
+			d.wakeLoop()
 			return
 		}
+		l.take()
+		if !chatAt.IsZero() {
+			d.park(ln, chatAt)
+			continue
+		}
+		ln.state = running
+		l.running++
+		d.work.Go(func() {
+			next, more := d.step(l, ln, giveBack)
+			d.rest(l, ln, next, more)
+		})
 	}
 }
 
-func (d *Dispatcher) othersWait(l *line) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return len(l.queue) > 0
+// take takes the first lane off the queue.
+func (l *line) take() {
+	l.queue[0] = nil
+	l.queue = l.queue[1:]
 }
 
-// rest ends a lane's goroutine; more says that it has work left to do now, and
-// next, unless zero, when it has some later.
+// rest ends a lane's goroutine after one attempt, so that the addresses of a
+// platform take turns. more says that there is work left to do now, and next,
+// unless zero, when there is some later.
 func (d *Dispatcher) rest(l *line, ln *lane, next time.Time, more bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

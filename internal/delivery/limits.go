@@ -16,14 +16,9 @@ type Grouped interface {
 	IsGroup(chatID string) bool
 }
 
-const (
-	// maxChats bounds how many chats' rates are kept in mind; the ones used
-	// longest ago are forgotten.
-	maxChats = 4096
-	// maxWait is how long a goroutine may be kept waiting for its platform's
-	// turn; beyond that it is given up and taken anew.
-	maxWait = time.Second
-)
+// maxChats bounds how many chats' rates are kept in mind; the ones used longest
+// ago are forgotten.
+const maxChats = 4096
 
 // limits obeys the rates of one platform before they are hit.
 type limits struct {
@@ -56,33 +51,36 @@ func newLimits(c platform.Capabilities, a platform.Adapter, off bool) *limits {
 	return l
 }
 
-// reserve asks to send one message to a chat. Either next says when to ask
-// again, or the message may go after delay, and giveBack undoes it.
-func (l *limits) reserve(chat string, now time.Time) (delay time.Duration, next time.Time, giveBack func()) {
+// reserve asks to send one message to a chat now. It may, and giveBack undoes
+// it; or chatAt says when the chat, or slotAt when the platform, allows it.
+func (l *limits) reserve(chat string, now time.Time) (giveBack func(), chatAt, slotAt time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.held.After(now) {
+		return nil, time.Time{}, l.held
+	}
 	c := l.chat(chat)
-	if held := later(l.held, c.held); held.After(now) {
-		return 0, held, nil
+	if c.held.After(now) {
+		return nil, c.held, time.Time{}
 	}
 	if l.off {
-		return 0, time.Time{}, func() {}
+		return func() {}, time.Time{}, time.Time{}
 	}
 	mine := c.limit.ReserveN(now, 1)
 	if wait := mine.DelayFrom(now); wait > 0 {
 		mine.CancelAt(now)
-		return 0, now.Add(wait), nil
+		return nil, now.Add(wait), time.Time{}
 	}
 	if l.all == nil {
-		return 0, time.Time{}, func() { mine.CancelAt(now) }
+		return func() { mine.CancelAt(now) }, time.Time{}, time.Time{}
 	}
 	ours := l.all.ReserveN(now, 1)
 	giveBack = func() { ours.CancelAt(now); mine.CancelAt(now) }
-	if delay = ours.DelayFrom(now); delay > maxWait {
+	if wait := ours.DelayFrom(now); wait > 0 {
 		giveBack()
-		return 0, now.Add(delay), nil
+		return nil, time.Time{}, now.Add(wait)
 	}
-	return delay, time.Time{}, giveBack
+	return giveBack, time.Time{}, time.Time{}
 }
 
 // allowEdit asks to edit a message of a chat now.

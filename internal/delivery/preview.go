@@ -203,11 +203,7 @@ func (p *Preview) show(ctx context.Context) bool {
 	}
 	now := p.d.o.Now()
 	if p.id == "" {
-		delay, next, giveBack := p.l.limits.reserve(p.to.ChatID, now)
-		if delay > 0 {
-			giveBack()
-		}
-		if delay > 0 || !next.IsZero() {
+		if giveBack, _, _ := p.l.limits.reserve(p.to.ChatID, now); giveBack == nil {
 			p.later()
 			return true
 		}
