@@ -129,7 +129,7 @@ func (s *Scheduler) runOne(due domain.Run, job *domain.Job, d Definition) {
 	o.text, o.errText = cleanText(o.text), s.redact(cleanText(o.errText))
 	s.keep(*job, d, r, began, o)
 	if !o.ended {
-		s.finish(r, o, func(ctx context.Context) []domain.NewDelivery { return s.deliveries(ctx, *job, d, r, &o) })
+		s.finish(r, o, func(ctx context.Context, o *outcome) []domain.NewDelivery { return s.deliveries(ctx, *job, d, r, o) })
 	}
 	s.opt.Committed()
 	log.Info("cron run ended", "state", o.state, "error", o.errText, "took", s.wall.Now().Sub(began).Round(time.Millisecond))
@@ -155,7 +155,7 @@ func (s *Scheduler) ended(r domain.Run) {
 // finish commits a run's end with its deliveries. The work is done, so a store
 // that is busy or full is tried again until it answers or the process stops;
 // the run is then found cut off by the next start, and reported.
-func (s *Scheduler) finish(r domain.Run, o outcome, deliveries func(context.Context) []domain.NewDelivery) {
+func (s *Scheduler) finish(r domain.Run, o outcome, deliveries func(context.Context, *outcome) []domain.NewDelivery) {
 	pause := 100 * time.Millisecond
 	for {
 		err := s.tryFinish(r, &o, deliveries)
@@ -185,13 +185,13 @@ func (s *Scheduler) pause(d time.Duration) {
 	}
 }
 
-func (s *Scheduler) tryFinish(r domain.Run, o *outcome, deliveries func(context.Context) []domain.NewDelivery) error {
+func (s *Scheduler) tryFinish(r domain.Run, o *outcome, deliveries func(context.Context, *outcome) []domain.NewDelivery) error {
 	// Not of runCtx: a cancelled run's end is committed too.
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
 	var d []domain.NewDelivery
 	if deliveries != nil {
-		d = deliveries(ctx)
+		d = deliveries(ctx, o)
 	}
 	_, err := s.opt.Store.FinishRun(ctx, runEnd(r, *o), d, s.wall.Now())
 	return err

@@ -1,0 +1,140 @@
+package cron
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+	"unicode"
+
+	"hermes/internal/cron/schedule"
+	"hermes/internal/domain"
+	"hermes/internal/ledger"
+)
+
+// Finding is advice about a job; it never stops anything.
+type Finding struct {
+	Job    domain.JobID `json:"job"`
+	Name   string       `json:"name"`
+	Advice []string     `json:"advice"`
+}
+
+// Lint looks at every job.
+func (s *Service) Lint(ctx context.Context) ([]Finding, error) {
+	jobs, err := s.opt.Store.ListJobs(ctx, ledger.JobFilter{})
+	if err != nil {
+		return nil, err
+	}
+	var out []Finding
+	for _, j := range jobs {
+		d, err := DefinitionOf(j)
+		if err != nil {
+			out = append(out, Finding{j.ID, j.Name, []string{domain.MessageOf(err)}})
+			continue
+		}
+		advice, err := s.advice(ctx, j, d)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.check(j.Name, d); err != nil {
+			advice = append([]string{"it will fail: " + domain.MessageOf(err)}, advice...)
+		}
+		if len(advice) > 0 {
+			out = append(out, Finding{j.ID, j.Name, advice})
+		}
+	}
+	return out, nil
+}
+
+// advice says what a job leaves open, and what looks wrong about it.
+func (s *Service) advice(ctx context.Context, job domain.Job, d Definition) ([]string, error) {
+	out := s.missing(d)
+	if s.opt.ScanScript != nil && d.Script != "" {
+		if path, err := s.scripts.Resolve(d.Script); err == nil {
+			if text, err := os.ReadFile(path); err == nil {
+				for _, reason := range s.opt.ScanScript(headOf(string(text), 1<<20)) {
+					out = append(out, "the script: "+reason)
+				}
+			}
+		}
+	}
+	jobs, err := s.opt.Store.ListJobs(ctx, ledger.JobFilter{})
+	if err != nil {
+		return nil, err
+	}
+	if twins := duplicates(jobs)[job.ID]; len(twins) > 0 {
+		out = append(out, "it looks like a duplicate of "+strings.Join(twins, ", "))
+	}
+	return out, nil
+}
+
+// missing lists what neither the settings nor the prompt say.
+func (s *Service) missing(d Definition) []string {
+	var out []string
+	if len(d.Deliver) == 0 || slices.Equal(d.Deliver, []string{DeliverLocal}) {
+		out = append(out, "delivery: the result is only saved; --deliver telegram (or origin, all, discord:#channel) sends it")
+	}
+	if sch, err := d.ParseSchedule(s.opt.Zone()); err == nil && d.Timezone == "" && sch.Kind() != schedule.Interval {
+		out = append(out, "timezone: the schedule is read in "+sch.Zone().String()+"; --timezone Asia/Seoul fixes it for this job")
+	}
+	if d.NoAgent {
+		return out
+	}
+	says := func(words ...string) bool {
+		prompt := strings.ToLower(d.Prompt)
+		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(prompt, w) })
+	}
+	if d.Archive == "" && !says("archive", "save ", "write ", "store ") {
+		out = append(out, "archive: the result is kept in cron/output only; --archive '/abs/%Y-%m-%d.md' keeps it where you want")
+	}
+	if d.Script == "" && len(d.Skills) == 0 && len(d.ContextFrom) == 0 && !says("http", "/", "source", "search", "look up", "check", "read ") {
+		out = append(out, "source: the prompt does not say where its facts come from; name a URL, a file, a --script or a --skill")
+	}
+	if len(d.FailureDeliver) == 0 && !says("fail", "error", "unavailable", "cannot") {
+		out = append(out, "failure: the prompt does not say what to do when a source cannot be reached (a failed run itself is always reported)")
+	}
+	if d.Model == "" && d.Provider == "" {
+		out = append(out, "model: it runs with whatever model is configured at the time; --provider and --model pin one")
+	}
+	return out
+}
+
+// duplicates finds jobs that do the same: the same name, or the same work.
+func duplicates(jobs []domain.Job) map[domain.JobID][]string {
+	byName, byWork := map[string][]domain.Job{}, map[string][]domain.Job{}
+	for _, j := range jobs {
+		byName[strings.ToLower(j.Name)] = append(byName[strings.ToLower(j.Name)], j)
+		if d, err := DefinitionOf(j); err == nil {
+			k := strings.Join([]string{letters(d.Prompt), d.Script, strings.Join(d.Skills, " ")}, "\x00")
+			byWork[k] = append(byWork[k], j)
+		}
+	}
+	out := map[domain.JobID][]string{}
+	for _, groups := range []map[string][]domain.Job{byName, byWork} {
+		for _, group := range groups {
+			for _, j := range group {
+				for _, other := range group {
+					label := "'" + other.Name + "' (" + string(other.ID) + ")"
+					if other.ID != j.ID && !slices.Contains(out[j.ID], label) && len(group) <= 50 {
+						out[j.ID] = append(out[j.ID], label)
+					}
+				}
+			}
+		}
+	}
+	for _, list := range out {
+		slices.Sort(list)
+	}
+	return out
+}
+
+// letters keeps a text's letters and digits, so that spacing and punctuation
+// do not hide a duplicate.
+func letters(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsLetter(r) || unicode.IsDigit(r) {
+			return unicode.ToLower(r)
+		}
+		return -1
+	}, s)
+}
