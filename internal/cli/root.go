@@ -73,6 +73,9 @@ func (e *ExitError) Unwrap() error { return e.Err }
 // its constructor here and nothing else.
 func commands() []func(*App) *cobra.Command {
 	return []func(*App) *cobra.Command{
+		newProfileCommand,
+		newConfigCommand,
+		newLogsCommand,
 		newVersionCommand,
 	}
 }
@@ -238,6 +241,13 @@ func (a *App) JSON(v any) error {
 	enc := json.NewEncoder(a.Out)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// compactJSON prints a value to Out as one line.
+func (a *App) compactJSON(v any) error {
+	enc := json.NewEncoder(a.Out)
+	enc.SetEscapeHTML(false)
 	return enc.Encode(v)
 }
 

@@ -220,7 +220,7 @@ func RemoveAlias(dir, name string) error {
 
 func isAlias(script []byte) bool {
 	s := string(script)
-	return len(s) < 4096 && strings.HasPrefix(s, "#!/bin/sh\n") && strings.Contains(s, "exec ") && strings.Contains(s, "hermes") && strings.Contains(s, " -p ")
+	return len(s) < 4096 && strings.HasPrefix(s, "#!/bin/sh\n") && strings.Contains(s, "exec ") && strings.Contains(s, " -p ") && strings.Contains(s, "\"$@\"")
 }
 
 // AliasOf gives the alias of a profile in dir by its usual name, "" if none.
