@@ -90,10 +90,10 @@ func (p *params) readMultipart(r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	for {
+	for first := true; ; first = false {
 		part, err := m.NextPart()
-		if err == io.EOF {
-			return nil
+		if err == io.EOF || first && errors.Is(err, io.EOF) {
+			return nil // an empty body is a form without fields
 		}
 		if err != nil {
 			return err

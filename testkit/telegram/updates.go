@@ -122,11 +122,7 @@ func (s *Server) getUpdates(ctx context.Context, p *params) (any, *apiError) {
 		if s.webhook != "" {
 			return nil, &apiError{Code: http.StatusConflict, Description: conflictWebhook}
 		}
-		if len(s.queue) > 0 || expired {
-			batch := make([]json.RawMessage, 0, min(limit, len(s.queue)))
-			for _, q := range s.queue[:min(limit, len(s.queue))] {
-				batch = append(batch, q.raw)
-			}
+		if batch := s.batch(p.number("offset"), limit); len(batch) > 0 || expired {
 			return batch, nil
 		}
 		if s.poller = me; s.changed != nil {
@@ -160,13 +156,24 @@ func (s *Server) getUpdates(ctx context.Context, p *params) (any, *apiError) {
 	}
 }
 
+// batch gives the updates from an offset on.
+func (s *Server) batch(offset int64, limit int) []json.RawMessage {
+	out := []json.RawMessage{}
+	for _, q := range s.queue {
+		if q.id >= offset && len(out) < limit {
+			out = append(out, q.raw)
+		}
+	}
+	return out
+}
+
 // confirm forgets the updates before an offset; a negative one keeps that many
-// of the latest.
+// of the latest. One beyond anything that was given out confirms nothing.
 func (s *Server) confirm(offset int64) {
 	switch {
 	case offset < 0:
 		s.queue = s.queue[max(0, len(s.queue)+int(offset)):]
-	case offset > 0:
+	case offset > 0 && offset <= s.lastUpdate+1:
 		i := 0
 		for i < len(s.queue) && s.queue[i].id < offset {
 			s.confirmed = s.queue[i].id

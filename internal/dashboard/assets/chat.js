@@ -54,6 +54,9 @@ function items() {
     ...mine.filter((m) => m.state === 'accepted').map(own),
   ].sort((a, b) => a.at - b.at);
   list.push(...arriving, ...mine.filter((m) => m.state !== 'accepted').map(own));
+  // The record may tell of the answer before its event does.
+  const newest = list.findLast((e) => e.role === 'assistant');
+  if (newest) live.recorded(newest.part.text || '');
   outbox.forget((m) => m.state === 'accepted' && !mine.includes(m));
   return live.place(list);
 }
@@ -118,7 +121,7 @@ const nearEnd = () => scroller.scrollHeight - scroller.scrollTop - scroller.clie
 
 scroller.addEventListener('scroll', () => {
   stick = nearEnd();
-  if (stick) down.hidden = true;
+  down.hidden = stick;
 }, { passive: true });
 down.addEventListener('click', () => { stick = true; settle(); });
 new ResizeObserver(settle).observe(scroller);
@@ -167,8 +170,8 @@ const onEvent = {
     if (e.kind === 'ended') read(400);
   },
   message(d) {
-    if (!arrived(d)) return;
     live.delivered(d.part.text || '');
+    if (!arrived(d)) return;
     announce(d.part.plain || d.part.text || '');
     read(600);
   },

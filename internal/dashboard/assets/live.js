@@ -59,6 +59,12 @@ export class LiveTurn {
     }
   }
 
+  // recorded says what the newest message of the record is.
+  recorded(text) {
+    const t = this.current;
+    if (t && t.text && sameText(t.text, text)) this.delivered(text);
+  }
+
   #turn(id, after) {
     let t = this.turns.find((x) => x.id === id);
     if (!t) {
@@ -107,8 +113,9 @@ export class LiveTurn {
   // running one at the end.
   place(list) {
     for (const t of this.turns) {
-      if (!t.ended || t.text) this.#draw(t);
-      else t.body.hidden = true;
+      t.node.classList.toggle('live', !t.ended);
+      t.body.hidden = t.ended && !t.text;
+      this.#draw(t);
       if (t.ended && !t.text && t.tools.size === 0) continue;
       const item = { key: 'turn-' + t.id, role: 'turn', node: t.node };
       const at = t.ended && !t.text ? this.#anchor(list, t) : -1;
@@ -128,8 +135,6 @@ export class LiveTurn {
   }
 
   #draw(t) {
-    t.node.classList.toggle('live', !t.ended);
-    t.body.hidden = false;
     const shown = t.text + '|' + t.waiting + '|' + t.answered;
     if (t.shown === shown) return;
     t.shown = shown;
