@@ -25,7 +25,13 @@ import (
 	"hermes/testkit/llm"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(childVariable) != "" {
+		serveAsChild()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const key = "sk-test-4f1c9b7e2a8d6053"
 

@@ -22,7 +22,7 @@ func NewTransport() *http.Transport {
 		MaxIdleConns:        512,
 		MaxIdleConnsPerHost: 256,
 		IdleConnTimeout:     90 * time.Second,
-		ReadBufferSize:      4 << 10,
+		ReadBufferSize:      2 << 10,
 		WriteBufferSize:     2 << 10,
 		// A gzip reader would cost 40 KB a stream and hold pieces back.
 		DisableCompression: true,
