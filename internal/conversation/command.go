@@ -104,7 +104,7 @@ func (ln *lane) runCommand(ctx context.Context, c Command, known bool, name stri
 		r, err = ln.tryCommand(ctx, c, call)
 	}
 	if err != nil {
-		if ctx.Err() != nil || domain.IsCode(err, domain.Unavailable) || domain.IsCode(err, domain.StorageFull) {
+		if ctx.Err() != nil {
 			return err
 		}
 		ln.Log.Warn("a command failed", "component", "conversation", "command", name, "err", err)

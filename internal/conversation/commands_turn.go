@@ -52,23 +52,36 @@ func cmdStop(ctx context.Context, c Call) (Reply, error) {
 	return Reply{Text: text, Effects: ledger.Effects{DropQueued: true}}, nil
 }
 
-// question is the session's open question of a kind ("" for any).
+// question is the open question of a kind: the session's own, else one of its
+// background turns.
 func (ln *lane) question(ctx context.Context, kind domain.QuestionKind) (domain.Question, error) {
 	open, err := ln.Store.OpenQuestions(ctx, ln.key)
 	if err != nil {
 		return domain.Question{}, err
 	}
+	all, err := ln.Store.OpenQuestions(ctx, "")
+	if err != nil {
+		return domain.Question{}, err
+	}
+	for _, q := range all {
+		if strings.HasPrefix(string(q.SessionKey), backgroundKey(ln.key)) {
+			open = append(open, q)
+		}
+	}
 	for _, q := range open {
-		if kind == "" || q.Kind == kind {
+		if q.Kind == kind {
 			return q, nil
 		}
 	}
 	return domain.Question{}, domain.E(domain.NotFound, nil, "nothing waits for an answer here; it may have been answered, or its time ran out")
 }
 
+// backgroundKey begins the keys of a session's background turns.
+func backgroundKey(key domain.SessionKey) string { return string(key) + ":bg:" }
+
 // answer is the reply that answers a question. The turn goes on by itself.
 func (c Call) answer(q domain.Question, text, reply string) Reply {
-	return Reply{Text: reply, Effects: ledger.Effects{Answer: &ledger.Answer{Question: q.ID, Text: text, By: c.In.UserID}}, After: c.lane.poke}
+	return Reply{Text: reply, Effects: ledger.Effects{Answer: &ledger.Answer{Question: q.ID, Text: text, By: c.In.UserID}}, After: func() { c.lane.Wake(q.SessionKey) }}
 }
 
 func cmdApprove(ctx context.Context, c Call) (Reply, error) {
@@ -148,6 +161,6 @@ func cmdBackground(_ context.Context, c Call) (Reply, error) {
 	}
 	t := c.newTurn(c.Args)
 	t.Kind = domain.TurnBackground
-	t.SessionKey = domain.SessionKey(fmt.Sprintf("%s:bg:%d", c.lane.key, c.In.ID))
+	t.SessionKey = domain.SessionKey(fmt.Sprint(backgroundKey(c.lane.key), c.In.ID))
 	return Reply{Text: "🔧 Started in the background; the result comes here.", Effects: ledger.Effects{Queue: t}}, nil
 }

@@ -9,7 +9,6 @@ import (
 
 	"hermes/internal/agent"
 	"hermes/internal/delivery"
-	"hermes/internal/delivery/markup"
 	"hermes/internal/domain"
 	"hermes/internal/failpoint"
 	"hermes/internal/ledger"
@@ -234,14 +233,10 @@ func (l *Lanes) planReply(c ledger.Claim, out agent.Outcome, preview string) []d
 		if silent(out.Text) && len(out.Files) == 0 {
 			return nil
 		}
-		rest, paths := markup.ExtractMedia(out.Text)
-		for _, p := range paths {
-			o.Attachments = append(o.Attachments, domain.Attachment{Kind: domain.Document, Path: p})
-		}
-		o.Attachments = append(o.Attachments, out.Files...)
-		text := rest
+		o.Attachments = out.Files
+		text := out.Text
 		if c.Turn.Kind == domain.TurnBackground {
-			text = "🔧 Background task finished:\n\n" + rest
+			text = "🔧 Background task finished:\n\n" + text
 		}
 		return l.Outbox.Plan(to, "reply", text, o)
 	case domain.TurnFailed:
@@ -305,12 +300,14 @@ type view struct {
 	live    platform.Live
 	to      domain.Address
 	stop    context.CancelFunc
+	before  string // preview of an earlier life
 }
 
 func (l *Lanes) newView(ctx context.Context, c ledger.Claim) *view {
 	v := &view{to: c.Turn.Source.Address, stop: func() {}}
 	a := l.adapter(v.to.Platform)
 	if a == nil {
+		v.before = c.Turn.Preview
 		return v
 	}
 	v.live, _ = a.(platform.Live)
@@ -319,7 +316,11 @@ func (l *Lanes) newView(ctx context.Context, c ledger.Claim) *view {
 		v.stop = stop
 		l.work.Go(func() { l.typing(tctx, t, v.to, a.Capabilities().TypingEvery) })
 	}
-	if l.Config.Display.Streaming {
+	// A resumed turn has a preview already: the answer edits that one.
+	if v.before = c.Turn.Preview; len(c.Answers) > 0 {
+		v.before = "" // the question took its place
+	}
+	if l.Config.Display.Streaming && v.before == "" {
 		v.preview = l.Outbox.NewPreview(ctx, v.to, l.replyTo(c), func(id string) error {
 			return l.Store.SetPreview(ctx, c.Ref(), id)
 		})
@@ -340,7 +341,7 @@ func (v *view) observe(e domain.TurnEvent) {
 func (v *view) close() string {
 	v.stop()
 	if v.preview == nil {
-		return ""
+		return v.before
 	}
 	return v.preview.Close()
 }
