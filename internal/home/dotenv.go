@@ -3,6 +3,8 @@ package home
 import (
 	"bytes"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"hermes/internal/domain"
@@ -244,8 +246,35 @@ func (f *EnvFile) Lookup(name string) (value string, line int, ok bool) {
 }
 
 // Set changes the last line of that name in place, or adds one at the end.
-// Errors: Invalid, for a name or a value that no .env can hold.
+// Errors: Invalid, for a name or a value that no .env can hold; Conflict, when
+// an open quote or a line that is to be joined stands in the way.
 func (f *EnvFile) Set(name, value string) error {
+	before := slices.Clone(f.segments)
+	if err := f.put(name, value); err != nil {
+		return err
+	}
+	// A quote that was never closed could be closed by the new value.
+	again, _ := ParseEnv("", f.Bytes())
+	want, got := f.values(), again.values()
+	if maps.Equal(want, got) {
+		return nil
+	}
+	f.segments = before
+	return domain.E(domain.Conflict, nil, "%s was not set, because a line of .env has an open quote or a backslash at its end that would change the meaning of others; correct that line first", name)
+}
+
+// values gives what the file says.
+func (f *EnvFile) values() map[string]string {
+	out := map[string]string{}
+	for _, s := range f.segments {
+		if s.key != "" {
+			out[s.key] = s.value
+		}
+	}
+	return out
+}
+
+func (f *EnvFile) put(name, value string) error {
 	if !validEnvName(name) {
 		return domain.E(domain.Invalid, nil, "%q cannot be the name of a variable; use letters, digits and _", name)
 	}
@@ -268,7 +297,7 @@ func (f *EnvFile) Set(name, value string) error {
 
 // Unset removes every line of that name and tells whether there was one.
 func (f *EnvFile) Unset(name string) bool {
-	kept := f.segments[:0]
+	var kept []envSegment
 	for _, s := range f.segments {
 		if s.key != name {
 			kept = append(kept, s)
