@@ -17,7 +17,10 @@ import (
 	"hermes/internal/platform"
 )
 
-const batchLimit = 100 // the most that one getUpdates gives
+const (
+	batchLimit = 100       // the most that one getUpdates gives
+	checkEvery = time.Hour // of checkOffset, while nothing comes
+)
 
 // loop is one run of the poll loop. It belongs to one goroutine.
 type loop struct {
@@ -28,6 +31,7 @@ type loop struct {
 	connected bool
 	proven    bool      // the last poll came back
 	offset    int64     // the first update that is not committed; 0 means whatever there is
+	checkedAt time.Time // by checkOffset
 	failures  int       // in a row
 	takenAt   time.Time // since when another poller has the bot; zero when none
 }
@@ -78,10 +82,36 @@ func (l *loop) step(ctx context.Context) ([]models.Update, *platform.Error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(batch) == 0 && time.Since(began) < wait/10 {
-		sleep(ctx, l.a.pause.first) // a server that does not wait must not make us spin
+	if len(batch) == 0 && wait > 0 {
+		if time.Since(began) < wait/10 {
+			sleep(ctx, l.a.pause.first) // a server that does not wait must not make us spin
+		}
+		l.checkOffset(ctx)
 	}
 	return l.wholeAlbum(ctx, batch), nil
+}
+
+// checkOffset guards against waiting for ids that never come: after a week
+// without updates Telegram goes on with an id chosen at random
+// (https://core.telegram.org/bots/api#update), which may lie below ours. When
+// updates are pending that a poll did not give, everything is read that there
+// is; what was confirmed is gone, and the inbox drops what it knows.
+func (l *loop) checkOffset(ctx context.Context) {
+	if l.offset == 0 || time.Since(l.checkedAt) < checkEvery {
+		return
+	}
+	l.checkedAt = time.Now()
+	ctx, cancel := context.WithTimeout(ctx, l.a.cfg.SendTimeout)
+	defer cancel()
+	ctx, c := withCall(ctx, "getWebhookInfo")
+	info, err := l.a.bot.GetWebhookInfo(ctx)
+	switch {
+	case err != nil:
+		l.a.log.Debug("the number of pending updates is not known", "error", l.a.classify(c, err))
+	case info.PendingUpdateCount > 0:
+		l.a.log.Info("updates are pending that polling from the stored offset does not give; all are read", "pending", info.PendingUpdateCount, "offset", l.offset)
+		l.offset = 0
+	}
 }
 
 // wholeAlbum waits a moment for the rest of an album that a batch ends with:
@@ -275,11 +305,14 @@ func (a *Adapter) getUpdates(ctx context.Context, offset int64, wait time.Durati
 // harm, so its outcome is never uncertain.
 func (a *Adapter) pollFailure(ctx context.Context, c *call, err error) *platform.Error {
 	e := a.classify(c, err)
-	if e.Uncertain && c.status == 0 {
+	switch {
+	case c.status == http.StatusOK:
+		e.Code, e.Reason = "telegram_poll_garbled", "what a poll of Telegram brought could not be read (cut off, or from a proxy in between): it is made again"
+	case !e.Uncertain || c.status != 0:
+	case ctx.Err() == nil && errors.Is(c.err, context.DeadlineExceeded):
+		e.Code, e.Reason = "telegram_poll_stuck", "a poll of Telegram did not come back in twice its time: it was cut and is made again"
+	default:
 		e.Code, e.Reason = "telegram_poll_cut", "the connection to Telegram broke while it was polled: it is made again"
-		if ctx.Err() == nil && errors.Is(c.err, context.DeadlineExceeded) {
-			e.Code, e.Reason = "telegram_poll_stuck", "a poll of Telegram did not come back in twice its time: it was cut and is made again"
-		}
 	}
 	e.Uncertain = false
 	return e

@@ -171,6 +171,7 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	answers := newAnswers(a)
 	var wg sync.WaitGroup
 	wg.Go(func() { answers.run(ctx) })
+	defer a.wire.http.CloseIdleConnections()
 	defer wg.Wait()
 	defer cancel()
 
