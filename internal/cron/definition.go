@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"reflect"
 	"strings"
+	"sync"
 	"time"
 
 	"hermes/internal/cron/schedule"
@@ -134,12 +135,14 @@ func (d *Definition) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &p.extra); err != nil {
 		return err
 	}
-	for _, k := range jsonKeys(reflect.TypeFor[plainDefinition]()) {
+	for _, k := range definitionKeys() {
 		delete(p.extra, k)
 	}
 	*d = Definition(p)
 	return nil
 }
+
+var definitionKeys = sync.OnceValue(func() []string { return jsonKeys(reflect.TypeFor[plainDefinition]()) })
 
 // jsonKeys lists the keys that a struct's tags name.
 func jsonKeys(t reflect.Type) []string {

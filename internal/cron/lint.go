@@ -2,6 +2,7 @@ package cron
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"slices"
 	"strings"
@@ -104,8 +105,13 @@ func duplicates(jobs []domain.Job) map[domain.JobID][]string {
 	byName, byWork := map[string][]domain.Job{}, map[string][]domain.Job{}
 	for _, j := range jobs {
 		byName[strings.ToLower(j.Name)] = append(byName[strings.ToLower(j.Name)], j)
-		if d, err := DefinitionOf(j); err == nil {
-			k := strings.Join([]string{letters(d.Prompt), d.Script, strings.Join(d.Skills, " ")}, "\x00")
+		// Only what is compared is read, since this goes over every job.
+		var work struct {
+			Prompt, Script string
+			Skills         []string
+		}
+		if json.Unmarshal(j.Definition, &work) == nil {
+			k := strings.Join([]string{letters(work.Prompt), work.Script, strings.Join(work.Skills, " ")}, "\x00")
 			byWork[k] = append(byWork[k], j)
 		}
 	}

@@ -34,7 +34,6 @@ type rig struct {
 	store   *sqlite.Store
 	clock   *clocktest.Clock
 	service *Service
-	ended   chan domain.RunState
 	conf    home.CronConfig
 	homes   *fakeHomes
 	agent   Agent
@@ -187,16 +186,14 @@ func (r *rig) wantSent(want ...string) {
 	}
 }
 
-// until waits for a run to reach a state, woken by the rig's channel.
-func until(t *testing.T, ctx context.Context, changed <-chan struct{}, ok func() bool) {
-	t.Helper()
-	for !ok() {
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			t.Fatal("it did not happen in time")
-		}
-	}
-}
-
 func ptr[T any](v T) *T { return &v }
+
+// fixedWall is a clock that nobody waits for.
+type fixedWall struct{}
+
+func (fixedWall) Now() time.Time { return begin }
+
+func (fixedWall) WaitUntil(ctx context.Context, _ time.Time) error {
+	<-ctx.Done()
+	return ctx.Err()
+}

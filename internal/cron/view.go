@@ -1,10 +1,13 @@
 package cron
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -223,21 +226,59 @@ func (s *Service) List(ctx context.Context, all bool) ([]View, error) {
 	return out, nil
 }
 
-// Export writes all jobs as jobs.json.
+// Export writes all jobs as jobs.json, with the keys of other programs that
+// came with an import.
 func (s *Service) Export(ctx context.Context) ([]byte, error) {
-	views, err := s.List(ctx, true)
+	jobs, err := s.opt.Store.ListJobs(ctx, ledger.JobFilter{})
 	if err != nil {
 		return nil, err
 	}
-	var b strings.Builder
+	list := []json.RawMessage{}
+	for _, j := range jobs {
+		v, err := s.view(ctx, j)
+		if err != nil {
+			return nil, err
+		}
+		b, err := marshal(v)
+		if err != nil {
+			return nil, err
+		}
+		if d, err := DefinitionOf(j); err == nil {
+			b = appendKeys(b, d.extra)
+		}
+		list = append(list, b)
+	}
+	all, err := marshal(struct {
+		Jobs    []json.RawMessage `json:"jobs"`
+		Updated string            `json:"updated_at"`
+	}{list, s.wall.Now().In(s.opt.Zone()).Format(time.RFC3339)})
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	err = json.Indent(&out, all, "", "  ")
+	out.WriteByte('\n')
+	return out.Bytes(), err
+}
+
+// marshal is json.Marshal that leaves <, > and & as they are.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	err = enc.Encode(struct {
-		Jobs    []View `json:"jobs"`
-		Updated string `json:"updated_at"`
-	}{views, s.wall.Now().In(s.opt.Zone()).Format(time.RFC3339)})
-	return []byte(b.String()), err
+	err := enc.Encode(v)
+	return bytes.TrimSpace(b.Bytes()), err
+}
+
+// appendKeys adds keys to the end of a JSON object that is not empty.
+func appendKeys(object []byte, extra map[string]json.RawMessage) []byte {
+	object = object[:len(object)-1]
+	for _, k := range slices.Sorted(maps.Keys(extra)) {
+		name, _ := json.Marshal(k) // a string always marshals
+		object = append(append(append(object, ','), name...), ':')
+		object = append(object, extra[k]...)
+	}
+	return append(object, '}')
 }
 
 // beat reads a heartbeat file: its instant, and the text behind it.
