@@ -206,6 +206,7 @@ func (l *loader) finish() {
 	for name, p := range d.platforms {
 		d.Config.Platforms[name] = *p
 	}
+	d.API.Enabled = d.API.Enabled && !d.apiOff
 	if d.API.Enabled {
 		l.checkBind()
 	}

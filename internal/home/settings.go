@@ -115,7 +115,7 @@ func toolSettings() []*setting {
 
 func apiSettings() []*setting {
 	const base = "platforms.api_server."
-	off := func(d *draft) { d.API.Enabled = false }
+	off := func(d *draft) { d.apiOff = true }
 	place := func(s *setting, name string) *setting {
 		return s.also(base+name, "gateway."+base+name, "gateway.api_server."+name, "api_server."+name).env("API_SERVER_" + strings.ToUpper(name))
 	}
