@@ -187,7 +187,7 @@ func (s *Server) keyHint() string {
 	if s.o.Profile != "" && s.o.Profile != "default" {
 		cmd += " -p " + s.o.Profile
 	}
-	return "The key is API_SERVER_KEY in the .env of the gateway's profile; `" + cmd + " config get API_SERVER_KEY --reveal` shows it. Send it as: Authorization: Bearer <key>"
+	return "The key is API_SERVER_KEY in the .env of the gateway's profile; `" + cmd + " config get API_SERVER_KEY --reveal` shows it."
 }
 
 func forbidden(code, message string) *apiError {

@@ -44,7 +44,10 @@ const hugeBytes = 50 << 20
 
 // ToolCall is a tool call of a reply. Arguments is sent as it stands, valid or
 // not, and Name whether the tool was offered or not.
-type ToolCall struct{ ID, Name, Arguments string }
+type ToolCall struct {
+	ID, Name, Arguments string
+	Extra               json.RawMessage // extra_content, as Google sends it
+}
 
 // Usage is the usage object of a reply.
 type Usage struct {
@@ -85,6 +88,7 @@ type wireCall struct {
 		Name      string `json:"name,omitempty"`
 		Arguments string `json:"arguments"`
 	} `json:"function"`
+	Extra json.RawMessage `json:"extra_content,omitempty"`
 }
 
 type delta struct {
@@ -205,7 +209,7 @@ func (p Reply) whole(w http.ResponseWriter, req Request) {
 		m.Content = &p.Text
 	}
 	for _, c := range p.ToolCalls {
-		wc := wireCall{ID: c.ID, Type: "function"}
+		wc := wireCall{ID: c.ID, Type: "function", Extra: c.Extra}
 		wc.Function.Name, wc.Function.Arguments = c.Name, c.Arguments
 		m.ToolCalls = append(m.ToolCalls, wc)
 	}

@@ -127,7 +127,7 @@ func (s *stream) toolCalls() bool {
 		case NoIndexes:
 			index = nil
 		}
-		first := wireCall{Index: index, ID: c.ID, Type: "function"}
+		first := wireCall{Index: index, ID: c.ID, Type: "function", Extra: c.Extra}
 		if s.p.Fault == NoCallIDs {
 			first.ID = ""
 		}

@@ -94,6 +94,8 @@ try {
   assert.equal(await page.locator('.text a').count(), 1, 'only the harmless link is a link');
   assert.equal(await page.title(), 'Hermes');
   assert.equal(await page.locator('.text ol > li ul > li').count(), 2);
+  // Its tool calls stay, before the answer.
+  assert.deepEqual(await page.locator('.log > .msg').evaluateAll((all) => all.map((e) => e.querySelector('.tool') ? 'tools' : e.classList.contains('user') ? 'user' : 'answer')), ['user', 'tools', 'answer']);
   await page.locator('.copy').click();
   await page.locator('.copy', { hasText: /Copied|Not copied/ }).waitFor();
   await shoot('answer');

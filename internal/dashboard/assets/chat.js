@@ -56,7 +56,7 @@ function items() {
   list.push(...arriving, ...mine.filter((m) => m.state !== 'accepted').map(own));
   // The record may tell of the answer before its event does.
   const newest = list.findLast((e) => e.role === 'assistant');
-  if (newest) live.recorded(newest.part.text || '');
+  if (newest) live.recorded(newest.ref || newest.key, newest.part.text || '');
   outbox.forget((m) => m.state === 'accepted' && !mine.includes(m));
   return live.place(list);
 }
@@ -119,14 +119,22 @@ const down = document.getElementById('down');
 let stick = true; // follow the newest, until the reader scrolls up
 const nearEnd = () => scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 60;
 
+// A change of the layout scrolls too; only the reader's own scrolling counts.
+const layout = () => [scroller.scrollHeight, scroller.clientHeight, scroller.clientWidth].join();
+let seen = layout();
+
 scroller.addEventListener('scroll', () => {
+  if (layout() !== seen) return settle();
   stick = nearEnd();
   down.hidden = stick;
 }, { passive: true });
 down.addEventListener('click', () => { stick = true; settle(); });
-new ResizeObserver(settle).observe(scroller);
+const resized = new ResizeObserver(settle);
+resized.observe(scroller);
+resized.observe(log);
 
 function settle() {
+  seen = layout();
   if (stick) scroller.scrollTop = scroller.scrollHeight;
   down.hidden = stick || nearEnd();
 }
@@ -170,7 +178,7 @@ const onEvent = {
     if (e.kind === 'ended') read(400);
   },
   message(d) {
-    live.delivered(d.part.text || '');
+    live.delivered(d.id, d.part.text || '');
     if (!arrived(d)) return;
     announce(d.part.plain || d.part.text || '');
     read(600);
@@ -193,7 +201,7 @@ function arrived(d) {
 
 function lastKey() {
   const list = [...nodes.keys()].filter((k) => !k.startsWith('day-') && !k.startsWith('turn-'));
-  return list.at(-1);
+  return list.length ? list.at(-1).replace(/^c-/, '') : undefined; // our own messages enter the record under their id
 }
 
 function announce(text) {

@@ -4,8 +4,9 @@
 import { render } from './markdown.js';
 import { sameText } from './items.js';
 
-const marks = { running: '', done: '✓', failed: '✕' };
-const stateWords = { running: 'running', done: 'done', failed: 'failed' };
+const marks = { running: '', waiting: '?', done: '✓', failed: '✕' };
+const stateWords = { running: 'running', waiting: 'needs your answer', done: 'done', failed: 'failed' };
+const answerFollows = 4000; // ms within which the answer's message follows the end of its turn
 
 export class LiveTurn {
   constructor(changed) {
@@ -26,8 +27,9 @@ export class LiveTurn {
     }
     const t = this.#turn(turn.id);
     t.text = turn.text || '';
-    t.waiting = Boolean(turn.waiting);
     for (const c of turn.tools || []) this.#tool(t, c.call_id, c.tool, c.label, c.state);
+    t.waiting = false;
+    if (turn.waiting) this.#wait(t);
     this.changed();
   }
 
@@ -44,25 +46,30 @@ export class LiveTurn {
       case 'answer_reset': t.text = ''; break;
       case 'tool_started': this.#tool(t, e.call_id, e.tool, e.label, 'running'); break;
       case 'tool_finished': this.#tool(t, e.call_id, e.tool, e.label, e.failed ? 'failed' : 'done'); break;
-      case 'waiting': t.waiting = true; t.text = ''; break;
+      case 'waiting': this.#wait(t); break;
     }
     this.changed();
   }
 
-  // delivered says that a message arrived: if it is the text that was being
-  // written, it takes its place.
-  delivered(text) {
+  // delivered says that a message arrived, by its id and its text: if it is the
+  // text that was being written, it takes its place. The turn's tool calls are
+  // kept before the last message that belongs to it.
+  delivered(id, text) {
     const t = this.current;
-    if (t && (t.ended || (t.text && (sameText(t.text, text) || text.startsWith(t.text.trimEnd()))))) {
+    if (!t) return;
+    const answers = t.text && (sameText(t.text, text) || text.startsWith(t.text.trimEnd()));
+    if (!t.settled && (!t.ended || Date.now() - t.ended < answerFollows)) t.before = id;
+    t.settled = t.settled || Boolean(answers || t.ended);
+    if (answers || t.ended) {
       t.text = '';
       t.answered = true;
     }
   }
 
   // recorded says what the newest message of the record is.
-  recorded(text) {
+  recorded(id, text) {
     const t = this.current;
-    if (t && t.text && sameText(t.text, text)) this.delivered(text);
+    if (t && t.text && sameText(t.text, text)) this.delivered(id, text);
   }
 
   #turn(id, after) {
@@ -81,12 +88,19 @@ export class LiveTurn {
   }
 
   #end(t) {
-    t.ended = true;
+    if (t.ended) return;
+    t.ended = Date.now();
     t.waiting = false;
-    for (const [id, c] of t.tools) if (c.state === 'running') this.#tool(t, id, c.tool, c.label, 'failed');
+    for (const [id, c] of t.tools) if (c.state === 'running' || c.state === 'waiting') this.#tool(t, id, c.tool, c.label, 'failed');
     // The answer's message follows its turn at once; its text stays until then.
-    setTimeout(() => { t.text = ''; this.changed(); }, 4000);
+    setTimeout(() => { t.text = ''; this.changed(); }, answerFollows);
     this.changed();
+  }
+
+  #wait(t) {
+    t.waiting = true;
+    t.text = '';
+    for (const [id, c] of t.tools) if (c.state === 'running') this.#tool(t, id, c.tool, c.label, 'waiting');
   }
 
   #tool(t, id, tool, label, state) {
@@ -109,29 +123,29 @@ export class LiveTurn {
     c.node.replaceChildren(head, body);
   }
 
-  // place puts the turns into the list: each behind what it began after, the
-  // running one at the end.
+  // place puts the turns into the list: an ended one beside what it belongs to,
+  // the running one at the end.
   place(list) {
     for (const t of this.turns) {
       t.node.classList.toggle('live', !t.ended);
-      t.body.hidden = t.ended && !t.text;
+      t.body.hidden = Boolean(t.ended) && !t.text;
       this.#draw(t);
       if (t.ended && !t.text && t.tools.size === 0) continue;
       const item = { key: 'turn-' + t.id, role: 'turn', node: t.node };
-      const at = t.ended && !t.text ? this.#anchor(list, t) : -1;
-      if (at >= 0) list.splice(at + 1, 0, item);
-      else list.push(item);
+      const at = t.ended && !t.text ? this.#position(list, t) : list.length;
+      if (at >= 0) list.splice(at, 0, item);
     }
     return list;
   }
 
-  // #anchor finds what the turn began after; a message of ours changes its key
-  // when it enters the record, so its place is remembered by its text.
-  #anchor(list, t) {
-    let at = list.findIndex((i) => i.key === t.after);
-    if (at >= 0) t.afterText = list[at].part && list[at].part.text;
-    else if (t.afterText) at = list.findLastIndex((i) => i.role === 'user' && i.part.text === t.afterText);
-    return at;
+  // #position is where an ended turn stands: before its answer, else behind
+  // what it began after; -1 when neither is on the page.
+  #position(list, t) {
+    const before = list.findIndex((i) => t.before && (i.key === t.before || i.ref === t.before));
+    if (before >= 0) return before;
+    const after = list.findIndex((i) => i.key === t.after || i.ref === t.after);
+    if (after >= 0) return after + 1;
+    return t === this.current ? list.length : -1;
   }
 
   #draw(t) {

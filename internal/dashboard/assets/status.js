@@ -26,6 +26,13 @@ function span(s) {
   return Math.round(s / 86400) + ' days';
 }
 
+// clock is a time, with its day unless that is today.
+function clock(when) {
+  const at = new Date(when);
+  const today = at.toDateString() === new Date().toDateString();
+  return at.toLocaleString([], today ? { timeStyle: 'short' } : { dateStyle: 'medium', timeStyle: 'short' });
+}
+
 function size(n) {
   if (!n) return '0';
   const units = ['B', 'KB', 'MB', 'GB', 'TB'];
@@ -41,13 +48,13 @@ const partName = (name) => {
 
 function showSummary(s) {
   const box = document.getElementById('summary');
-  const wrong = (s.parts || []).filter((p) => p.state === 'down' || p.state === 'degraded');
+  const wrong = (s.parts || []).filter((p) => p.state === 'down' || p.state === 'degraded').sort((a, b) => ranks[a.state] - ranks[b.state]);
   const down = wrong.some((p) => p.state === 'down');
   const state = !s.healthy || down ? 'bad' : wrong.length ? 'warn' : 'good';
   box.hidden = false;
   box.dataset.state = state;
   const names = wrong.map((p) => partName(p.name)).join(', ');
-  const title = s.summary || (state === 'good' ? 'Everything works' : names ? 'Not all works: ' + names : 'The gateway is ' + s.gateway_state);
+  const title = s.summary || (state === 'good' ? 'Everything works' : names ? 'Needs attention: ' + names : 'The gateway is ' + s.gateway_state);
   const facts = ['up ' + span((Date.now() - new Date(s.started_at)) / 1000), 'version ' + (s.version || 'unknown'), 'PID ' + s.pid];
   if (s.gateway_state && s.gateway_state !== 'running') facts.unshift(s.gateway_state);
   box.replaceChildren(
@@ -63,7 +70,7 @@ function showParts(parts) {
     if (p.message) li.append(el('p', {}, p.message));
     const facts = Object.entries(p.evidence || {}).map(([k, v]) => k.replace(/_/g, ' ') + ' ' + v);
     if (p.last_ok) facts.push('last sign of life ' + ago(p.last_ok));
-    facts.push((words[p.state] || p.state) + ' since ' + new Date(p.since).toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' }));
+    facts.push((words[p.state] || p.state) + ' since ' + clock(p.since));
     li.append(el('p', { className: 'evidence' }, facts.join(' · ')));
     return li;
   }));
@@ -76,14 +83,14 @@ function showFacts(s) {
   const rows = [
     ['Answers from', s.model || 'no model is set: run hermes model', !s.model],
     ['API', s.api_address || 'off'],
-    ['Running turns', String(s.active_agents || 0) + (q.waiting ? ', ' + q.waiting + ' waiting for an answer' : '')],
+    ['Running turns', String(s.active_agents || 0) + (q.waiting ? ' · ' + q.waiting + ' waiting for your answer' : '')],
     ['To be answered', (q.inbound || 0) + ' messages, ' + (q.turns || 0) + ' turns'],
     ['To be delivered', (q.deliveries || 0) + (q.retrying ? ', ' + q.retrying + ' retrying' : '')],
     ['Given up', String(q.dead || 0), q.dead > 0],
   ];
   if (s.cron) {
     rows.push(['Schedules', s.cron.enabled + ' of ' + s.cron.jobs + ' on']);
-    if (s.cron.next_at) rows.push(['Next', new Date(s.cron.next_at).toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' }) + (s.cron.next_job ? ', ' + s.cron.next_job : '')]);
+    if (s.cron.next_at) rows.push(['Next', clock(s.cron.next_at) + (s.cron.next_job ? ', ' + s.cron.next_job : '')]);
     if ((s.cron.failing || []).length) rows.push(['Failing schedules', s.cron.failing.join(', '), true]);
   }
   rows.push(['Ledger', size(l.bytes) + ', ' + (l.sessions || 0) + ' sessions, ' + (l.messages || 0) + ' messages']);
