@@ -177,6 +177,7 @@ type ToolCall struct {
 	ID        string `json:"id"`
 	Name      string `json:"name"`
 	Arguments string `json:"arguments"`
+	Extra     string `json:"extra,omitempty"` // what the provider wants back with the call; JSON of its own, opaque to all others
 }
 
 // Message is one entry of a transcript.

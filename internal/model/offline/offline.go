@@ -77,6 +77,9 @@ func (p *Provider) answer(r model.Request) model.Answer {
 	text, first := lastUser(r.Messages)
 	offered := offeredTools(r.Tools)
 	a, ok := p.apply(text, offered)
+	if _, bare, named := strings.Cut(text, "] "); !ok && named && text[0] == '[' {
+		a, ok = p.apply(strings.TrimSpace(bare), offered) // behind the name of who wrote it
+	}
 	if i := strings.LastIndex(text, "\n\n"); !ok && i >= 0 {
 		a, ok = p.apply(strings.TrimSpace(text[i:]), offered) // below a hint that a job or a platform put before it
 	}
@@ -170,6 +173,18 @@ func fence(text string) string {
 		mark += "`"
 	}
 	return mark + "\n" + text + "\n" + mark
+}
+
+// tail keeps the last n bytes of text or so, between runes.
+func tail(text string, n int) string {
+	if len(text) <= n {
+		return text
+	}
+	at := len(text) - n
+	for at < len(text) && !utf8.RuneStart(text[at]) {
+		at++
+	}
+	return "[cut …]\n" + text[at:]
 }
 
 // head cuts text after at most n bytes, between runes.

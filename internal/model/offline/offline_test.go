@@ -84,6 +84,7 @@ func TestToolRules(t *testing.T) {
 		"search sessions for blue whales":       `session_search {"query":"blue whales"}`,
 		"fetch https://example.org/a?b=c":       `web_fetch {"url":"https://example.org/a?b=c"}`,
 		"todo add Buy milk":                     `todo {"merge":true,"todos":[{"content":"Buy milk","id":"buy-milk","status":"pending"}]}`,
+		"[Ann] run: uptime":                     `terminal {"command":"uptime"}`,
 		"A hint for scheduled jobs.\n\nrun: df": `terminal {"command":"df"}`,
 	} {
 		t.Run(text, func(t *testing.T) {
@@ -154,6 +155,13 @@ func TestAfterTools(t *testing.T) {
 	r.Messages = append(r.Messages, domain.Message{Role: domain.RoleAssistant, Content: a.Text}, domain.Message{Role: domain.RoleUser, Content: "run: cat x"})
 	if next := complete(t, r).ToolCalls[0]; next.ID == call.ID {
 		t.Error("two calls of one conversation have the same id")
+	}
+}
+
+func TestSummary(t *testing.T) {
+	a := complete(t, ask("Summarise this conversation.\n\n"+strings.Repeat("user: blah é\n\n", 2000)+"user: my cat is called Mau", all()))
+	if len(a.ToolCalls) != 0 || !strings.Contains(a.Text, "cannot summarise") || !strings.HasSuffix(a.Text, "called Mau") || len(a.Text) > 4200 || !utf8.ValidString(a.Text) {
+		t.Errorf("got %d bytes, %.200q", len(a.Text), a.Text)
 	}
 }
 

@@ -22,6 +22,9 @@ const (
 	setModel = "Set a real model with `hermes model`."
 )
 
+// maxTail bounds what stands for a summary, in bytes.
+const maxTail = 4000
+
 // rules gives them in the order in which they are tried.
 func rules() []rule {
 	return []rule{
@@ -74,6 +77,10 @@ func rules() []rule {
 		}},
 		{re(`^(?:say|echo|reply with|answer with)[: ]\s*(.+)$`), func(_ *Provider, m []string, _ offered) (model.Answer, bool) {
 			return model.Answer{Text: m[1]}, true
+		}},
+		// The agent asks for this when a history has grown too long.
+		{re(`^summari[sz]e this conversation\.?[^\n]*\n(.+)$`), func(_ *Provider, m []string, _ offered) (model.Answer, bool) {
+			return model.Answer{Text: "(The offline stand-in cannot summarise; these are the last lines.)\n" + tail(strings.TrimSpace(m[1]), maxTail)}, true
 		}},
 		{re(`^(?:thanks|thank you|thx)\b.*$`), func(*Provider, []string, offered) (model.Answer, bool) {
 			return model.Answer{Text: "You are welcome. (Offline stand-in.)"}, true

@@ -18,7 +18,7 @@ const (
 
 // encode writes a request as JSON.
 func (c *Client) encode(r model.Request, q quirks, stream bool) (*payload, error) {
-	w := wireRequest{Model: r.Model, Messages: messages(r.System, r.Messages, !q.noImages), Stream: stream}
+	w := wireRequest{Model: r.Model, Messages: c.messages(r.System, r.Messages, !q.noImages), Stream: stream}
 	if q.completionTokens {
 		w.MaxCompletionTokens = r.MaxTokens
 	} else {
@@ -55,7 +55,7 @@ func schema(s json.RawMessage) json.RawMessage {
 // refused is mended: each tool call gets exactly one result, right after it; a
 // result without its call becomes a note; nothing is without content; only the
 // first message is a system message.
-func messages(system string, history []domain.Message, images bool) []wireMessage {
+func (c *Client) messages(system string, history []domain.Message, images bool) []wireMessage {
 	out := make([]wireMessage, 0, len(history)+1)
 	shown := pictures{budget: maxImageBytes}
 	if images {
@@ -73,7 +73,7 @@ func messages(system string, history []domain.Message, images bool) []wireMessag
 				out = append(out, wireMessage{Role: "user", Content: "[System note] " + m.Content})
 			}
 		case domain.RoleAssistant:
-			out = appendAssistant(out, history, i, used)
+			out = c.appendAssistant(out, history, i, used)
 		case domain.RoleTool:
 			if !used[i] && m.Content != "" {
 				out = append(out, wireMessage{Role: "user", Content: fmt.Sprintf("[Result of an earlier call of the tool %s]\n%s", toolName(m.ToolName), m.Content)})
@@ -93,7 +93,7 @@ func messages(system string, history []domain.Message, images bool) []wireMessag
 
 // appendAssistant appends the assistant message history[i] and, right after
 // it, one result for each of its tool calls.
-func appendAssistant(out []wireMessage, history []domain.Message, i int, used []bool) []wireMessage {
+func (c *Client) appendAssistant(out []wireMessage, history []domain.Message, i int, used []bool) []wireMessage {
 	m := history[i]
 	w := wireMessage{Role: "assistant"}
 	if m.Content != "" {
@@ -113,7 +113,7 @@ func appendAssistant(out []wireMessage, history []domain.Message, i int, used []
 			id = fmt.Sprintf("call_%d_%d", i, j)
 		}
 		taken[id] = true
-		w.ToolCalls = append(w.ToolCalls, wireCall{ID: id, Type: "function", Function: wireFunction{toolName(call.Name), arguments(call.Arguments)}})
+		w.ToolCalls = append(w.ToolCalls, wireCall{ID: id, Type: "function", Function: wireFunction{toolName(call.Name), arguments(call.Arguments)}, ExtraContent: c.extra(call, j)})
 		results = append(results, wireMessage{Role: "tool", ToolCallID: id, Content: result(history, i, call.ID, used)})
 	}
 	return append(append(out, w), results...)

@@ -224,7 +224,7 @@ func (c *Client) request(ctx context.Context, body *payload, stream bool) (*http
 
 // finish checks a complete answer and gives it.
 func (c *Client) finish(a *assembly, r model.Request) (model.Answer, error) {
-	answer := a.answer()
+	answer := a.answer(c.cfg.Name)
 	answer.Provider = c.cfg.Name
 	if answer.Model == "" {
 		answer.Model = r.Model

@@ -608,3 +608,29 @@ func TestUserInAddress(t *testing.T) {
 	_, err := b.client.Complete(t.Context(), ask("x"), nil)
 	failure(t, err, model.Unavailable)
 }
+
+// TestExtraContent: what a service sends with a tool call goes back to it with
+// the call, and to no other service.
+func TestExtraContent(t *testing.T) {
+	const extra = `{"google":{"thought_signature":"abc"}}`
+	brain := llm.Always(llm.Reply{ToolCalls: []llm.ToolCall{{ID: "1", Name: "f", Arguments: "{}", Extra: json.RawMessage(extra)}}})
+	b, other := setUp(t, brain, nil), setUp(t, brain, func(c *openai.Config) { c.Name = "other" })
+	modes(t, func(t *testing.T, onDelta func(model.Delta)) {
+		answer, err := b.client.Complete(t.Context(), ask("x"), onDelta)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := ask("x")
+		r.Messages = append(r.Messages, domain.Message{Role: domain.RoleAssistant, ToolCalls: answer.ToolCalls})
+		for _, to := range []*bench{b, other} {
+			if _, err := to.client.Complete(t.Context(), r, onDelta); err != nil {
+				t.Fatal(err)
+			}
+			requests := to.server.Requests()
+			raw := string(requests[len(requests)-1].Raw)
+			if sent := strings.Contains(raw, `"extra_content":`+extra); sent != (to == b) {
+				t.Errorf("sent to %s: %v in %s", to.client.Name(), sent, raw)
+			}
+		}
+	})
+}

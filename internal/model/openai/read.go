@@ -57,6 +57,7 @@ type callAssembly struct {
 	hasIndex bool
 	id, name string
 	args     strings.Builder
+	extra    json.RawMessage // extra_content
 }
 
 func newAssembly(l Limits) *assembly { return &assembly{limits: l} }
@@ -236,6 +237,9 @@ func (a *assembly) callDelta(t callDelta, whole bool) error {
 		return errTooLong
 	}
 	call.args.WriteString(string(t.Function.Arguments))
+	if len(t.ExtraContent) > 0 && len(t.ExtraContent) <= maxExtra {
+		call.extra = bytes.Clone(t.ExtraContent)
+	}
 	return nil
 }
 
@@ -292,7 +296,7 @@ func (a *assembly) nameless() bool {
 }
 
 // answer gives the whole answer. Every tool call has an id of its own.
-func (a *assembly) answer() model.Answer {
+func (a *assembly) answer(provider string) model.Answer {
 	ans := model.Answer{Text: a.text.String(), Reasoning: a.reasoning.String(), Finish: a.finish, Model: a.model}
 	seen := map[string]bool{}
 	for _, c := range a.calls {
@@ -304,7 +308,7 @@ func (a *assembly) answer() model.Answer {
 			id = "call_" + rand.Text()
 		}
 		seen[id] = true
-		ans.ToolCalls = append(ans.ToolCalls, domain.ToolCall{ID: id, Name: strings.TrimSpace(c.name), Arguments: c.args.String()})
+		ans.ToolCalls = append(ans.ToolCalls, domain.ToolCall{ID: id, Name: strings.TrimSpace(c.name), Arguments: c.args.String(), Extra: keepExtra(provider, c.extra)})
 	}
 	switch {
 	case len(ans.ToolCalls) > 0 && ans.Finish != model.FinishLength && ans.Finish != finishError:

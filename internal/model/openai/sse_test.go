@@ -122,7 +122,7 @@ func FuzzEvents(f *testing.F) {
 				continue
 			}
 		}
-		ans := a.answer()
+		ans := a.answer("p")
 		if len(ans.Text) > 1000 || len(ans.ToolCalls) > 3 || ans.Finish == "" {
 			t.Fatalf("answer out of bounds: %+v", ans)
 		}

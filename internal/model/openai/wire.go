@@ -42,9 +42,10 @@ type imageURL struct {
 }
 
 type wireCall struct {
-	ID       string       `json:"id"`
-	Type     string       `json:"type"`
-	Function wireFunction `json:"function"`
+	ID           string          `json:"id"`
+	Type         string          `json:"type"`
+	Function     wireFunction    `json:"function"`
+	ExtraContent json.RawMessage `json:"extra_content,omitempty"`
 }
 
 type wireFunction struct {
@@ -95,6 +96,7 @@ type callDelta struct {
 		Name      string    `json:"name"`
 		Arguments looseText `json:"arguments"`
 	} `json:"function"`
+	ExtraContent json.RawMessage `json:"extra_content"`
 }
 
 type usage struct {
