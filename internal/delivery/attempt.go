@@ -18,6 +18,9 @@ import (
 // repeatMark stands before a message that may have arrived before.
 const repeatMark = "♻️ (may be a repeat)"
 
+// maxMoves ends a message that chats send to each other, in attempts.
+const maxMoves = 10
+
 // step takes the first message of an address one attempt further. more says
 // that there may be another one to send now; next, unless zero, when to look
 // again otherwise. giveBack returns what the rate limits allowed.
@@ -190,7 +193,7 @@ func (d *Dispatcher) classify(del domain.Delivery, receipt string, err error) ou
 	case platform.BadCredentials:
 		out.paused = true
 	case platform.Moved:
-		out.moved, out.dead = e.NewChatID, e.NewChatID == "" || e.NewChatID == del.To.ChatID
+		out.moved, out.dead = e.NewChatID, e.NewChatID == "" || e.NewChatID == del.To.ChatID || del.Attempt > maxMoves
 	case platform.EditRefused:
 		out.edit, out.dead = new(string), del.Edit == ""
 	case platform.MarkupRefused:

@@ -161,7 +161,7 @@ func (p *Preview) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if p.id == "" && !p.enough() && !p.pause(ctx, firstAfter) {
+		if p.id == "" && !p.waitEnough(ctx) {
 			return
 		}
 		if !p.show(ctx) {
@@ -174,11 +174,32 @@ func (p *Preview) run(ctx context.Context) {
 	}
 }
 
-// enough tells whether there is text for a first message already.
-func (p *Preview) enough() bool {
+// waitEnough waits until there is text for a first message, or until there has
+// been some for a while; it tells whether the preview goes on.
+func (p *Preview) waitEnough(ctx context.Context) bool {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	return utf8.RuneCountInString(p.answer.String()) >= firstRunes || p.d.o.Now().Sub(p.since) >= firstAfter
+	timer := time.NewTimer(firstAfter - p.d.o.Now().Sub(p.since))
+	p.mu.Unlock()
+	defer timer.Stop()
+	for {
+		p.mu.Lock()
+		enough := utf8.RuneCountInString(p.answer.String()) >= firstRunes
+		p.mu.Unlock()
+		if enough {
+			return true
+		}
+		select {
+		case <-timer.C:
+			return true
+		case <-p.changed:
+		case <-p.stop:
+			return false
+		case <-p.d.stop:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 // pause waits; it tells whether the preview goes on.

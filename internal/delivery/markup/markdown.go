@@ -20,10 +20,11 @@ func renderMarkdown(md string, limit int, unit platform.LengthUnit) []domain.Par
 	for _, c := range code {
 		closing = max(closing, Len("\n"+c.indent+c.ticks, unit))
 	}
+	whole := fits(md+unclosed(md), limit, unit)
 	var parts []domain.Part
 	for _, s := range f.split(unit, func(start int) int {
 		room := limit
-		if start > 0 || !fits(md, limit, unit) {
+		if !whole {
 			room -= closing
 		}
 		if c := cutAt(code, start); c != nil {
