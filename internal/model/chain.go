@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"hermes/internal/domain"
 	"hermes/internal/health"
 )
 
@@ -105,8 +106,8 @@ type call struct {
 	c        *Chain
 	request  Request
 	onDelta  func(Delta)
-	streamed bool // since the last reset
-	spent    Answer
+	streamed bool         // since the last reset
+	spent    domain.Usage // of failed attempts
 }
 
 // Complete calls the providers in turn; see Provider. The usage of failed
@@ -142,7 +143,7 @@ func (c *Chain) Complete(ctx context.Context, r Request, onDelta func(Delta)) (A
 		c.o.Log.Warn("model call failed", "provider", e.Provider, "kind", e.Kind, "status", e.Status, "error", &e)
 	}
 	e := summary(failures)
-	e.Usage = k.spent.Usage
+	e.Usage = k.spent
 	c.failed(e, r)
 	return Answer{}, e
 }
@@ -174,14 +175,14 @@ func (k *call) try(ctx context.Context, i int) (Answer, error) {
 	for attempt := 1; ; attempt++ {
 		answer, err := k.c.providers[i].Complete(ctx, r, k.onDelta)
 		if err == nil {
-			answer.Usage = answer.Usage.Add(k.spent.Usage)
+			answer.Usage = answer.Usage.Add(k.spent)
 			return answer, nil
 		}
 		if ctx.Err() != nil {
 			return Answer{}, ctx.Err()
 		}
 		e := AsError(err)
-		k.spent.Usage = k.spent.Usage.Add(e.Usage)
+		k.spent = k.spent.Add(e.Usage)
 		if e.RetryAfter > 0 {
 			k.c.rest(i, e.RetryAfter)
 		}

@@ -131,8 +131,7 @@ func (c *Client) upstreamFailure(body []byte) *model.Error {
 		return c.fail(model.Unavailable, 0, &refusal{b.param, b.code, c.scrub(b.text(), maxCause)},
 			"%s broke the answer off because of an error of its own%s", c.cfg.Name, c.quote(b))
 	}
-	e := c.explain(status, b, model.Request{})
-	return e
+	return c.explain(status, b, model.Request{})
 }
 
 // statusFailure is an answer with another status than 200.
