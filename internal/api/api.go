@@ -116,6 +116,7 @@ const (
 	maxText      = 65536    // characters of the last user message
 	maxParts     = 1000     // parts of one message's content
 	maxKeyHeader = 256      // bytes of X-Hermes-Session-Key
+	maxConns     = 10000    // open connections; more are closed at once
 )
 
 // Server serves one profile's API. Its life is New, Listen (optional), Start,
@@ -140,6 +141,8 @@ type Server struct {
 	uid     int
 	since   time.Time
 	lastOK  atomic.Int64 // unix seconds of the last health report
+
+	lastRefused atomic.Int64 // unix seconds of the last log line about a refused page
 
 	drain     chan struct{} // closed when draining begins
 	drainOnce sync.Once

@@ -235,6 +235,7 @@ func (s *Server) checkOrigin(w http.ResponseWriter, r *http.Request) bool {
 	allowed := s.origins[origin] || (s.keyed && s.origins["*"])
 	if !allowed && !sameOrigin(origin, r.Host) {
 		s.counts.refusedOrigin.Add(1)
+		s.sayRefused(clip(origin, 200))
 		s.fail(w, s.foreignOrigin(clip(origin, 200)))
 		return false
 	}
@@ -250,6 +251,16 @@ func (s *Server) checkOrigin(w http.ResponseWriter, r *http.Request) bool {
 		return false
 	}
 	return true
+}
+
+// sayRefused logs a refused web page, at most once a minute: its user sees no
+// more than "Failed to fetch".
+func (s *Server) sayRefused(origin string) {
+	now := s.now().Unix()
+	last := s.lastRefused.Load()
+	if now-last >= 60 && s.lastRefused.CompareAndSwap(last, now) {
+		s.o.Log.Warn("a web page was refused; its browser says only \"Failed to fetch\". Add its origin to API_SERVER_CORS_ORIGINS if it may drive the agent", "origin", origin)
+	}
 }
 
 func (s *Server) foreignOrigin(origin string) *apiError {

@@ -116,6 +116,10 @@ func TestPreflight(t *testing.T) {
 	ask[1] = "https://evil.example"
 	res, body := r.call(t, "OPTIONS", "/v1/chat/completions", "", ask...)
 	wantError(t, res, body, 403, "origin_not_allowed")
+	r.call(t, "OPTIONS", "/v1/chat/completions", "", ask...)
+	if n := strings.Count(r.log.String(), "a web page was refused"); n != 1 {
+		t.Errorf("the log says it %d times", n)
+	}
 	if !strings.Contains(body, "API_SERVER_CORS_ORIGINS") || res.Header.Get("Access-Control-Allow-Origin") != "" {
 		t.Errorf("%v %s", res.Header, body)
 	}

@@ -335,6 +335,10 @@ func (t *connTable) track(c net.Conn, state http.ConnState) {
 			t.empty = nil
 		}
 		return
+	case http.StateNew:
+		if len(t.conns) >= maxConns { // the rest of the gateway needs files too
+			_ = c.Close()
+		}
 	case http.StateIdle:
 		if t.closeWhen {
 			_ = c.Close()

@@ -114,10 +114,9 @@ func (w *chatWorld) up() {
 			w.t.Error(err)
 		}
 	}()
-	mounts := []api.Mount{
-		{Pattern: "POST /chat/api/messages", Handler: w.chat.Messages()},
-		{Pattern: "GET /chat/api/events", Handler: w.chat.Events(), UntilDrain: true},
-		{Pattern: "GET /chat/api/log", Handler: w.chat.History()},
+	var mounts []api.Mount
+	for _, r := range w.chat.Routes() {
+		mounts = append(mounts, api.Mount{Pattern: r.Pattern, Handler: r.Handler, UntilDrain: r.Endless})
 	}
 	pages := dashboard.Handler()
 	for _, p := range dashboard.Patterns() {

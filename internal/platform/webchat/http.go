@@ -34,16 +34,24 @@ type outgoing struct {
 	Button   bool   `json:"button"`
 }
 
-// Messages serves POST /chat/api/messages. It answers 202 once the message is
-// committed; sending it again with the same client_id changes nothing.
-func (a *Adapter) Messages() http.Handler { return http.HandlerFunc(a.postMessage) }
+// Route is one handler and the http.ServeMux pattern that it is for.
+type Route struct {
+	Pattern string
+	Handler http.Handler
+	Endless bool // it answers until the request's context ends
+}
 
-// Events serves GET /chat/api/events: what happens in a room, as server-sent
-// events, until the request's context ends.
-func (a *Adapter) Events() http.Handler { return http.HandlerFunc(a.getEvents) }
-
-// History serves GET /chat/api/log: the tail of what was said.
-func (a *Adapter) History() http.Handler { return http.HandlerFunc(a.getLog) }
+// Routes are the handlers of the page. POST messages answers 202 once the
+// message is committed, and sending it again with the same client_id changes
+// nothing; GET events tells what happens in a room as server-sent events; GET
+// log is the tail of what was said.
+func (a *Adapter) Routes() []Route {
+	return []Route{
+		{Pattern: "POST /chat/api/messages", Handler: http.HandlerFunc(a.postMessage)},
+		{Pattern: "GET /chat/api/events", Handler: http.HandlerFunc(a.getEvents), Endless: true},
+		{Pattern: "GET /chat/api/log", Handler: http.HandlerFunc(a.getLog)},
+	}
+}
 
 func (a *Adapter) postMessage(w http.ResponseWriter, r *http.Request) {
 	m, err := readMessage(r.Body)

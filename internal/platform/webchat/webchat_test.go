@@ -77,9 +77,9 @@ func newRig(t *testing.T, running bool) *rig {
 	a := New(Options{Log: m, Logger: slog.New(slog.DiscardHandler), Keepalive: 20 * time.Millisecond,
 		Commands: []platform.Command{{Name: "help", Description: "Help"}}})
 	mux := http.NewServeMux()
-	mux.Handle("POST /chat/api/messages", a.Messages())
-	mux.Handle("GET /chat/api/events", a.Events())
-	mux.Handle("GET /chat/api/log", a.History())
+	for _, r := range a.Routes() {
+		mux.Handle(r.Pattern, r.Handler)
+	}
 	server := httptest.NewServer(mux)
 	t.Cleanup(func() { server.CloseClientConnections(); server.Close() })
 	if running {
