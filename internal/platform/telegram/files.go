@@ -169,7 +169,7 @@ func (a *Adapter) Fetch(ctx context.Context, at domain.Attachment, max int64, w 
 		return at, tooLarge
 	}
 	at.Size = n
-	at.Name = cmp.Or(at.Name, fileName(path.Base(file.FilePath)))
+	at.Name = cmp.Or(at.Name, fileName(file.FilePath))
 	at.MIME = cmp.Or(at.MIME, mime.TypeByExtension(path.Ext(at.Name)))
 	return at, nil
 }

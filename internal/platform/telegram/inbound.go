@@ -208,7 +208,7 @@ func replyText(m *models.Message) string {
 func attachments(m *models.Message) []domain.Attachment {
 	var out []domain.Attachment
 	add := func(k domain.AttachmentKind, ref, name, mime string, size int64) {
-		out = append(out, domain.Attachment{Kind: k, Ref: ref, Name: fileName(name), MIME: clip(clean(mime), maxInName), Size: size})
+		out = append(out, domain.Attachment{Kind: k, Ref: clean(ref), Name: fileName(name), MIME: clip(clean(mime), maxInName), Size: size})
 	}
 	if n := len(m.Photo); n > 0 {
 		p := slices.MaxFunc(m.Photo, func(x, y models.PhotoSize) int { return cmp.Compare(x.Width*x.Height, y.Width*y.Height) })
@@ -314,7 +314,10 @@ func fileName(s string) string {
 		}
 		return r
 	}, clean(s))
-	s = path.Base(strings.ReplaceAll(s, `\`, "/"))
+	switch s = path.Base(strings.ReplaceAll(s, `\`, "/")); s {
+	case ".", "..", "/":
+		return "file"
+	}
 	if len(s) > maxInName { // keep the extension
 		ext := path.Ext(s)
 		if len(ext) > 16 {

@@ -18,8 +18,9 @@ import (
 )
 
 const (
-	batchLimit = 100       // the most that one getUpdates gives
-	checkEvery = time.Hour // of checkOffset, while nothing comes
+	batchLimit  = 100             // the most that one getUpdates gives
+	checkEvery  = time.Hour       // of checkOffset, while nothing comes
+	undisturbed = 5 * time.Second // a poll this long shows that another poller is gone
 )
 
 // loop is one run of the poll loop. It belongs to one goroutine.
@@ -33,7 +34,8 @@ type loop struct {
 	offset    int64     // the first update that is not committed; 0 means whatever there is
 	checkedAt time.Time // by checkOffset
 	failures  int       // in a row
-	takenAt   time.Time // since when another poller has the bot; zero when none
+	takenAt   time.Time // since when another poller disturbs this one
+	takenLast time.Time // when it did so last; zero when it never did
 }
 
 // run connects and polls until ctx ends or the connection is to be given up.
@@ -74,8 +76,12 @@ func (l *loop) step(ctx context.Context) ([]models.Update, *platform.Error) {
 		l.connected = true
 		l.a.log.Info("connected to Telegram", "bot", l.a.Capabilities().MentionName, "offset", l.offset)
 	}
-	if !l.proven {
+	switch {
+	case l.proven:
+	case l.takenLast.IsZero():
 		wait = 0 // a proof at once, in place of half a minute of not knowing
+	default:
+		wait = min(wait, undisturbed) // another poller would cut it
 	}
 	began := time.Now()
 	batch, err := l.a.getUpdates(ctx, l.offset, wait)
@@ -139,7 +145,7 @@ func (l *loop) proved() {
 	if l.failures > 0 {
 		l.a.log.Info("Telegram answers again", "failures", l.failures)
 	}
-	l.failures, l.takenAt, l.proven = 0, time.Time{}, true
+	l.failures, l.proven = 0, true
 	l.a.health.OK()
 }
 
@@ -159,10 +165,14 @@ func (l *loop) failed(ctx context.Context, e *platform.Error) error {
 	case platform.TakenOver:
 		// At a hand-over the other poller is our own predecessor, which is gone
 		// in a moment: so the first attempts follow soon.
-		if l.takenAt.IsZero() {
-			l.takenAt = l.a.now()
+		// Two that both stay cut each other by turns, so that a poll that came
+		// back in between does not mean that the other is gone.
+		now := l.a.now()
+		if l.takenLast.IsZero() || now.Sub(l.takenLast) > 2*l.a.cfg.PollTimeout {
+			l.takenAt = now
 		}
-		if l.a.now().Sub(l.takenAt) >= l.a.pause.takeover || !l.connected {
+		l.takenLast = now
+		if now.Sub(l.takenAt) >= l.a.pause.takeover || !l.connected {
 			return e
 		}
 		wait = min(wait, 3*time.Second)

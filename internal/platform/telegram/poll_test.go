@@ -184,10 +184,9 @@ func TestAServerThatIsGoneComesBack(t *testing.T) {
 	}
 	r.srv.GoDark()
 	r.srv.Say(alice, "are you there?")
-	for r.part().State != health.Degraded {
-		if r.ctx.Err() != nil {
-			t.Fatal("nobody noticed that the server is gone")
-		}
+	r.logs.wait(t, r.ctx, "code=telegram_unreachable")
+	if p := r.part(); p.State != health.Degraded || p.Code != "telegram_unreachable" {
+		t.Errorf("while it is gone, status is %+v", p)
 	}
 	if err := r.srv.ComeBack(); err != nil {
 		t.Fatal(err)
@@ -249,6 +248,18 @@ func TestASecondPollerThatStaysIsReported(t *testing.T) {
 	e := fails(t, r.Run(r.ctx, r.sink), platform.TakenOver)
 	if p := r.part(); p.State != health.Down || p.Code != "telegram_409" || !strings.Contains(e.Reason, "another program polls this bot") {
 		t.Errorf("status is %+v, error %v", p, e)
+	}
+}
+
+func TestPollersThatCutEachOtherByTurnsAreReported(t *testing.T) {
+	r := newRig(t, nil)
+	r.Hasten(time.Nanosecond) // the first conflict is tolerated, one that follows soon is not
+	r.srv.Fail("getUpdates", fake.Fault{Status: 409})
+	r.srv.Fail("getUpdates", fake.Fault{})
+	r.srv.Fail("getUpdates", fake.Fault{Status: 409})
+	fails(t, r.Run(r.ctx, r.sink), platform.TakenOver)
+	if n := r.srv.Calls("getUpdates"); n != 3 {
+		t.Errorf("it gave up after %d polls, want 3", n)
 	}
 }
 

@@ -166,15 +166,20 @@ func texts(events []domain.Inbound) []string {
 	return out
 }
 
-// buffer is a bytes.Buffer that can be read while it is written.
+// buffer is a bytes.Buffer that can be read, and waited for, while it is written.
 type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu      sync.Mutex
+	b       bytes.Buffer
+	changed chan struct{}
 }
 
 func (b *buffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.changed != nil {
+		close(b.changed)
+		b.changed = nil
+	}
 	return b.b.Write(p)
 }
 
@@ -182,6 +187,27 @@ func (b *buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
+}
+
+// wait waits until a text was written.
+func (b *buffer) wait(t testing.TB, ctx context.Context, text string) {
+	t.Helper()
+	for {
+		b.mu.Lock()
+		if b.changed == nil {
+			b.changed = make(chan struct{})
+		}
+		found, changed := strings.Contains(b.b.String(), text), b.changed
+		b.mu.Unlock()
+		if found {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			t.Fatalf("the log never said %q", text)
+		}
+	}
 }
 
 func address(chat int64) domain.Address {
