@@ -221,7 +221,8 @@ func (s *splicer) slot(parent *node, e entry) (slot, error) {
 			at.end--
 		}
 	}
-	at.last = s.lineEnd(s.blockEnd(line, e.column-1, e.value.kind == listNode))
+	text := byteAt(s.text, at.value) == '|' || byteAt(s.text, at.value) == '>'
+	at.last = s.lineEnd(s.blockEnd(line, e.column-1, e.value.kind == listNode, text))
 	return at, nil
 }
 
@@ -233,15 +234,16 @@ func byteAt(b []byte, i int) byte {
 }
 
 // blockEnd gives the last line of the entry whose key stands on line at the
-// given indent. Blank lines and comments behind it belong to what follows.
-func (s *splicer) blockEnd(line, indent int, list bool) int {
+// given indent. Blank lines and comments behind it belong to what follows; in
+// a block of text there are no comments.
+func (s *splicer) blockEnd(line, indent int, list, text bool) int {
 	last := line
 	for i := line + 1; i < len(s.starts); i++ {
-		text := s.lineOf(i)
-		body := bytes.TrimLeft(text, " ")
-		in := len(text) - len(body)
+		whole := s.lineOf(i)
+		body := bytes.TrimLeft(whole, " ")
+		in := len(whole) - len(body)
 		switch {
-		case len(bytes.TrimSpace(body)) == 0, body[0] == '#':
+		case len(bytes.TrimSpace(body)) == 0, body[0] == '#' && !(text && in > indent):
 		case in > indent, list && in == indent && (bytes.HasPrefix(body, []byte("- ")) || string(body) == "-"):
 			last = i
 		default:

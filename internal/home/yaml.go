@@ -1,9 +1,9 @@
 package home
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
@@ -69,7 +69,8 @@ const (
 // parseYAML parses one document. An empty one gives a null node. Errors:
 // Config with file, line and column in the message.
 func parseYAML(file string, data []byte) (*node, error) {
-	data = []byte(strings.TrimPrefix(string(data), string(utf8BOM)))
+	data = bytes.TrimPrefix(data, utf8BOM)
+	data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n")) // the parser's line numbers go astray else
 	f, err := safeParse(data)
 	if err != nil {
 		place := file
