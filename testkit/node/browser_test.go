@@ -78,7 +78,8 @@ func (w *chatWorld) ModelName() string { return "sonnet-4.5" }
 func (w *chatWorld) Status(context.Context) (api.Status, error) {
 	now := time.Now()
 	return api.Status{
-		Profile: "liam", Version: "0.1.0", State: "running", Healthy: true, PID: 4711, Mode: "overlap",
+		Profile: "liam", Version: "0.1.0", State: "running", Healthy: false,
+		Summary: "Discord refuses the token in .env line 7.\nThe job backup-check failed three times in a row: rsync exited with 12.", PID: 4711, Mode: "overlap",
 		StartedAt: w.started, UpdatedAt: now, Model: "sonnet-4.5", Active: 1,
 		Parts: []health.Part{
 			{Name: "api", State: health.OK, Since: w.started, LastOK: now, Evidence: map[string]string{"address": "http://127.0.0.1:8642"}},

@@ -28,7 +28,7 @@ func Build(ctx context.Context, dir, tags string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-tags", tags, "-ldflags", "-s -w -X main.version=test", "-o", out, "./cmd/hermes")
+	cmd := exec.CommandContext(ctx, "go", "build", "-tags", tags, "-ldflags", "-s -w -X hermes/internal/cli.version=test", "-o", out, "./cmd/hermes")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {

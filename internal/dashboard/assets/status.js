@@ -54,12 +54,14 @@ function showSummary(s) {
   box.hidden = false;
   box.dataset.state = state;
   const names = wrong.map((p) => partName(p.name)).join(', ');
-  const title = s.summary || (state === 'good' ? 'Everything works' : names ? 'Needs attention: ' + names : 'The gateway is ' + s.gateway_state);
+  const problems = (s.summary || '').split('\n').filter((line) => line.trim());
+  let title = state === 'good' ? 'Everything works' : names ? 'Needs attention: ' + names : 'The gateway is ' + s.gateway_state;
+  if (problems.length === 1) title = problems.pop();
   const facts = ['up ' + span((Date.now() - new Date(s.started_at)) / 1000), 'version ' + (s.version || 'unknown'), 'PID ' + s.pid];
   if (s.gateway_state && s.gateway_state !== 'running') facts.unshift(s.gateway_state);
-  box.replaceChildren(
-    el('div', { className: 'sign', ariaHidden: 'true' }, state === 'good' ? '✓' : '!'),
-    el('div', {}, el('strong', {}, title), el('span', {}, facts.join(' · '))));
+  const words = el('div', {}, el('strong', {}, title), el('span', {}, facts.join(' · ')));
+  if (problems.length) words.append(el('ul', {}, ...problems.map((p) => el('li', {}, p))));
+  box.replaceChildren(el('div', { className: 'sign', ariaHidden: 'true' }, state === 'good' ? '✓' : '!'), words);
 }
 
 function showParts(parts) {

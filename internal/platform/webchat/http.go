@@ -41,17 +41,25 @@ type Route struct {
 	Endless bool // it answers until the request's context ends
 }
 
-// Routes are the handlers of the page. POST messages answers 202 once the
-// message is committed, and sending it again with the same client_id changes
-// nothing; GET events tells what happens in a room as server-sent events; GET
-// log is the tail of what was said.
+// Routes are all handlers of the page.
 func (a *Adapter) Routes() []Route {
 	return []Route{
-		{Pattern: "POST /chat/api/messages", Handler: http.HandlerFunc(a.postMessage)},
-		{Pattern: "GET /chat/api/events", Handler: http.HandlerFunc(a.getEvents), Endless: true},
-		{Pattern: "GET /chat/api/log", Handler: http.HandlerFunc(a.getLog)},
+		{Pattern: "POST /chat/api/messages", Handler: a.Messages()},
+		{Pattern: "GET /chat/api/events", Handler: a.Events(), Endless: true},
+		{Pattern: "GET /chat/api/log", Handler: a.History()},
 	}
 }
+
+// Messages serves POST /chat/api/messages. It answers 202 once the message is
+// committed; sending it again with the same client_id changes nothing.
+func (a *Adapter) Messages() http.Handler { return http.HandlerFunc(a.postMessage) }
+
+// Events serves GET /chat/api/events: what happens in a room, as server-sent
+// events, until the request's context ends.
+func (a *Adapter) Events() http.Handler { return http.HandlerFunc(a.getEvents) }
+
+// History serves GET /chat/api/log: the tail of what was said.
+func (a *Adapter) History() http.Handler { return http.HandlerFunc(a.getLog) }
 
 func (a *Adapter) postMessage(w http.ResponseWriter, r *http.Request) {
 	m, err := readMessage(r.Body)
