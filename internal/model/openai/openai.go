@@ -182,14 +182,20 @@ func (c *Client) call(ctx context.Context, r model.Request, q quirks, onDelta fu
 		return model.Answer{}, c.fail(model.Malformed, resp.StatusCode, nil, "%s answered with a web page in place of an answer: "+
 			"the base_url %s is probably not that of its API; many end in /v1", c.cfg.Name, c.where)
 	case stream && mediaType != "application/json":
-		err = c.readStream(in, w, a, onDelta)
+		err = readStream(in, a, onDelta)
 	default:
-		err = c.readWhole(in, a, onDelta)
+		err = readWhole(in, a, onDelta)
+	}
+	if err == nil {
+		var held model.Delta
+		if held, err = a.end(); onDelta != nil && held != (model.Delta{}) {
+			onDelta(held)
+		}
 	}
 	if err != nil {
 		return model.Answer{}, c.readFailure(ctx, err, a, r)
 	}
-	c.drain(in, w)
+	drain(in)
 	return c.finish(a, r)
 }
 

@@ -46,6 +46,7 @@ func (e *upstreamError) Error() string { return "an error in place of an answer:
 type assembly struct {
 	limits          Limits
 	text, reasoning strings.Builder
+	thinking        thinking
 	calls           []*callAssembly
 	finish          model.FinishReason
 	model           string
@@ -63,7 +64,7 @@ type callAssembly struct {
 func newAssembly(l Limits) *assembly { return &assembly{limits: l} }
 
 // readStream reads events until the answer is whole.
-func (c *Client) readStream(in *watchedReader, w *watch, a *assembly, onDelta func(model.Delta)) error {
+func readStream(in *watchedReader, a *assembly, onDelta func(model.Delta)) error {
 	ev := newEvents(in)
 	for {
 		data, err := ev.next()
@@ -100,7 +101,7 @@ func (c *Client) readStream(in *watchedReader, w *watch, a *assembly, onDelta fu
 }
 
 // readWhole reads an answer that is not streamed.
-func (c *Client) readWhole(in io.Reader, a *assembly, onDelta func(model.Delta)) error {
+func readWhole(in io.Reader, a *assembly, onDelta func(model.Delta)) error {
 	body, err := io.ReadAll(io.LimitReader(in, 16<<20+1))
 	if err != nil {
 		return err
@@ -120,7 +121,7 @@ func (c *Client) readWhole(in io.Reader, a *assembly, onDelta func(model.Delta))
 
 // drain reads to the end of a finished answer, so that its connection can be
 // used again.
-func (c *Client) drain(in *watchedReader, w *watch) {
+func drain(in *watchedReader) {
 	in.ending(afterDone)
 	_, _ = io.Copy(io.Discard, io.LimitReader(in, 4<<10))
 }
@@ -189,21 +190,34 @@ func finishReason(word string) model.FinishReason {
 
 // say takes a message, whole or a piece of one.
 func (a *assembly) say(s *said, whole bool) (model.Delta, error) {
-	d := model.Delta{Text: string(s.Content) + string(s.Refusal), Reasoning: string(s.ReasoningContent)}
-	if d.Reasoning == "" {
-		d.Reasoning = string(s.Reasoning)
+	d := a.thinking.split(string(s.Content) + string(s.Refusal))
+	if s.ReasoningContent != "" {
+		d.Reasoning += string(s.ReasoningContent)
+	} else {
+		d.Reasoning += string(s.Reasoning)
 	}
+	return d, a.append(d, s.ToolCalls, whole)
+}
+
+// append adds what was said to the answer, within the limits.
+func (a *assembly) append(d model.Delta, calls []callDelta, whole bool) error {
 	if a.text.Len()+len(d.Text) > a.limits.AnswerBytes || a.reasoning.Len()+len(d.Reasoning) > a.limits.AnswerBytes {
-		return model.Delta{}, errTooLong
+		return errTooLong
 	}
 	a.text.WriteString(d.Text)
 	a.reasoning.WriteString(d.Reasoning)
-	for _, t := range s.ToolCalls {
+	for _, t := range calls {
 		if err := a.callDelta(t, whole); err != nil {
-			return d, err
+			return err
 		}
 	}
-	return d, nil
+	return nil
+}
+
+// end gives what was held back when the answer is whole.
+func (a *assembly) end() (model.Delta, error) {
+	d := a.thinking.end()
+	return d, a.append(d, nil, false)
 }
 
 // callDelta takes a piece of a tool call, or a whole one.

@@ -146,3 +146,22 @@ func TestExtraContent(t *testing.T) {
 		}
 	})
 }
+
+func TestThinkTags(t *testing.T) {
+	b := setUp(t, llm.Always(llm.Reply{Text: "<think>let me see </think> the answer <b>"}), nil)
+	onDelta, seen := collect()
+	for _, observer := range []func(model.Delta){onDelta, nil} {
+		answer, err := b.client.Complete(t.Context(), ask("x"), observer)
+		if err != nil || answer.Text != "the answer <b>" || answer.Reasoning != "let me see " {
+			t.Errorf("%+v, %v", answer, err)
+		}
+	}
+	if joined(*seen) != "the answer <b>" {
+		t.Errorf("streamed %+v", *seen)
+	}
+	b.server.SetBrain(llm.Always(llm.Reply{Text: "<"}))
+	*seen = nil
+	if answer, err := b.client.Complete(t.Context(), ask("x"), onDelta); err != nil || answer.Text != "<" || joined(*seen) != "<" {
+		t.Errorf("%+v, %v, streamed %+v", answer, err, *seen)
+	}
+}
