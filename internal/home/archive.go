@@ -199,7 +199,10 @@ func Alias(p Profile, dir, name, program string) (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", domain.E(domain.Unavailable, err, "the folder %s cannot be made", dir)
 	}
-	return file, WriteAtomic(file, fmt.Appendf(nil, "#!/bin/sh\nexec '%s' -p %s \"$@\"\n", strings.ReplaceAll(program, "'", `'\''`), p.Name), 0o755)
+	if strings.Trim(program, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-") != "" {
+		program = "'" + strings.ReplaceAll(program, "'", `'\''`) + "'"
+	}
+	return file, WriteAtomic(file, fmt.Appendf(nil, "#!/bin/sh\nexec %s -p %s \"$@\"\n", program, p.Name), 0o755)
 }
 
 // RemoveAlias removes an alias script. Errors: NotFound, Conflict.

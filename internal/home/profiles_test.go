@@ -1,0 +1,273 @@
+package home
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"hermes/internal/domain"
+)
+
+// tree lists the files under a folder with their content.
+func tree(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		rel, _ := filepath.Rel(dir, path)
+		out[rel] = readFile(t, path)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// oldHome is a default profile with something of everything.
+func oldHome(t *testing.T) Profile {
+	p := profileIn(t)
+	for name, content := range map[string]string{
+		"config.yaml":        "model: x # mine\nplatforms:\n  discord:\n    token: dtoken\n    require_mention: false\n",
+		".env":               "# keys\nOPENROUTER_API_KEY=k\nTELEGRAM_BOT_TOKEN=t\nTELEGRAM_ALLOWED_USERS=1\nSLACK_APP_TOKEN=s\n",
+		".env.bak":           "TELEGRAM_BOT_TOKEN=older\n",
+		"auth.json":          "{}",
+		"SOUL.md":            "kind",
+		"skills/a/SKILL.md":  "skill",
+		"memories/MEMORY.md": "fact",
+		"cron/jobs.json":     "[]",
+		"scripts/x.sh":       "echo",
+		"ledger.db":          "binary",
+		"ledger.db-wal":      "binary",
+		"gateway.pid":        "999999999",
+		"logs/gateway.log":   "line",
+		"active_profile":     "default",
+	} {
+		write(t, p.Path(name), content)
+	}
+	return p
+}
+
+func TestCreate(t *testing.T) {
+	tests := []struct {
+		name  string
+		o     CreateOptions
+		files []string
+		env   string
+		left  []string
+	}{
+		{name: "empty", o: CreateOptions{Description: "a: b"}, files: []string{"profile.yaml"}},
+		{name: "clone", o: CreateOptions{}, files: []string{".env", "SOUL.md", "config.yaml", "memories/MEMORY.md", "skills/a/SKILL.md"},
+			env: "# keys\nOPENROUTER_API_KEY=k\nTELEGRAM_ALLOWED_USERS=1\n", left: []string{"TELEGRAM_BOT_TOKEN", "platforms.discord.token", "SLACK_APP_TOKEN"}},
+		{name: "clone all", o: CreateOptions{All: true}, files: []string{".env", "SOUL.md", "auth.json", "config.yaml", "cron/jobs.json", "memories/MEMORY.md", "scripts/x.sh", "skills/a/SKILL.md"},
+			env: "# keys\nOPENROUTER_API_KEY=k\nTELEGRAM_ALLOWED_USERS=1\n", left: []string{"TELEGRAM_BOT_TOKEN", "platforms.discord.token", "SLACK_APP_TOKEN"}},
+		{name: "with channels", o: CreateOptions{Channels: true}, files: []string{".env", "SOUL.md", "config.yaml", "memories/MEMORY.md", "skills/a/SKILL.md"},
+			env: "# keys\nOPENROUTER_API_KEY=k\nTELEGRAM_BOT_TOKEN=t\nTELEGRAM_ALLOWED_USERS=1\nSLACK_APP_TOKEN=s\n"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			from := oldHome(t)
+			tt.o.Name = "liam"
+			if tt.name != "empty" {
+				tt.o.From = &from
+			}
+			made, err := Create(from.Root, tt.o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := tree(t, made.Profile.Home)
+			var names []string
+			for name := range got {
+				names = append(names, name)
+			}
+			slices.Sort(names)
+			if diff := cmp.Diff(tt.files, names); diff != "" {
+				t.Error(diff)
+			}
+			if got[".env"] != tt.env {
+				t.Errorf(".env is %q", got[".env"])
+			}
+			if diff := cmp.Diff(tt.left, made.Left); diff != "" {
+				t.Error(diff)
+			}
+			if tt.name == "clone" && got["config.yaml"] != "model: x # mine\nplatforms:\n  discord:\n    require_mention: false\n" {
+				t.Errorf("config.yaml is %q", got["config.yaml"])
+			}
+			if info, err := os.Stat(made.Profile.Home); err != nil || info.Mode().Perm() != 0o700 {
+				t.Errorf("mode %v %v", info.Mode(), err)
+			}
+			if _, err := Create(from.Root, tt.o); !domain.IsCode(err, domain.Conflict) {
+				t.Errorf("a second one: %v", err)
+			}
+			if left, _ := filepath.Glob(from.Root + "/profiles/.*"); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+	for _, bad := range []string{"default", "", "tmp", "../x", "A", strings.Repeat("a", 65)} {
+		if _, err := Create(t.TempDir(), CreateOptions{Name: bad}); !domain.IsCode(err, domain.Invalid) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+func TestUseRenameDelete(t *testing.T) {
+	root := t.TempDir()
+	for _, name := range []string{"liam", "drj"} {
+		if _, err := Create(root, CreateOptions{Name: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	liam, err := Use(root, "liam")
+	if err != nil || Active(root) != "liam" {
+		t.Fatalf("active %q, %v", Active(root), err)
+	}
+	if _, err := Use(root, "none"); !domain.IsCode(err, domain.Config) {
+		t.Errorf("a profile that is none: %v", err)
+	}
+	write(t, liam.PIDFile(), fmt.Sprintf(`{"pid":%d,"start_time":%d}`, os.Getpid(), procStart(os.Getpid())))
+	if err := Delete(liam); !domain.IsCode(err, domain.Conflict) {
+		t.Errorf("deleted while its gateway runs: %v", err)
+	}
+	if procStart(os.Getpid()) != 0 {
+		write(t, liam.PIDFile(), fmt.Sprintf(`{"pid":%d,"start_time":1}`, os.Getpid()))
+		if pid, runs := Running(liam); runs {
+			t.Errorf("another process with the PID %d passes for the gateway", pid)
+		}
+	}
+	if err := os.Remove(liam.PIDFile()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Rename(liam, "drj"); !domain.IsCode(err, domain.Conflict) {
+		t.Errorf("renamed over another: %v", err)
+	}
+	will, err := Rename(liam, "will")
+	if err != nil || Active(root) != "will" {
+		t.Fatalf("active %q, %v", Active(root), err)
+	}
+	if err := Delete(will); err != nil || Active(root) != DefaultProfile {
+		t.Errorf("active %q, %v", Active(root), err)
+	}
+	list, err := List(root)
+	if err != nil || len(list) != 2 || list[1].Name != "drj" {
+		t.Errorf("%v, %v", list, err)
+	}
+	if err := Delete(list[0]); !domain.IsCode(err, domain.Invalid) {
+		t.Errorf("the default profile was deleted: %v", err)
+	}
+}
+
+func TestExportImport(t *testing.T) {
+	from := oldHome(t)
+	var archive bytes.Buffer
+	if err := Export(from, &archive); err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	p, err := Import(root, "copy", bytes.NewReader(archive.Bytes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := tree(t, p.Home)
+	for _, name := range []string{"config.yaml", "SOUL.md", "skills/a/SKILL.md", "cron/jobs.json"} {
+		if got[name] != readFile(t, from.Path(name)) {
+			t.Errorf("%s is %q", name, got[name])
+		}
+	}
+	for _, name := range []string{".env", ".env.bak", "auth.json", "ledger.db", "gateway.pid", "logs/gateway.log", "active_profile"} {
+		if _, there := got[name]; there {
+			t.Errorf("%s was exported", name)
+		}
+	}
+	if _, err := Import(root, "copy", bytes.NewReader(archive.Bytes())); !domain.IsCode(err, domain.Conflict) {
+		t.Errorf("imported over another: %v", err)
+	}
+	if _, err := Import(root, "cut", bytes.NewReader(archive.Bytes()[:archive.Len()/2])); !domain.IsCode(err, domain.Invalid) && !domain.IsCode(err, domain.Unavailable) {
+		t.Errorf("half an archive: %v", err)
+	}
+	if list, _ := os.ReadDir(filepath.Join(root, "profiles")); len(list) != 1 {
+		t.Errorf("left behind: %v", list)
+	}
+}
+
+func TestImportStaysInside(t *testing.T) {
+	outside := t.TempDir()
+	tests := []struct {
+		name    string
+		headers []tar.Header
+	}{
+		{"dots", []tar.Header{{Name: "evil/../../x", Typeflag: tar.TypeReg}}},
+		{"absolute", []tar.Header{{Name: "/x", Typeflag: tar.TypeReg}}},
+		{"through a link", []tar.Header{{Name: "evil/link", Typeflag: tar.TypeSymlink, Linkname: outside}, {Name: "evil/link/x", Typeflag: tar.TypeReg}}},
+		{"hard link", []tar.Header{{Name: "evil/x", Typeflag: tar.TypeLink, Linkname: "/etc/passwd"}}},
+		{"device", []tar.Header{{Name: "evil/x", Typeflag: tar.TypeChar}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var archive bytes.Buffer
+			zip := gzip.NewWriter(&archive)
+			w := tar.NewWriter(zip)
+			for _, h := range tt.headers {
+				h.Mode = 0o777
+				if err := w.WriteHeader(&h); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.Close()
+			zip.Close()
+			root := t.TempDir()
+			p, err := Import(root, "evil", &archive)
+			if left := tree(t, outside); len(left) > 0 {
+				t.Errorf("wrote outside: %v", left)
+			}
+			if err != nil {
+				if list, _ := os.ReadDir(filepath.Join(root, "profiles")); len(list) > 0 || !domain.IsCode(err, domain.Invalid) {
+					t.Errorf("%v, left %v", err, list)
+				}
+				return
+			}
+			err = filepath.WalkDir(p.Home, func(path string, d fs.DirEntry, _ error) error {
+				if !d.IsDir() && !d.Type().IsRegular() {
+					t.Errorf("%s is no ordinary file", path)
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestAlias(t *testing.T) {
+	p, bin := profileIn(t), t.TempDir()
+	p.Name = "liam"
+	file, err := Alias(p, bin, "liam", "hermes")
+	if err != nil || readFile(t, file) != "#!/bin/sh\nexec hermes -p liam \"$@\"\n" || AliasOf(p, bin) != file {
+		t.Errorf("%q, %v", file, err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("%v %v", info.Mode(), err)
+	}
+	write(t, filepath.Join(bin, "other"), "#!/bin/sh\necho mine\n")
+	if _, err := Alias(p, bin, "other", "hermes"); !domain.IsCode(err, domain.Conflict) {
+		t.Errorf("somebody else's script was taken: %v", err)
+	}
+	if err := RemoveAlias(bin, "other"); !domain.IsCode(err, domain.Conflict) {
+		t.Errorf("somebody else's script was removed: %v", err)
+	}
+	if err := RemoveAlias(bin, "liam"); err != nil || AliasOf(p, bin) != "" {
+		t.Error(err)
+	}
+}
