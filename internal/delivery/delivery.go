@@ -216,12 +216,13 @@ func (d *Dispatcher) Attach(a platform.Adapter) {
 // is being sent is finished.
 func (d *Dispatcher) Detach(name domain.Platform) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	if l := d.lines[name]; l != nil {
 		delete(d.lines, name)
 		d.forget(l)
-		d.report()
+		d.scanDue = true // to see what waits for it now
 	}
+	d.mu.Unlock()
+	d.wakeLoop()
 }
 
 // forget drops the addresses of a line that are not being sent to.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -18,7 +19,12 @@ import (
 	"hermes/internal/platform"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if path := os.Getenv(crashEnv); path != "" {
+		sendAndHang(path)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // inBubble runs a test with a started dispatcher and one adapter, on fake time.
 func inBubble(t *testing.T, change func(o *Options), a *script, fn func(t *testing.T, b *bench)) {
@@ -83,6 +89,7 @@ func TestWhatWaitsIsFoundAtStart(t *testing.T) {
 			{To: later, Part: domain.Part{Text: "later"}, NotBefore: time.Now().Add(10 * time.Second)},
 		}, time.Now())
 		b.d.Attach(a)
+		b.d.Wake(to) // before the start: harmless
 		_ = b.d.Start(t.Context())
 		synctest.Wait()
 		wantTexts(t, a, "", "now")
@@ -496,7 +503,8 @@ func TestThousandAddresses(t *testing.T) {
 	})
 }
 
-// TestBusyAddressLetsOthersIn gives more addresses than goroutines a backlog.
+// TestMoreAddressesThanRoom fills the memory for addresses: the scan makes up
+// for what found no place.
 func TestMoreAddressesThanRoom(t *testing.T) {
 	a := &script{}
 	inBubble(t, nil, a, func(t *testing.T, b *bench) {

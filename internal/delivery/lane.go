@@ -58,9 +58,10 @@ func (h *laneHeap) drop(ln *lane) {
 }
 
 // lane finds or makes the lane of an address, unknown to queue and heap when it
-// is new. It is nil when there is no room or nobody to send. The caller holds mu.
+// is new. It is nil when there is no room or nobody to send, which before Start
+// is nobody: the first scan finds it. The caller holds mu.
 func (d *Dispatcher) lane(to domain.Address) (ln *lane, isNew bool) {
-	if d.stopping || d.lines[to.Platform] == nil {
+	if !d.started || d.stopping || d.lines[to.Platform] == nil {
 		return nil, false
 	}
 	if ln = d.lanes[to]; ln != nil {
@@ -128,7 +129,7 @@ func (d *Dispatcher) enqueue(ln *lane) {
 // launch gives goroutines to queued lanes, in turn, as far as the line has some
 // free and the platform's rates allow. The caller holds mu.
 func (d *Dispatcher) launch(l *line) {
-	for !d.stopping && d.started && l.running < perPlatform && len(l.queue) > 0 {
+	for !d.stopping && l.running < perPlatform && len(l.queue) > 0 {
 		ln := l.queue[0]
 		if l.paused != "" {
 			l.take()

@@ -58,7 +58,8 @@ func Tail(md, cursor string, caps platform.Capabilities) domain.Part {
 	return parts[len(parts)-1]
 }
 
-// Escape makes text safe to be put into Markdown as it is, on one line.
+// Escape makes text safe to be put into Markdown as it is, on one line and
+// behind other text.
 func Escape(s string) string {
 	var b strings.Builder
 	for _, r := range s {
