@@ -366,3 +366,40 @@ func TestFromProfile(t *testing.T) {
 		t.Errorf("it says %v", err)
 	}
 }
+
+func TestWhatHasNoText(t *testing.T) {
+	r := newRig(t, nil)
+	alice := r.srv.AddUser("Alice")
+	for _, extra := range []map[string]any{
+		{"venue": map[string]any{"title": "Café", "address": "High Street", "location": map[string]any{"latitude": 1.5, "longitude": 2}}},
+		{"location": map[string]any{"latitude": 1.5, "longitude": 2}},
+		{"contact": map[string]any{"first_name": "Bob", "phone_number": "+1"}},
+		{"sticker": map[string]any{"file_id": "x", "emoji": "😀"}},
+		{"poll": map[string]any{"question": "Lunch?", "options": []any{map[string]any{"text": "yes"}, map[string]any{"text": "no"}}}},
+		{"video_note": map[string]any{"file_id": "v"}},
+		{"animation": map[string]any{"file_id": "a", "file_name": strings.Repeat("é", 300) + ".mp4"}, "document": map[string]any{"file_id": "a"}},
+		{"text": "yes", "quote": map[string]any{"text": "the part"}, "reply_to_message": map[string]any{"message_id": 1, "date": 1, "text": "the whole"}},
+		{"text": "direct", "direct_messages_topic": map[string]any{"topic_id": 9}},
+	} {
+		m := map[string]any{"message_id": 7, "date": 1, "from": map[string]any{"id": alice.ID}, "chat": map[string]any{"id": alice.ID, "type": "private"}}
+		for k, v := range extra {
+			m[k] = v
+		}
+		r.srv.PushUpdate("message", m)
+	}
+	r.run(t)
+	got := r.sink.wait(t, r.ctx, 9)
+	want := []string{"[venue: Café, High Street, 1.5, 2]", "[location: 1.5, 2]", "[contact: Bob, +1]", "[sticker 😀]", "[poll: Lunch? (yes, no)]", "", "", "yes", "direct"}
+	if !slices.Equal(texts(got), want) {
+		t.Errorf("stored %q", texts(got))
+	}
+	if a := got[5].Attachments; len(a) != 1 || a[0].Kind != domain.Video {
+		t.Errorf("a round video is %+v", a)
+	}
+	if a := got[6].Attachments; len(a) != 1 || a[0].Kind != domain.Video || len(a[0].Name) > 200 || !strings.HasSuffix(a[0].Name, ".mp4") {
+		t.Errorf("an animation is %+v", a)
+	}
+	if got[7].ReplyText != "the part" || got[8].ThreadID != "dm9" {
+		t.Errorf("quoted %q, thread %q", got[7].ReplyText, got[8].ThreadID)
+	}
+}

@@ -130,8 +130,8 @@ func (m *menu) typed(text string) string {
 	return text
 }
 
-// threadNumber reads a topic's id; general is true for a forum's "General"
-// topic, whose id messages must not carry.
+// threadNumber reads a topic's id; direct is true for a topic of a channel's
+// direct messages.
 func threadNumber(thread string) (n int, direct bool, err error) {
 	number, direct := strings.CutPrefix(thread, directTopic)
 	if thread == "" {

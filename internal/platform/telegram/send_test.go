@@ -367,6 +367,29 @@ func TestARetryDoesNotRepeatWhatArrived(t *testing.T) {
 	}
 }
 
+func TestSendsOfManyFilesAreRememberedWithinBounds(t *testing.T) {
+	r := newRig(t, nil)
+	alice := r.srv.AddUser("Alice")
+	file := write(t, "a", []byte("a"))
+	two := domain.Part{Attachments: []domain.Attachment{{Kind: domain.Document, Path: file}, {Kind: domain.Document, Path: file}}}
+	const broken = 300 // more than are remembered
+	for i := range broken {
+		r.srv.Fail("sendDocument", fake.Fault{})
+		r.srv.Fail("sendDocument", fake.TooMany(1))
+		_, err := r.Send(r.ctx, address(alice.ID), two, strconv.Itoa(i))
+		fails(t, err, platform.Retry)
+	}
+	for nonce, more := range map[string]int{strconv.Itoa(broken - 1): 1, "0": 2} {
+		before := len(r.srv.Replies(alice.ID))
+		if _, err := r.Send(r.ctx, address(alice.ID), two, nonce); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(r.srv.Replies(alice.ID)) - before; n != more {
+			t.Errorf("the retry of %s sent %d files, want %d", nonce, n, more)
+		}
+	}
+}
+
 func TestManySendsAtOnce(t *testing.T) {
 	r := newRig(t, nil)
 	const chats, each = 20, 10
