@@ -52,6 +52,37 @@ const say = async (words) => {
 };
 const mine = (words) => page.locator('.msg.user', { hasText: words });
 
+const markdown = [
+  ['plain', '<p>plain</p>'],
+  ['a\nb', '<p>a<br>b</p>'],
+  ['**b** *i* __b__ _i_ ~~d~~ `c`', '<p><strong>b</strong> <em>i</em> <strong>b</strong> <em>i</em> <del>d</del> <code>c</code></p>'],
+  ['***both***', '<p><strong><em>both</em></strong></p>'],
+  ['snake_case_name and 2*3*4', '<p>snake_case_name and 2<em>3</em>4</p>'],
+  ['a * b * c', '<p>a * b * c</p>'],
+  ['``a`b``', '<p><code>a`b</code></p>'],
+  ['`<b>`', '<p><code>&lt;b&gt;</code></p>'],
+  ['# One\n### Three #', '<h2>One</h2><h4>Three</h4>'],
+  ['---', '<hr>'],
+  ['> a\n> b', '<blockquote><p>a<br>b</p></blockquote>'],
+  ['- a\n- b\n  - c\n- d', '<ul><li>a</li><li>b<ul><li>c</li></ul></li><li>d</li></ul>'],
+  ['3. a\n4. b', '<ol start="3"><li>a</li><li>b</li></ol>'],
+  ['- [x] done\n- [ ] open', '<ul><li><input type="checkbox" disabled=""> done</li><li><input type="checkbox" disabled=""> open</li></ul>'],
+  ['```js\nlet a = "<b>";\n```', '<div><pre><code>let a = "&lt;b&gt;";</code></pre></div>'],
+  ['```\nunfinished', '<div><pre><code>unfinished</code></pre></div>'],
+  ['- a\n  ```\n  code\n  ```', '<ul><li>a<div><pre><code>code</code></pre></div></li></ul>'],
+  ['|a|b|\n|-|-|\n|1|`x|`|', '<div><table><thead><tr><th>a</th><th>b</th></tr></thead><tbody><tr><td>1</td><td>`x</td><td>`</td></tr></tbody></table></div>'],
+  ['see https://example.org/a_b_c.', '<p>see <a href="https://example.org/a_b_c">https://example.org/a_b_c</a>.</p>'],
+  ['[t](https://example.org "x")', '<p><a href="https://example.org/">t</a></p>'],
+  ['<script>alert(1)</script>', '<p>&lt;script&gt;alert(1)&lt;/script&gt;</p>'],
+  ['[x](javascript:alert(1))', '<p>x (javascript:alert(1))</p>'],
+  ['[x](JaVaScRiPt:alert(1))', '<p>x (JaVaScRiPt:alert(1))</p>'],
+  ['[x](data:text/html;base64,AA)', '<p>x (data:text/html;base64,AA)</p>'],
+  ['[x](//evil.example)', '<p>x (//evil.example)</p>'],
+  ['![alt](https://example.org/i.png)', '<p><a href="https://example.org/i.png">alt</a></p>'],
+  ['<img src=x onerror=alert(1)>', '<p>&lt;img src=x onerror=alert(1)&gt;</p>'],
+  ['\\*not\\*', '<p>*not*</p>'],
+];
+
 try {
   await page.goto(base + '/');
 
@@ -163,6 +194,25 @@ try {
   await page.locator('#down').click();
   await page.locator('#down').waitFor({ state: 'hidden' });
   await page.setViewportSize(sizes.desktop);
+
+  // The renderer, on its own: what it makes of Markdown, and of what must stay text.
+  const rendered = await page.evaluate(async (texts) => {
+    const { render } = await import('/assets/markdown.js');
+    return texts.map((t) => {
+      const box = document.createElement('div');
+      box.append(render(t));
+      for (const e of box.querySelectorAll('.codehead')) e.remove();
+      return box.innerHTML.replace(/ (class|tabindex|target|rel)="[^"]*"/g, '');
+    });
+  }, markdown.map(([text]) => text));
+  assert.deepEqual(rendered, markdown.map(([, want]) => want));
+  const slow = await page.evaluate(async () => {
+    const { render } = await import('/assets/markdown.js');
+    const begin = performance.now();
+    for (const piece of ['*a ', '[', '`', '**', '_a', '> ', '- ', '|-', '~~x', '<', '![']) render(piece.repeat(Math.ceil(20000 / piece.length)));
+    return performance.now() - begin;
+  });
+  assert.ok(slow < 20000, 'hostile text takes ' + slow + ' ms');
 
   // The status page.
   await page.click('nav a[href="/status"]');

@@ -20,8 +20,10 @@ export function renderItem(item, chosen, actions) {
   const li = el('li', 'msg ' + (item.role === 'user' ? 'user' : 'assistant'));
   const kind = kinds[item.kind];
   if (kind) {
+    const answered = item.kind === 'question' && chosen;
     li.classList.add('kind-' + kind[1]);
-    li.append(el('span', 'badge', kind[0]));
+    li.classList.toggle('answered', Boolean(answered));
+    li.append(el('span', 'badge', answered ? 'Answered' : kind[0]));
   }
   li.append(body(item));
   for (const a of item.part.attachments || []) li.append(el('p', 'file', '📎 ' + (a.name || a.kind)));

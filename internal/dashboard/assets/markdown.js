@@ -171,6 +171,7 @@ function table(lines, i, out) {
 // Inline forms, tried in order at each place where one may begin.
 const inlines = [
   [/^(`+)([^`]|[^`][\s\S]*?[^`])\1(?!`)/, (m) => el('code', m[2].replace(/^ (.+) $/, '$1'))],
+  [/^\*\*\*(?=\S)([\s\S]*?\S)\*\*\*/, (m, d) => el('strong', inlineInto(el('em'), m[1], d))],
   [/^\*\*(?=\S)([\s\S]*?\S)\*\*/, (m, d) => inlineInto(el('strong'), m[1], d)],
   [/^__(?=\S)([\s\S]*?\S)__(?!\w)/, (m, d) => inlineInto(el('strong'), m[1], d)],
   [/^~~(?=\S)([\s\S]*?\S)~~/, (m, d) => inlineInto(el('del'), m[1], d)],
