@@ -4,7 +4,7 @@
 
 GO        ?= go
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS   := -s -w -X main.version=$(VERSION)
+LDFLAGS   := -s -w -X hermes/internal/cli.version=$(VERSION)
 LINT      := build/tools/golangci-lint
 LINT_VERSION := v2.12.2
 

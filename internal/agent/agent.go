@@ -227,7 +227,7 @@ func (r *run) ask() (model.Answer, error) {
 
 func (r *run) complete(tools []tool.Tool) (model.Answer, error) {
 	r.calls++
-	req := model.Request{Model: r.Model, System: r.System, Messages: r.prompt(), Tools: specs(tools), MaxTokens: r.Limits.MaxTokens, SessionID: r.Env.SessionID}
+	req := model.Request{Model: r.Model, System: r.System, Messages: r.prompt(), Tools: specs(tools), MaxTokens: r.Limits.MaxTokens, SessionID: r.Env.SessionID, TurnID: r.ID}
 	ans, err := r.Agent.model.Complete(r.ctx, req, func(d model.Delta) {
 		r.touch()
 		if d.Reset {
@@ -243,6 +243,7 @@ func (r *run) complete(tools []tool.Tool) (model.Answer, error) {
 		r.model = ans.Model
 	}
 	if err != nil {
+		r.usage = r.usage.Add(model.AsError(err).Usage)
 		if cause := context.Cause(r.ctx); cause != nil {
 			err = cause
 		}

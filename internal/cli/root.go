@@ -73,6 +73,10 @@ func (e *ExitError) Unwrap() error { return e.Err }
 // its constructor here and nothing else.
 func commands() []func(*App) *cobra.Command {
 	return []func(*App) *cobra.Command{
+		newGatewayCommand,
+		newStatusCommand,
+		newPairingCommand,
+		newDeliveriesCommand,
 		newProfileCommand,
 		newConfigCommand,
 		newLogsCommand,

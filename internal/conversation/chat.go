@@ -24,6 +24,9 @@ type ChatRequest struct {
 	Toolsets []string
 	Workdir  string
 	RunID    int64
+	// End, where not nil, gives what the turn's last transaction has to contain
+	// beside the transcript: the end of its run and what is to be delivered.
+	End func(ChatResult, error) (*ledger.RunEnd, []domain.NewDelivery)
 }
 
 // ChatResult is its outcome. On an error it says what there was before it.
@@ -67,9 +70,9 @@ func (l *Lanes) Chat(ctx context.Context, r ChatRequest, onEvent func(domain.Tur
 	if out.State == domain.TurnRunning { // released: its caller is gone with us
 		out.State = domain.TurnInterrupted
 	}
-	l.settleChat(c, out)
 	res := ChatResult{SessionID: c.Turn.SessionID, TurnID: c.Turn.ID, Text: out.Text, Finish: out.Finish, Usage: out.Usage, Model: out.Model,
 		Completed: out.State == domain.TurnDone, Files: out.Files}
+	l.settleChat(c, out, r, res)
 	return res, out.Err
 }
 
@@ -116,17 +119,23 @@ func (l *Lanes) chatTurn(c ledger.Claim, r ChatRequest, onEvent func(domain.Turn
 }
 
 // settleChat stores the end of a call's turn.
-func (l *Lanes) settleChat(c ledger.Claim, out agent.Outcome) {
+func (l *Lanes) settleChat(c ledger.Claim, out agent.Outcome, r ChatRequest, res ChatResult) {
 	ctx, cancel := l.settleContext()
 	defer cancel()
 	f := ledger.Finish{State: out.State, Messages: out.Messages, Usage: out.Usage, Now: l.Now()}
 	if out.Err != nil {
 		f.Error = domain.MessageOf(out.Err)
 	}
+	if r.End != nil {
+		f.Run, f.Deliveries = r.End(res, out.Err)
+	}
 	err := l.persist(ctx, "finish", func(ctx context.Context) error {
 		_, err := l.Store.FinishTurn(ctx, c.Ref(), f)
 		return err
 	})
+	for _, d := range f.Deliveries {
+		l.Outbox.Wake(d.To)
+	}
 	if err != nil {
 		l.Log.Error("the end of a call's turn could not be stored", "component", "conversation", "turn", c.Turn.ID, "err", err)
 	}

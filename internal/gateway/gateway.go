@@ -31,7 +31,8 @@ import (
 type Options struct {
 	Profile  home.Profile
 	Config   *home.Config
-	Getenv   func(string) string // the profile's environment, .env over the process's
+	Env      *home.Env // the profile's environment, .env over the process's
+	Process  []string  // the environment that the process was started with
 	Version  string
 	Log      *slog.Logger
 	Redactor *secret.Redactor
@@ -104,14 +105,15 @@ func New(ctx context.Context, o Options) (g *Gateway, err error) {
 	if err := g.openLedger(ctx); err != nil {
 		return nil, err
 	}
-	g.homes = newHomes(o.Profile, o.Config)
+	g.homes = newHomes(o.Profile, o.Config, o.Process)
 	g.gate = access.New(g.store, o.Profile, o.Config, o.Log, o.Now)
 	g.outbox = delivery.New(delivery.Options{
 		Store: g.store, Now: o.Now, Log: o.Log, Health: g.health, OnUnknown: o.Config.Delivery.OnUnknown,
-		MaxAge: o.Config.Delivery.MaxAge, Unlimited: o.Config.Delivery.Unlimited, Capabilities: capabilities,
+		MaxAge: o.Config.Delivery.MaxAge, MaxAttempts: o.Config.Delivery.MaxAttempts, Unlimited: o.Config.Delivery.Unlimited,
+		Capabilities: capabilities, ToolProgress: o.Config.Display.ToolProgress,
 	})
-	g.buildAgent()
 	g.buildCron()
+	g.buildAgent()
 	g.buildLanes()
 	if !o.CronOnly {
 		g.buildLinks()
@@ -180,22 +182,19 @@ func (g *Gateway) start(ctx context.Context) error {
 	for _, w := range append(g.Warnings, g.gate.Warnings()...) {
 		g.Log.Warn(w, "component", "gateway")
 	}
-	if g.CronOnly {
-		g.outbox.Start(ctx)
-	} else if err := g.startControl(); err != nil {
-		g.health.Part("control").Down("bind", domain.MessageOf(err))
-		g.Log.Error("commands cannot reach this gateway", "component", "gateway", "err", err)
+	if err := g.outbox.Start(ctx); err != nil {
+		return err
 	}
 	if !g.CronOnly {
-		g.outbox.Start(ctx)
+		if err := g.startControl(); err != nil {
+			g.health.Part("control").Down("bind", domain.MessageOf(err))
+			g.Log.Error("commands cannot reach this gateway", "component", "gateway", "err", err)
+		}
 		if err := g.lanes.Start(ctx); err != nil {
 			return err
 		}
 	}
-	if err := g.cron.Start(ctx); err != nil {
-		g.health.Part("cron").Down("start", domain.MessageOf(err))
-		g.Log.Error("the scheduler did not start", "component", "cron", "err", err)
-	}
+	g.cron.Start()
 	for _, l := range g.links {
 		g.work.Go(func() { l.run(ctx) })
 	}

@@ -32,7 +32,7 @@ type kind struct {
 // kinds is the table of platforms: a new one is one more row.
 var kinds = map[domain.Platform]kind{
 	telegram.Name: {
-		scope: "telegram-bot-token", capabilities: telegram.Capabilities(),
+		scope: "telegram-bot-token", capabilities: new(telegram.Adapter).Capabilities(),
 		build: func(c home.PlatformConfig, g *Gateway, h *health.Reporter) (platform.Adapter, error) {
 			cfg, err := telegram.FromProfile(c)
 			if err != nil {
@@ -45,8 +45,8 @@ var kinds = map[domain.Platform]kind{
 
 // capabilities finds what a platform can do, connected or not.
 func capabilities(p domain.Platform) (platform.Capabilities, bool) {
-	if p == webchat.Name {
-		return webchat.Capabilities(), true
+	if p == domain.PlatformWebchat {
+		return new(webchat.Adapter).Capabilities(), true
 	}
 	k, ok := kinds[p]
 	return k.capabilities, ok
@@ -164,7 +164,7 @@ func (l *link) takeCredential(ctx context.Context) *succession.CredentialLock {
 	}
 	told := false
 	for ctx.Err() == nil {
-		lock, err := succession.LockCredential(succession.LockDir(l.g.Getenv), l.kind.scope, l.cfg.Token.Reveal(), l.g.record(), l.g.Now())
+		lock, err := succession.LockCredential(succession.LockDir(l.g.Env.Get), l.kind.scope, l.cfg.Token.Reveal(), l.g.record(), l.g.Now())
 		if err == nil {
 			return lock
 		}

@@ -28,7 +28,7 @@ func (g *Gateway) Status(ctx context.Context) control.Status {
 		Parts:    g.health.Parts(),
 		Warnings: append(append([]string{}, g.Warnings...), g.gate.Warnings()...),
 		Memory:   residentBytes(),
-		Mode:     supervision(g.Getenv),
+		Mode:     supervision(g.Env.Get),
 		Problems: []string{},
 	}
 	s.API.Enabled = g.Config.API.Enabled

@@ -1,0 +1,290 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"hermes/internal/control"
+	"hermes/internal/domain"
+	"hermes/internal/gateway"
+	"hermes/internal/home"
+	"hermes/internal/logging"
+	"hermes/internal/secret"
+	"hermes/internal/succession"
+)
+
+func newGatewayCommand(app *App) *cobra.Command {
+	run := newGatewayRunCommand(app)
+	cmd := group("gateway", "Run the gateway of a profile, and look at it", run, newGatewayStatusCommand(app), newGatewayStopCommand(app), newGatewayListCommand(app))
+	cmd.RunE = run.RunE // a bare `hermes gateway` runs it
+	cmd.Flags().AddFlagSet(run.Flags())
+	return cmd
+}
+
+func newGatewayRunCommand(app *App) *cobra.Command {
+	var verbose int
+	var quiet, demo bool
+	cmd := &cobra.Command{
+		Use: "run", Short: "Run in the foreground: chat platforms, scheduler and API in one process", Args: cobra.NoArgs,
+		Long: "Run in the foreground: every configured chat platform, the cron scheduler and, when it\nis switched on, the API server. Ctrl-C or SIGTERM drains and ends it.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return app.serve(cmd.Context(), serveOptions{verbose: verbose, quiet: quiet, noBallast: demo})
+		},
+	}
+	cmd.Flags().CountVarP(&verbose, "verbose", "v", "log more")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "log warnings and errors only")
+	cmd.Flags().BoolVar(&demo, "no-reserve", false, "keep no 16 MiB reserve for a full disk")
+	return cmd
+}
+
+type serveOptions struct {
+	verbose          int
+	quiet, noBallast bool
+	cronOnly         bool
+}
+
+// memoryShare makes the collector run a little more often than by default: a
+// gateway rests most of its life, and what it holds then is what counts.
+const memoryShare = 60
+
+// serve runs the profile's gateway until ctx ends.
+func (a *App) serve(ctx context.Context, o serveOptions) error {
+	debug.SetGCPercent(memoryShare)
+	p, err := a.Profile()
+	if err != nil {
+		return err
+	}
+	cfg, problems, err := a.Config()
+	if err != nil {
+		return err
+	}
+	redactor := secret.NewRedactor(a.env.Secrets()...)
+	logs := a.openLogs(p, cfg, redactor, o)
+	defer logs.Close()
+	log := logs.Logger()
+	if last, err := gateway.CatchCrash(p.LogDir()); err == nil && last != "" {
+		log.Error("the last life ended in a crash of the runtime; the dump is in gateway-crash.log.1", "component", "gateway")
+	}
+	var warnings []string
+	for _, one := range problems {
+		warnings = append(warnings, redactor.Redact(one.String()))
+	}
+	began := a.Now()
+	g, err := gateway.New(ctx, gateway.Options{
+		Profile: p, Config: cfg, Env: a.env, Process: a.Environ, Version: Version(), Log: log, Redactor: redactor, Now: a.Now,
+		Warnings: warnings, CronOnly: o.cronOnly, NoBallast: o.noBallast,
+	})
+	if err != nil {
+		gateway.WriteExit(p.LogDir(), gateway.ExitRecord{Tag: "gateway.exit_nonzero", Code: exitCode(err), Reason: redactor.Redact(err.Error()), Version: Version()})
+		return err
+	}
+	if err := a.env.Remember(); err != nil {
+		log.Debug("which variables stand in .env was not noted", "component", "gateway", "err", err)
+	}
+	adviseOnLogout(log, a)
+	err = g.Run(ctx)
+	record := gateway.ExitRecord{Tag: "gateway.exit", Reason: g.Reason(), Version: Version(), Uptime: a.Now().Sub(began).Seconds()}
+	if err != nil {
+		record.Tag, record.Code, record.Reason = "gateway.exit_nonzero", exitCode(err), redactor.Redact(err.Error())
+	}
+	gateway.WriteExit(p.LogDir(), record)
+	return err
+}
+
+// exitCode is the code that fail will give an error.
+func exitCode(err error) int {
+	if domain.IsCode(err, domain.Config) {
+		return exitConfig
+	}
+	return exitFailed
+}
+
+// openLogs opens the profile's logs at the configured level.
+func (a *App) openLogs(p home.Profile, cfg *home.Config, r *secret.Redactor, o serveOptions) *logging.Logs {
+	level, err := logging.ParseLevel(cfg.Logging.Level)
+	if err != nil {
+		level = slog.LevelInfo
+	}
+	switch {
+	case o.verbose > 0:
+		level = slog.LevelDebug
+	case o.quiet:
+		level = slog.LevelWarn
+	}
+	return logging.New(logging.Options{
+		Dir: p.LogDir(), Level: level, MaxMB: cfg.Logging.MaxMB, Backups: cfg.Logging.Backups, Redactor: r, Stderr: a.Err, Journal: logging.UnderJournal(a.Lookup),
+	})
+}
+
+// adviseOnLogout says what the end of a login session does to a gateway that
+// was started by hand; see logind.conf(5) on KillUserProcesses.
+func adviseOnLogout(log *slog.Logger, a *App) {
+	if unit, _ := a.Lookup("INVOCATION_ID"); unit != "" || os.Getpid() == 1 {
+		return
+	}
+	what := "otherwise it may live on after logout"
+	if killsUserProcesses("/etc/systemd/logind.conf") {
+		what = "KillUserProcesses=yes is set, so it ends when you log out"
+	}
+	log.Info("started by hand: "+what+", and nothing starts it again after a crash or a reboot; `hermes gateway install` makes a service of it", "component", "gateway")
+}
+
+func killsUserProcesses(file string) bool {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return false
+	}
+	kills := false
+	for _, l := range strings.Split(string(text), "\n") {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(l), "KillUserProcesses="); ok {
+			kills = v == "yes" || v == "true" || v == "1" || v == "on"
+		}
+	}
+	return kills
+}
+
+// controlClient talks to the profile's gateway.
+func (a *App) controlClient() (*control.Client, home.Profile, error) {
+	p, err := a.Profile()
+	if err != nil {
+		return nil, p, err
+	}
+	return control.Dial(control.SocketPath(p, func(k string) string { v, _ := a.Lookup(k); return v })), p, nil
+}
+
+func newGatewayStatusCommand(app *App) *cobra.Command {
+	var asJSON, deep, full bool
+	cmd := &cobra.Command{
+		Use: "status", Short: "Say what the gateway does, from evidence", Args: cobra.NoArgs,
+		Long: "Say what the gateway of this profile does, from evidence. The exit code is 0 only when it\nruns and is healthy.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return app.gatewayStatus(cmd.Context(), asJSON)
+		},
+	}
+	jsonFlag(cmd, &asJSON)
+	cmd.Flags().BoolVar(&deep, "deep", false, "accepted for compatibility: everything is always shown")
+	cmd.Flags().BoolVarP(&full, "full", "l", false, "accepted for compatibility: lines are never cut")
+	return cmd
+}
+
+// gatewayStatus prints the status of the running gateway, or why there is none.
+func (a *App) gatewayStatus(ctx context.Context, asJSON bool) error {
+	c, p, err := a.controlClient()
+	if err != nil {
+		return err
+	}
+	s, err := c.Status(ctx)
+	switch {
+	case err == nil:
+		if r, ok := gateway.LastExit(p.LogDir()); ok {
+			s.LastExit = fmt.Sprintf("%s: %s", r.Time, r.Reason)
+		}
+		if asJSON {
+			err = a.JSON(s)
+		} else {
+			a.printStatus(s)
+		}
+		if err == nil && !s.Healthy {
+			return &ExitError{Code: exitFailed}
+		}
+		return err
+	case !domain.IsCode(err, domain.NotFound):
+		return err
+	}
+	return a.notRunning(p, asJSON)
+}
+
+// notRunning explains that no gateway answers.
+func (a *App) notRunning(p home.Profile, asJSON bool) error {
+	holder, held := succession.Holder(p)
+	last, known := gateway.LastExit(p.LogDir())
+	if asJSON {
+		out := map[string]any{"profile": p.Name, "home": p.Home, "gateway_state": "stopped", "healthy": false}
+		if held {
+			out["pid"] = holder.PID
+		}
+		if known {
+			out["last_exit"] = last
+		}
+		return errors.Join(a.JSON(out), &ExitError{Code: exitFailed})
+	}
+	if held {
+		fmt.Fprintf(a.Out, "✗ Gateway (%s): PID %d holds the profile but does not answer\n", p.Name, holder.PID)
+	} else {
+		fmt.Fprintf(a.Out, "✗ Gateway (%s): not running\n", p.Name)
+	}
+	if known {
+		fmt.Fprintf(a.Out, "  last exit   %s, code %d: %s\n", last.Time, last.Code, last.Reason)
+	}
+	if !held {
+		fmt.Fprintf(a.Out, "  start it    hermes%s gateway run\n", profileFlag(p))
+	}
+	return &ExitError{Code: exitFailed}
+}
+
+// profileFlag is what names the profile on a command line.
+func profileFlag(p home.Profile) string {
+	if p.Name == "default" {
+		return ""
+	}
+	return " -p " + p.Name
+}
+
+func newGatewayStopCommand(app *App) *cobra.Command {
+	return &cobra.Command{
+		Use: "stop", Short: "Drain and stop the running gateway", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, p, err := app.controlClient()
+			if err != nil {
+				return err
+			}
+			if err := c.Stop(cmd.Context(), "hermes gateway stop"); err != nil {
+				if domain.IsCode(err, domain.NotFound) {
+					fmt.Fprintf(app.Out, "The gateway of %s is not running.\n", p.Name)
+					return nil
+				}
+				return err
+			}
+			return app.waitStopped(cmd.Context(), p)
+		},
+	}
+}
+
+// waitStopped returns when the profile is free.
+func (a *App) waitStopped(ctx context.Context, p home.Profile) error {
+	ctx, cancel := context.WithTimeout(ctx, 25*time.Second)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, held := succession.Holder(p); !held {
+			fmt.Fprintf(a.Out, "✓ Stopped the gateway of %s.\n", p.Name)
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return domain.E(domain.Timeout, nil, "the gateway of %s was told to stop and still drains; `hermes%s gateway status` shows what it waits for", p.Name, profileFlag(p))
+		case <-tick.C:
+		}
+	}
+}
+
+func newGatewayListCommand(app *App) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "list", Short: "One row a profile: does its gateway run, and is it healthy", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return app.listGateways(cmd.Context(), asJSON)
+		},
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}

@@ -1,0 +1,206 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"hermes/internal/control"
+	"hermes/internal/health"
+	"hermes/internal/home"
+)
+
+func newStatusCommand(app *App) *cobra.Command {
+	var asJSON, all bool
+	cmd := &cobra.Command{
+		Use: "status", Short: "The state of this profile's gateway; --all for every profile", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if all {
+				return app.listGateways(cmd.Context(), asJSON)
+			}
+			return app.gatewayStatus(cmd.Context(), asJSON)
+		},
+	}
+	jsonFlag(cmd, &asJSON)
+	cmd.Flags().BoolVar(&all, "all", false, "every profile")
+	return cmd
+}
+
+// width is what a line of a human answer keeps within, in columns.
+const width = 80
+
+// printStatus prints a status for people: first whether all is well, then what
+// is not, then the evidence.
+func (a *App) printStatus(s control.Status) {
+	mark, word := "✓", "running and healthy"
+	if !s.Healthy {
+		mark, word = "✗", s.State+", not healthy"
+	}
+	fmt.Fprintf(a.Out, "%s Gateway (%s): %s\n", mark, s.Profile, word)
+	for _, p := range s.Problems {
+		wrap(a.Out, "  ✗ ", p)
+	}
+	field := func(name, format string, args ...any) {
+		wrap(a.Out, fmt.Sprintf("  %-11s ", name), fmt.Sprintf(format, args...))
+	}
+	field("process", "PID %d, up %s, %s of memory, version %s", s.PID, span(time.Duration(s.Uptime)*time.Second), bytesWord(s.Memory), s.Version)
+	field("restarts", "%s", s.Mode.Explain)
+	field("model", "%s", modelWord(s.Model))
+	switch {
+	case s.API.Address != "":
+		field("API", "%s", s.API.Address)
+	case s.API.Enabled:
+		field("API", "down")
+	default:
+		field("API", "off")
+	}
+	for _, p := range s.Parts {
+		field(strings.TrimPrefix(p.Name, "platform."), "%s", partWord(p, a.Now()))
+	}
+	field("turns", "%d running, %d done since the start; %d messages wait", s.Work.Running, s.Work.Finished, s.Ledger.Inbound["received"])
+	d := s.Ledger.Delivery
+	field("outbox", "%d to send, %d retrying, %d dead", d["pending"]+d["sending"], d["retrying"], d["dead"])
+	field("ledger", "%s, %d sessions, %d messages, %s", s.Ledger.Kind, s.Ledger.Sessions, s.Ledger.Messages, bytesWord(s.Ledger.Bytes))
+	if s.LastExit != "" {
+		field("last exit", "%s", s.LastExit)
+	}
+	for _, w := range s.Warnings {
+		wrap(a.Out, "  ! ", w)
+	}
+}
+
+func modelWord(m control.Model) string {
+	switch {
+	case !m.Set:
+		return "none is set"
+	case m.Provider == "offline":
+		return "offline stand-in (no real model is set)"
+	}
+	return m.Name + " by " + m.Provider
+}
+
+// partWord is a part's state with its evidence.
+func partWord(p health.Part, now time.Time) string {
+	text := string(p.State)
+	if p.State != health.OK {
+		text += " since " + p.Since.Local().Format("15:04:05")
+	}
+	keys := make([]string, 0, len(p.Evidence))
+	for k := range p.Evidence {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		text += fmt.Sprintf(", %s %s", strings.ReplaceAll(k, "_", " "), p.Evidence[k])
+	}
+	if !p.LastOK.IsZero() {
+		text += fmt.Sprintf(", proof of life %s ago", span(now.Sub(p.LastOK)))
+	}
+	return text
+}
+
+// span words a duration in its two greatest units.
+func span(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return "less than 1 s"
+	case d < time.Minute:
+		return fmt.Sprintf("%d s", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
+	case d < 24*time.Hour:
+		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%d d %d h", int(d.Hours())/24, int(d.Hours())%24)
+}
+
+func bytesWord(n int64) string {
+	if n < 1<<20 {
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+}
+
+// wrap prints text behind a heading, folded at width and indented under it.
+func wrap(w io.Writer, head, text string) {
+	indent := strings.Repeat(" ", len([]rune(head)))
+	line, used := head, len([]rune(head))
+	for i, word := range strings.Fields(text) {
+		n := len([]rune(word))
+		if i > 0 && used+1+n > width {
+			fmt.Fprintln(w, strings.TrimRight(line, " "))
+			line, used = indent, len([]rune(indent))
+		} else if i > 0 {
+			line, used = line+" ", used+1
+		}
+		line, used = line+word, used+n
+	}
+	fmt.Fprintln(w, line)
+}
+
+// gatewayRow is one profile in a list.
+type gatewayRow struct {
+	Profile string `json:"profile"`
+	State   string `json:"gateway_state"`
+	Healthy bool   `json:"healthy"`
+	PID     int    `json:"pid,omitempty"`
+	API     string `json:"api,omitempty"`
+	Problem string `json:"problem,omitempty"`
+}
+
+// listGateways prints a row for each profile. The state of one is never
+// inferred from another's.
+func (a *App) listGateways(ctx context.Context, asJSON bool) error {
+	profiles, err := home.List(a.Root())
+	if err != nil {
+		return err
+	}
+	rows := []gatewayRow{}
+	for _, p := range profiles {
+		rows = append(rows, a.gatewayRow(ctx, p))
+	}
+	if asJSON {
+		return a.JSON(rows)
+	}
+	w := tabwriter.NewWriter(a.Out, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, "PROFILE\tSTATE\tPID\tAPI\tPROBLEM")
+	for _, r := range rows {
+		state := r.State
+		if state == "running" && !r.Healthy {
+			state = "unhealthy"
+		}
+		pid := "–"
+		if r.PID > 0 {
+			pid = fmt.Sprint(r.PID)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.Profile, state, pid, dash(r.API), cut(r.Problem, 30))
+	}
+	return w.Flush()
+}
+
+func (a *App) gatewayRow(ctx context.Context, p home.Profile) gatewayRow {
+	r := gatewayRow{Profile: p.Name, State: "stopped"}
+	path := control.SocketPath(p, func(k string) string { v, _ := a.Lookup(k); return v })
+	s, err := control.Dial(path).Status(ctx)
+	if err != nil {
+		return r
+	}
+	r.State, r.Healthy, r.PID, r.API = s.State, s.Healthy, s.PID, s.API.Address
+	if len(s.Problems) > 0 {
+		r.Problem = s.Problems[0]
+	}
+	return r
+}
+
+func cut(s string, n int) string {
+	if r := []rune(s); len(r) > n {
+		return string(r[:n-1]) + "…"
+	}
+	return s
+}

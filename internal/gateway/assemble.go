@@ -1,0 +1,215 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"hermes/internal/agent"
+	"hermes/internal/api"
+	"hermes/internal/approval"
+	"hermes/internal/control"
+	"hermes/internal/conversation"
+	"hermes/internal/cron"
+	"hermes/internal/dashboard"
+	"hermes/internal/domain"
+	"hermes/internal/home"
+	"hermes/internal/ledger"
+	"hermes/internal/model/catalog"
+	"hermes/internal/platform/webchat"
+)
+
+// buildAgent makes the tools, the model and the agent.
+func (g *Gateway) buildAgent() {
+	g.toolbox = newToolbox(g)
+	provider := catalog.FromConfig(g.Config, catalog.Deps{Health: g.health.Part("model"), Log: g.Log.With("component", "model"), Now: g.Now})
+	g.agent = agent.New(provider, g.Log, g.Now)
+}
+
+// buildLanes makes the lanes; jobs and their chat command are there already.
+func (g *Gateway) buildLanes() {
+	g.lanes = conversation.New(conversation.Options{
+		Store: g.store, Agent: g.agent, Tools: g.toolbox.forTurn, Outbox: g.outbox, Gate: g.gate, Profile: g.Profile, Config: g.Config,
+		Health: g.health, Log: g.Log, Now: g.Now, Commands: g.commands(),
+		Hooks: conversation.Hooks{
+			SetHome: g.homes.set, SetModel: g.setModel, Memory: g.toolbox.memory, BusyProcesses: g.toolbox.busy, Status: g.statusLine,
+		},
+	})
+}
+
+// setModel writes the model into config.yaml, for /model --global.
+func (g *Gateway) setModel(_ context.Context, name string) error {
+	_, err := home.Set(g.Profile, g.Env, "model.default", name)
+	return err
+}
+
+// buildAPI makes the API server with the pages, where it is switched on. The
+// web chat is a platform like any other, whose network is the API server.
+func (g *Gateway) buildAPI() {
+	part := g.health.Part("api")
+	if !g.Config.API.Enabled {
+		part.Disabled("API_SERVER_ENABLED is not set")
+		return
+	}
+	log := g.Log.With("component", "api")
+	wpart := g.health.Part("platform.webchat")
+	chat := webchat.New(webchat.Options{Log: g.store, Logger: log, Health: wpart, Now: g.Now, Commands: g.lanes.Menu()})
+	g.attach(&link{name: chat.Name(), adapter: chat, part: wpart, log: log, g: g})
+	var mounts []api.Mount
+	for _, r := range chat.Routes() {
+		mounts = append(mounts, api.Mount{Pattern: r.Pattern, Handler: r.Handler, UntilDrain: r.Endless})
+	}
+	pages := dashboard.Handler()
+	for _, p := range dashboard.Patterns() {
+		mounts = append(mounts, api.Mount{Pattern: p, Handler: pages, Open: true})
+	}
+	g.api = api.New(api.Options{
+		Config: g.Config.API, Profile: g.Profile.Name, Gateway: (*face)(g), Log: log, Health: part, Now: g.Now, Mounts: mounts,
+		MaxConcurrent: maxAPITurns,
+	})
+}
+
+// maxAPITurns bounds the API's turns where the configuration does not.
+const maxAPITurns = 10_000
+
+// face is the gateway as the API sees it.
+type face Gateway
+
+// ModelName is the configured model's id.
+func (f *face) ModelName() string { return f.Config.Model.Model }
+
+// Status is the truth for pages and /health/detailed.
+func (f *face) Status(ctx context.Context) (api.Status, error) {
+	g := (*Gateway)(f)
+	s := apiStatus(g.Status(ctx))
+	if next, err := g.store.NextDue(ctx); err == nil {
+		jobs, err := g.store.ListJobs(ctx, ledger.JobFilter{EnabledOnly: true, Limit: 1000})
+		if err == nil {
+			s.Cron = &api.CronStatus{Jobs: len(jobs), Enabled: len(jobs), NextAt: next}
+			for _, j := range jobs {
+				if !next.IsZero() && j.NextAt.Equal(next) {
+					s.Cron.NextJob = j.Name
+				}
+			}
+		}
+	}
+	return s, nil
+}
+
+// Chat runs a turn for a client of the API.
+func (f *face) Chat(ctx context.Context, r api.ChatRequest, onEvent func(domain.TurnEvent)) (api.ChatResult, error) {
+	model := r.Model
+	if model == f.Config.API.ModelName || model == f.Config.Model.Model || !f.knownModel(model) {
+		model = ""
+	}
+	res, err := f.lanes.Chat(ctx, conversation.ChatRequest{
+		SessionID: domain.SessionID(r.SessionID), Stored: r.Stored, Kind: domain.TurnAPI, System: r.System, History: r.History, Input: r.Input, Model: model,
+		Source: domain.Source{Address: domain.Address{Platform: domain.PlatformAPI, ChatID: r.SessionID}, ChatType: domain.ChatDM, UserID: r.SessionKey},
+	}, onEvent)
+	out := api.ChatResult{Text: res.Text, Finish: api.Finish(res.Finish), Usage: res.Usage, SessionID: string(res.SessionID), TurnID: res.TurnID, Model: res.Model, Partial: !res.Completed}
+	if res.Finish != "length" {
+		out.Finish = api.FinishStop
+	}
+	return out, err
+}
+
+// knownModel tells whether a name that a client wrote is one that we should
+// hand on. Clients send all sorts of names; the agent is the one model here, and
+// only names of the configuration select another.
+func (f *face) knownModel(name string) bool {
+	for _, m := range f.Config.Fallbacks {
+		if m.Model == name {
+			return true
+		}
+	}
+	return false
+}
+
+// homes knows the home channels, and changes them for /sethome.
+type homes struct {
+	cron.ConfigHomes
+	profile home.Profile
+	process []string // the environment that the process was started with
+	current atomic.Pointer[home.Config]
+}
+
+func newHomes(p home.Profile, cfg *home.Config, process []string) *homes {
+	h := &homes{profile: p, process: process}
+	h.current.Store(cfg)
+	h.Config = h.current.Load
+	return h
+}
+
+// set makes an address the home channel of its platform: in .env, where tools
+// for the other system look too, and at once here.
+func (h *homes) set(_ context.Context, to domain.Address, name string) error {
+	for key, value := range homeKeys(to, name) {
+		if err := home.EditEnv(h.profile, map[string]*string{key: value}); err != nil {
+			return err
+		}
+	}
+	env, _, err := home.LoadEnv(h.profile, h.process)
+	if err != nil {
+		return err
+	}
+	cfg, _, err := home.Load(h.profile, env)
+	if err != nil {
+		return err
+	}
+	h.current.Store(cfg)
+	return nil
+}
+
+// approvals is the configuration of the command analysis.
+func (g *Gateway) approvals() approval.Options {
+	userHome := g.Env.Get("HOME")
+	return approval.Options{
+		Mode: approval.Mode(g.Config.Approvals.Mode), CronMode: g.Config.Approvals.CronMode, Allowlist: g.Config.Approvals.Allowlist,
+		Home: g.Profile.Home, Root: g.Profile.Root, UserHome: userHome, GatewayPID: os.Getpid(),
+	}
+}
+
+// runJob runs the turn of an agent job in a session of its own. The run ends in
+// the transaction that ends the turn, with what is to be delivered.
+func (g *Gateway) runJob(ctx context.Context, t cron.JobTurn) (cron.JobResult, error) {
+	if t.Provider != "" && t.Provider != g.Config.Model.Provider {
+		return cron.JobResult{}, domain.E(domain.Config, nil, "the job names the provider %s, but the profile is set up for %s; jobs use the profile's provider and its fallbacks", t.Provider, g.Config.Model.Provider)
+	}
+	ended := false
+	req := conversation.ChatRequest{
+		SessionID: t.SessionID, Kind: domain.TurnCron, System: t.Hint, Input: domain.Message{Role: domain.RoleUser, Content: t.Prompt, At: g.Now()},
+		Model: t.Model, Toolsets: t.Toolsets, Workdir: t.Workdir, RunID: t.Run.ID,
+		Source: domain.Source{Address: domain.Address{Platform: domain.PlatformCron, ChatID: string(t.Job)}, ChatType: domain.ChatDM},
+		End: func(r conversation.ChatResult, err error) (*ledger.RunEnd, []domain.NewDelivery) {
+			end, out := t.End(cron.JobResult{Text: r.Text, Usage: r.Usage, Model: r.Model}, err)
+			ended = true
+			return &end, out
+		},
+	}
+	t.Touch("starting")
+	res, err := g.lanes.Chat(ctx, req, func(e domain.TurnEvent) {
+		doing := string(e.Kind)
+		if e.Tool != "" {
+			doing = fmt.Sprintf("%s: %s", e.Kind, e.Tool)
+		}
+		t.Touch(doing)
+	})
+	return cron.JobResult{Text: res.Text, Usage: res.Usage, Model: res.Model, Ended: ended}, err
+}
+
+// startControl binds the control socket.
+func (g *Gateway) startControl() error {
+	s, err := control.Listen(control.SocketPath(g.Profile, g.Env.Get), g)
+	if err != nil {
+		return err
+	}
+	g.control = s
+	s.Start()
+	g.health.Part("control").OK()
+	return nil
+}
+
+// closeDeadline bounds the end of running tool processes.
+const closeDeadline = 5 * time.Second

@@ -1,0 +1,96 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+)
+
+// ExitRecord is one line of logs/gateway-exit-diag.log: why a process left. The
+// keys tag, pid, code and traceback are those of the other system.
+type ExitRecord struct {
+	Tag       string  `json:"tag"` // gateway.exit, gateway.start, gateway.previous_unclean_exit
+	Time      string  `json:"ts"`
+	PID       int     `json:"pid"`
+	Code      int     `json:"code"`
+	Reason    string  `json:"reason"`
+	Traceback string  `json:"traceback,omitempty"`
+	Version   string  `json:"version,omitempty"`
+	Uptime    float64 `json:"uptime_seconds,omitempty"`
+	InFlight  int64   `json:"turns_in_flight,omitempty"`
+}
+
+// exitLogKept bounds the file: beyond it the older half is dropped.
+const exitLogKept = 512 << 10
+
+func exitLog(logDir string) string { return filepath.Join(logDir, "gateway-exit-diag.log") }
+
+// WriteExit adds a record. A disk that takes nothing loses the record only.
+func WriteExit(logDir string, r ExitRecord) {
+	r.PID, r.Time = os.Getpid(), time.Now().UTC().Format(time.RFC3339Nano)
+	text, err := json.Marshal(r)
+	if err != nil {
+		return
+	}
+	path := exitLog(logDir)
+	_ = os.MkdirAll(logDir, 0o700)
+	if st, err := os.Stat(path); err == nil && st.Size() > exitLogKept {
+		halve(path)
+	}
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	_, _ = f.Write(append(text, '\n'))
+}
+
+// halve keeps the newer half of a file of lines.
+func halve(path string) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return
+	}
+	text = text[len(text)/2:]
+	if i := bytes.IndexByte(text, '\n'); i >= 0 {
+		text = text[i+1:]
+	}
+	tmp := path + ".tmp"
+	if os.WriteFile(tmp, text, 0o600) == nil {
+		_ = os.Rename(tmp, path)
+	}
+}
+
+// LastExit is the last record; ok is false when there is none.
+func LastExit(logDir string) (r ExitRecord, ok bool) {
+	text, err := os.ReadFile(exitLog(logDir))
+	if err != nil {
+		return r, false
+	}
+	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
+	return r, json.Unmarshal(lines[len(lines)-1], &r) == nil
+}
+
+// CatchCrash sends what a crash of the runtime prints to a file too, so that
+// the next start can tell of it. It reports the crash of the last life, if there
+// was one, as a record and moves its text aside.
+func CatchCrash(logDir string) (last string, err error) {
+	path := filepath.Join(logDir, "gateway-crash.log")
+	if err := os.MkdirAll(logDir, 0o700); err != nil {
+		return "", err
+	}
+	if text, err := os.ReadFile(path); err == nil && len(text) > 0 {
+		last = string(text[:min(len(text), 4000)])
+		_ = os.Rename(path, path+".1")
+		WriteExit(logDir, ExitRecord{Tag: "gateway.previous_unclean_exit", Code: 2, Reason: "the runtime crashed; the whole dump is in gateway-crash.log.1", Traceback: last})
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return last, err
+	}
+	defer f.Close()
+	return last, debug.SetCrashOutput(f, debug.CrashOptions{})
+}
