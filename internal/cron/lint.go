@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode"
 
+	"hermes/internal/approval"
 	"hermes/internal/cron/schedule"
 	"hermes/internal/domain"
 	"hermes/internal/ledger"
@@ -50,11 +51,21 @@ func (s *Service) Lint(ctx context.Context) ([]Finding, error) {
 // advice says what a job leaves open, and what looks wrong about it.
 func (s *Service) advice(ctx context.Context, job domain.Job, d Definition) ([]string, error) {
 	out := s.missing(d)
-	if s.opt.ScanScript != nil && d.Script != "" {
+	const noRestart = "; a job must not stop or restart the gateway that runs it, and it is refused when it tries. Use /restart in chat"
+	_, flagged := scanText(d.Prompt)
+	for _, reason := range flagged {
+		out = append(out, "the prompt: "+reason+noRestart)
+	}
+	if d.Script != "" {
 		if path, err := s.scripts.Resolve(d.Script); err == nil {
 			if text, err := os.ReadFile(path); err == nil {
-				for _, reason := range s.opt.ScanScript(headOf(string(text), 1<<20)) {
+				// A script is the operator's own work: it is flagged, never refused.
+				blocked, flagged := scanText(headOf(string(text), 1<<20))
+				for _, reason := range blocked {
 					out = append(out, "the script: "+reason)
+				}
+				for _, reason := range flagged {
+					out = append(out, "the script: "+reason+noRestart)
 				}
 			}
 		}
@@ -67,6 +78,21 @@ func (s *Service) advice(ctx context.Context, job domain.Job, d Definition) ([]s
 		out = append(out, "it looks like a duplicate of "+strings.Join(twins, ", "))
 	}
 	return out, nil
+}
+
+// scanText sorts what speaks against a text: reasons to refuse it as a prompt,
+// and what is worth a warning because it would end the gateway.
+func scanText(text string) (blocked, flagged []string) {
+	for _, f := range approval.ScanPrompt(text) {
+		to := &blocked
+		if f.Code == approval.ScanLifecycle {
+			to = &flagged
+		}
+		if !slices.Contains(*to, f.Reason) {
+			*to = append(*to, f.Reason)
+		}
+	}
+	return blocked, flagged
 }
 
 // missing lists what neither the settings nor the prompt say.

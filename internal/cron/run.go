@@ -79,7 +79,11 @@ func (s *Scheduler) consider(ctx context.Context, r domain.Run, jobs map[domain.
 	}
 	var d Definition
 	if job != nil {
-		if d, err = DefinitionOf(*job); err == nil && orDefault(d.Overlap, OverlapSkip) != OverlapParallel {
+		d, err = DefinitionOf(*job)
+		if err == nil && !d.NoAgent && s.opt.Agent == nil {
+			return false, nil // it waits for a process that has an agent
+		}
+		if err == nil && orDefault(d.Overlap, OverlapSkip) != OverlapParallel {
 			if others > 0 {
 				return false, nil
 			}
@@ -306,9 +310,6 @@ var errRunTime = errors.New("the run's time is up")
 
 // runAgent runs the job's turn, with limits on its whole time and on silence.
 func (s *Scheduler) runAgent(job domain.Job, d Definition, r domain.Run, script *scriptResult) outcome {
-	if s.opt.Agent == nil {
-		return outcome{state: domain.RunFailed, errText: "this job needs the agent, and this process has none; run the gateway (`hermes gateway`)"}
-	}
 	ctx, cancel := context.WithCancelCause(s.runCtx)
 	defer cancel(nil)
 	if d.TimeoutSeconds > 0 {

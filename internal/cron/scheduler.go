@@ -38,7 +38,7 @@ type Options struct {
 	Zone    func() *time.Location  // the profile's zone; nil means the host's
 	Config  func() home.CronConfig // nil means the defaults
 	Wall    clock.Wall             // nil means the system's
-	Agent   Agent                  // nil: agent jobs fail and say why
+	Agent   Agent                  // nil: runs that need the agent stay due, for a process that has one
 	Planner Planner
 	Targets *Targets
 	// Environ is the environment of scripts, already without secrets; see

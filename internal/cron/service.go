@@ -33,10 +33,6 @@ type ServiceOptions struct {
 	// Running tells whether a scheduler runs. nil asks the ledger's lease; a
 	// process that holds that lease itself must set it.
 	Running func(ctx context.Context) (running bool, who string)
-	// ScanPrompt gives the reasons to refuse a prompt. nil refuses none.
-	ScanPrompt func(text string) []string
-	// ScanScript gives reasons to warn about a script's text. nil gives none.
-	ScanScript func(text string) []string
 }
 
 // Service is everything that people and programs do with jobs. It is a thin
@@ -315,10 +311,8 @@ func (s *Service) check(name string, d Definition) error {
 	if _, problems := s.opt.Targets.Resolve(append(slices.Clone(d.Deliver), d.FailureDeliver...), d.Origin); len(problems) > 0 {
 		return domain.E(domain.Invalid, nil, "%s", strings.Join(problems, "; "))
 	}
-	if s.opt.ScanPrompt != nil && prompt != "" {
-		if found := s.opt.ScanPrompt(d.Prompt); len(found) > 0 {
-			return domain.E(domain.Forbidden, nil, "Blocked: %s. Say it differently, or put it into a script that you wrote yourself", strings.Join(found, "; "))
-		}
+	if blocked, _ := scanText(d.Prompt); len(blocked) > 0 {
+		return domain.E(domain.Forbidden, nil, "Blocked: the prompt is refused because %s. Say it differently, or put it into a script that you wrote yourself", strings.Join(blocked, "; "))
 	}
 	return nil
 }

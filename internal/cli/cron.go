@@ -1,0 +1,381 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"hermes/internal/control"
+	"hermes/internal/cron"
+	"hermes/internal/cron/schedule"
+	"hermes/internal/domain"
+	"hermes/internal/home"
+	"hermes/internal/ledger/sqlite"
+)
+
+func newCronCommand(app *App) *cobra.Command {
+	return group("cron", "Create, watch and run scheduled jobs",
+		newCronCreateCommand(app), newCronEditCommand(app), newCronListCommand(app), newCronShowCommand(app),
+		newCronPauseCommand(app), newCronResumeCommand(app), newCronRunCommand(app), newCronRemoveCommand(app),
+		newCronStatusCommand(app), newCronTickCommand(app), newCronRunsCommand(app), newCronNextCommand(app),
+		newCronLintCommand(app), newCronExamplesCommand(app), newCronExportCommand(app), newCronImportCommand(app))
+}
+
+// cronRoom is what a cron command works with.
+type cronRoom struct {
+	*cron.Service
+	app     *App
+	profile home.Profile
+	config  *home.Config
+	store   *sqlite.Store
+	zone    func() *time.Location
+	targets *cron.Targets
+	changed bool
+}
+
+// withCron opens the profile's ledger for a command, and pokes the gateway
+// afterwards when jobs were changed. A configuration with problems is used as
+// far as it goes: jobs must stay reachable.
+func (a *App) withCron(ctx context.Context, f func(*cronRoom) error) error {
+	profile, err := a.Profile()
+	if err != nil {
+		return err
+	}
+	config, _, err := a.Config()
+	if err != nil {
+		return err
+	}
+	store, err := sqlite.Open(ctx, sqlite.Options{Path: profile.LedgerFile(), Kind: "cli", Now: a.Now})
+	if err != nil {
+		return err
+	}
+	r := &cronRoom{app: a, profile: profile, config: config, store: store,
+		zone:    func() *time.Location { return config.Timezone },
+		targets: &cron.Targets{Homes: cron.ConfigHomes{Config: func() *home.Config { return config }}}}
+	r.Service = cron.NewService(cron.ServiceOptions{Store: store, Home: profile.Home, RootDir: profile.Root, Zone: r.zone, Targets: r.targets,
+		Changed: func() { r.changed = true }})
+	err = f(r)
+	if closed := store.Close(); err == nil {
+		err = closed
+	}
+	if r.changed {
+		r.poke(ctx)
+	}
+	return err
+}
+
+// poke wakes a gateway that runs. When none does, or it does not answer, its
+// own scan finds the change within a minute.
+func (r *cronRoom) poke(ctx context.Context) {
+	path := control.SocketPath(r.profile, func(name string) string { v, _ := r.app.Lookup(name); return v })
+	if _, err := os.Stat(path); err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := control.Dial(path).Poke(ctx); err != nil {
+		fmt.Fprintln(r.app.Err, "hermes: the gateway did not answer; it notices the change within a minute")
+	}
+}
+
+// warn says on Err when nothing would fire the jobs.
+func (r *cronRoom) warn(ctx context.Context) {
+	if w := r.NotRunning(ctx); w != "" {
+		fmt.Fprintln(r.app.Err, w)
+	}
+}
+
+// cronFlags are the flags that describe a job.
+type cronFlags struct {
+	cmd                                              *cobra.Command
+	name, script, model, provider, workdir, timezone string
+	catchUp, overlap, onInterrupt, archive, reason   string
+	deliver, failure, skills, contextFrom, toolsets  []string
+	repeat                                           int
+	timeout, grace                                   time.Duration
+	noAgent, paused, asJSON                          bool
+}
+
+func newCronFlags(cmd *cobra.Command) *cronFlags {
+	f := &cronFlags{cmd: cmd}
+	fs := cmd.Flags()
+	fs.StringVar(&f.name, "name", "", "name of the job (default: the beginning of the prompt)")
+	fs.StringArrayVar(&f.deliver, "deliver", nil, "where the result goes: local, origin, all, telegram, telegram:<chat id>[:<topic>]; repeatable")
+	fs.StringArrayVar(&f.failure, "failure-deliver", nil, "where alerts go, if not to the same place; repeatable")
+	fs.IntVar(&f.repeat, "repeat", 0, "how many times it fires; 0 means for ever")
+	fs.StringArrayVar(&f.skills, "skill", nil, "skill to load before the prompt; repeatable")
+	fs.StringVar(&f.script, "script", "", "script in the profile's scripts folder; its output goes to the agent")
+	fs.BoolVar(&f.noAgent, "no-agent", false, "run only the script, and deliver what it prints")
+	fs.StringVar(&f.workdir, "workdir", "", "absolute folder to work in")
+	fs.StringVar(&f.timezone, "timezone", "", "zone of the schedule, e.g. Asia/Seoul (default: the profile's)")
+	fs.StringVar(&f.catchUp, "catch-up", "", "firings missed while nothing ran: one (default), all, none")
+	fs.StringVar(&f.overlap, "overlap", "", "a firing while the one before still runs: skip (default), queue, parallel")
+	fs.StringVar(&f.onInterrupt, "on-interrupt", "", "a run that a crash cut off: fail (default) or retry")
+	fs.DurationVar(&f.timeout, "timeout", 0, "longest time of a run, e.g. 90s")
+	fs.DurationVar(&f.grace, "grace", 0, "how late a missed firing may still be made up for, e.g. 30m")
+	fs.StringVar(&f.model, "model", "", "model of this job")
+	fs.StringVar(&f.provider, "provider", "", "provider of this job")
+	fs.StringArrayVar(&f.toolsets, "toolset", nil, "toolset that the agent gets; repeatable")
+	fs.StringArrayVar(&f.contextFrom, "context-from", nil, "job whose newest output is put before the prompt; repeatable")
+	fs.StringVar(&f.archive, "archive", "", "file to keep each result in, e.g. '/home/me/reports/%Y-%m-%d.md'")
+	jsonFlag(cmd, &f.asJSON)
+	return f
+}
+
+// change collects the flags that were given.
+func (f *cronFlags) change() cron.Change {
+	var c cron.Change
+	for name, set := range map[string]func(){
+		"name": func() { c.Name = &f.name }, "script": func() { c.Script = &f.script }, "model": func() { c.Model = &f.model },
+		"provider": func() { c.Provider = &f.provider }, "workdir": func() { c.Workdir = &f.workdir }, "timezone": func() { c.Timezone = &f.timezone },
+		"catch-up": func() { c.CatchUp = &f.catchUp }, "overlap": func() { c.Overlap = &f.overlap }, "on-interrupt": func() { c.OnInterrupt = &f.onInterrupt },
+		"archive": func() { c.Archive = &f.archive }, "deliver": func() { c.Deliver = &f.deliver }, "failure-deliver": func() { c.FailureDeliver = &f.failure },
+		"skill": func() { c.Skills = &f.skills }, "context-from": func() { c.ContextFrom = &f.contextFrom }, "toolset": func() { c.Toolsets = &f.toolsets },
+		"repeat": func() { c.Repeat = &f.repeat }, "no-agent": func() { c.NoAgent = &f.noAgent },
+		"paused": func() { c.Paused = &f.paused }, "paused-reason": func() { c.PausedReason = &f.reason },
+		"timeout": func() { n := int(f.timeout.Round(time.Second).Seconds()); c.TimeoutSeconds = &n },
+		"grace":   func() { n := int(f.grace.Round(time.Minute).Minutes()); c.GraceMinutes = &n },
+	} {
+		if f.cmd.Flags().Changed(name) {
+			set()
+		}
+	}
+	return c
+}
+
+// explained prints a job that was created or changed.
+func (r *cronRoom) explained(ctx context.Context, asJSON bool, e cron.Explained) error {
+	if asJSON {
+		if err := r.app.JSON(e); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprint(r.app.Out, e.Text())
+	}
+	r.warn(ctx)
+	return nil
+}
+
+func newCronCreateCommand(app *App) *cobra.Command {
+	var f *cronFlags
+	cmd := &cobra.Command{
+		Use: "create SCHEDULE [PROMPT…]", Aliases: []string{"add"}, Short: "Create a job", Args: cobra.MinimumNArgs(1),
+		Example: `  hermes cron create "every 10m" --no-agent --script disk-watchdog.sh --deliver telegram --name disk-watchdog
+  hermes cron create "weekdays at 9am" "Summarise the night's mail" --timezone Asia/Seoul --deliver telegram`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c := f.change()
+			c.Schedule = &args[0]
+			if len(args) > 1 {
+				prompt := strings.Join(args[1:], " ")
+				c.Prompt = &prompt
+			}
+			return app.withCron(cmd.Context(), func(r *cronRoom) error {
+				e, err := r.Create(cmd.Context(), c)
+				if err != nil {
+					return err
+				}
+				return r.explained(cmd.Context(), f.asJSON, e)
+			})
+		},
+	}
+	f = newCronFlags(cmd)
+	cmd.Flags().BoolVar(&f.paused, "paused", false, "create it paused")
+	cmd.Flags().StringVar(&f.reason, "paused-reason", "", "why it is paused")
+	return cmd
+}
+
+func newCronEditCommand(app *App) *cobra.Command {
+	var f *cronFlags
+	var when, prompt string
+	var add, remove []string
+	var clear, agent bool
+	cmd := &cobra.Command{
+		Use: "edit JOB", Short: "Change a job; what is not named stays as it is", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c := f.change()
+			c.AddSkills, c.RemoveSkills = add, remove
+			if cmd.Flags().Changed("schedule") {
+				c.Schedule = &when
+			}
+			if cmd.Flags().Changed("prompt") {
+				c.Prompt = &prompt
+			}
+			if clear {
+				c.Skills = &[]string{}
+			}
+			if agent {
+				no := false
+				c.NoAgent = &no
+			}
+			return app.withCron(cmd.Context(), func(r *cronRoom) error {
+				e, err := r.Edit(cmd.Context(), args[0], c)
+				if err != nil {
+					return err
+				}
+				return r.explained(cmd.Context(), f.asJSON, e)
+			})
+		},
+	}
+	f = newCronFlags(cmd)
+	fs := cmd.Flags()
+	fs.StringVar(&when, "schedule", "", "new schedule")
+	fs.StringVar(&prompt, "prompt", "", "new prompt")
+	fs.StringArrayVar(&add, "add-skill", nil, "skill to add; repeatable")
+	fs.StringArrayVar(&remove, "remove-skill", nil, "skill to take away; repeatable")
+	fs.BoolVar(&clear, "clear-skills", false, "take all skills away")
+	fs.BoolVar(&agent, "agent", false, "let the agent run again (undoes --no-agent)")
+	return cmd
+}
+
+func newCronListCommand(app *App) *cobra.Command {
+	var all, asJSON bool
+	cmd := &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List the jobs that fire", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return app.withCron(cmd.Context(), func(r *cronRoom) error {
+				views, err := r.List(cmd.Context(), all)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return app.JSON(map[string]any{"jobs": views})
+				}
+				for _, v := range views {
+					fmt.Fprintln(app.Out, v.Text())
+				}
+				if len(views) == 0 {
+					fmt.Fprintln(app.Out, "No jobs that fire. `hermes cron list --all` shows paused and completed ones, `hermes cron examples` how to make one.")
+				}
+				r.warn(cmd.Context())
+				return nil
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "paused and completed ones too")
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func newCronShowCommand(app *App) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "show JOB", Short: "Show one job", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return app.withCron(cmd.Context(), func(r *cronRoom) error {
+				v, err := r.Show(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return app.JSON(v)
+				}
+				fmt.Fprint(app.Out, v.Text())
+				if v.Prompt != "" {
+					fmt.Fprintf(app.Out, "  Prompt:\n    %s\n", strings.ReplaceAll(v.Prompt, "\n", "\n    "))
+				}
+				return nil
+			})
+		},
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func newCronPauseCommand(app *App) *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{
+		Use: "pause JOB", Short: "Stop a job from firing until it is resumed", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return app.withCron(cmd.Context(), func(r *cronRoom) error {
+				v, err := r.Pause(cmd.Context(), args[0], reason)
+				if err == nil {
+					fmt.Fprintf(app.Out, "Job '%s' (%s) is paused. `hermes cron resume %s` lets it fire again.\n", v.Name, v.ID, v.ID)
+				}
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why")
+	return cmd
+}
+
+func newCronResumeCommand(app *App) *cobra.Command {
+	var at string
+	var now, asJSON bool
+	cmd := &cobra.Command{
+		Use: "resume JOB", Short: "Let a paused or completed job fire again", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return app.withCron(cmd.Context(), func(r *cronRoom) error {
+				if now {
+					if _, _, err := r.Run(cmd.Context(), args[0]); err != nil {
+						return err
+					}
+				}
+				e, err := r.Resume(cmd.Context(), args[0], at)
+				if now && domain.IsCode(err, domain.Conflict) {
+					fmt.Fprintln(app.Out, "The job's time has passed; it runs once now.")
+					return nil
+				}
+				if err != nil {
+					return err
+				}
+				return r.explained(cmd.Context(), asJSON, e)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&at, "at", "", "new time of a job that comes once, e.g. 2026-02-03T14:00")
+	cmd.Flags().BoolVar(&now, "run-now", false, "and run it once now")
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func newCronRemoveCommand(app *App) *cobra.Command {
+	return &cobra.Command{
+		Use: "remove JOB", Aliases: []string{"rm", "delete"}, Short: "Remove a job; its outputs stay", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return app.withCron(cmd.Context(), func(r *cronRoom) error {
+				job, err := r.Remove(cmd.Context(), args[0])
+				if err == nil {
+					fmt.Fprintf(app.Out, "Job '%s' (%s) is removed.\n", job.Name, job.ID)
+				}
+				return err
+			})
+		},
+	}
+}
+
+func newCronExamplesCommand(app *App) *cobra.Command {
+	return &cobra.Command{
+		Use: "examples", Short: "Show how schedules and jobs are written", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			fmt.Fprintln(app.Out, "Schedules, and what they mean now:")
+			for _, text := range []string{"every 10m", "30m", "in 2h", "0 9 * * 1-5", "*/15 8-18 * * mon-fri", "0 9 L * *", "@daily", "every monday at 9am", "weekdays at 9:30pm"} {
+				s, err := schedule.Parse(text, app.Now(), time.Local)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(app.Out, "  %-24s %s\n", `"`+text+`"`, s.Words())
+			}
+			fmt.Fprint(app.Out, `
+Jobs:
+  hermes cron create "every 10m" --no-agent --script disk-watchdog.sh --deliver telegram --name disk-watchdog
+      runs scripts/disk-watchdog.sh; what it prints is sent, nothing printed is silence, a failure is an alert
+  hermes cron create "weekdays at 9am" "Summarise the night's mail. If a source fails, say which." --deliver telegram --timezone Europe/Berlin
+      asks the agent; an answer of [SILENT] is stored and not sent
+  hermes cron create "0 18 * * 5" "Write the week's report" --archive '/home/me/reports/%Y-%m-%d.md' --deliver local
+      keeps the answer in a file
+`)
+			return nil
+		},
+	}
+}
+
+// logger writes warnings of a foreground command to Err.
+func (a *App) cronLog() *slog.Logger {
+	return slog.New(slog.NewTextHandler(a.Err, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}

@@ -1,0 +1,330 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"hermes/internal/cron"
+	"hermes/internal/delivery"
+	"hermes/internal/domain"
+	"hermes/internal/gateway"
+	"hermes/internal/home"
+	"hermes/internal/secret"
+)
+
+func newCronRunCommand(app *App) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "run [JOB]", Short: "Run a job now; with no job, be the scheduler in the foreground", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return app.cronForeground(cmd.Context())
+			}
+			return app.withCron(cmd.Context(), func(r *cronRoom) error { return r.runNow(cmd.Context(), args[0]) })
+		},
+	}
+	acceptHooks(cmd)
+	return cmd
+}
+
+// acceptHooks takes a flag of the older system that has nothing to say here.
+func acceptHooks(cmd *cobra.Command) {
+	cmd.Flags().Bool("accept-hooks", false, "taken for the sake of old scripts")
+	_ = cmd.Flags().MarkHidden("accept-hooks") // fails only for a flag that does not exist
+}
+
+// runNow asks for a run. When no scheduler runs, this process performs it.
+func (r *cronRoom) runNow(ctx context.Context, ref string) error {
+	job, run, err := r.Run(ctx, ref)
+	if err != nil {
+		return err
+	}
+	if warning := r.NotRunning(ctx); warning == "" {
+		fmt.Fprintf(r.app.Out, "Job '%s' (%s) is started by the running scheduler. `hermes cron runs %s` shows how it went.\n", job.Name, job.ID, job.ID)
+		return nil
+	}
+	if _, err := r.tick(ctx); err != nil {
+		return err
+	}
+	runs, err := r.Runs(ctx, string(job.ID), 20)
+	if err != nil {
+		return err
+	}
+	for _, done := range runs {
+		if done.ID == run.ID {
+			return r.ranHere(ctx, job, done)
+		}
+	}
+	return domain.E(domain.Internal, nil, "the run of job '%s' cannot be found any more", job.Name)
+}
+
+// ranHere tells how a run went that this process performed.
+func (r *cronRoom) ranHere(ctx context.Context, job domain.Job, run domain.Run) error {
+	switch run.State {
+	case domain.RunDue:
+		fmt.Fprintf(r.app.Out, "Job '%s' is due; it needs the agent, and starts as soon as the gateway runs.\n", job.Name)
+		r.warn(ctx)
+		return nil
+	case domain.RunOK, domain.RunSilent:
+		fmt.Fprintf(r.app.Out, "Job '%s' ran here, since no scheduler runs: %s\n", job.Name, run.State)
+		if run.Output != "" {
+			fmt.Fprintln(r.app.Out, run.Output)
+		}
+		if run.Delivery != "" {
+			fmt.Fprintln(r.app.Out, "Its messages are in the outbox and are sent as soon as the gateway runs.")
+		}
+		return nil
+	}
+	return domain.E(domain.Unavailable, nil, "job '%s' %s: %s", job.Name, run.State, run.Error)
+}
+
+// tick runs what is due in this process: scripts; what needs the agent stays
+// due for the gateway.
+func (r *cronRoom) tick(ctx context.Context) (int, error) {
+	env, err := r.app.Env()
+	if err != nil {
+		return 0, err
+	}
+	inFile := map[string]bool{}
+	for _, name := range env.FileNames() {
+		inFile[name] = true
+	}
+	outbox := delivery.New(delivery.Options{Store: r.store, Now: r.app.Now, Log: r.app.cronLog()})
+	redactor := secret.NewRedactor(env.Secrets()...)
+	s := cron.New(cron.Options{Store: r.store, Home: r.profile.Home, RootDir: r.profile.Root, Zone: r.zone,
+		Config:  func() home.CronConfig { return r.config.Cron },
+		Planner: cron.DispatcherPlanner{Dispatcher: outbox}, Targets: r.targets, Redact: redactor.Redact, Log: r.app.cronLog(),
+		Environ: func() []string {
+			return cron.CleanEnviron(env.Environ(), func(key string) bool { return inFile[key] && home.IsSecretName(key) })
+		}})
+	r.changed = true
+	return s.Tick(ctx)
+}
+
+func newCronTickCommand(app *App) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "tick", Short: "Run what is due once and exit", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return app.withCron(cmd.Context(), func(r *cronRoom) error {
+				if r.NotRunning(cmd.Context()) == "" {
+					r.changed = true // a poke, no more
+					fmt.Fprintln(app.Out, "A scheduler runs already and fires what is due; nothing was done here.")
+					return nil
+				}
+				n, err := r.tick(cmd.Context())
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(app.Out, "%d run(s) performed.\n", n)
+				if due, err := r.store.DueRuns(cmd.Context(), 1000); err == nil && len(due) > 0 {
+					fmt.Fprintf(app.Out, "%d run(s) need the agent and wait for the gateway.\n", len(due))
+				}
+				return nil
+			})
+		},
+	}
+	acceptHooks(cmd)
+	return cmd
+}
+
+// cronForeground is the scheduler alone, in the foreground, until ctx ends. It
+// may run beside a gateway: the ledger lets each instant fire once.
+func (a *App) cronForeground(ctx context.Context) error {
+	profile, err := a.Profile()
+	if err != nil {
+		return err
+	}
+	env, err := a.Env()
+	if err != nil {
+		return err
+	}
+	config, problems, err := a.Config()
+	if err != nil {
+		return err
+	}
+	var warnings []string
+	for _, p := range problems {
+		warnings = append(warnings, fmt.Sprint(p))
+	}
+	redactor := secret.NewRedactor(env.Secrets()...)
+	g, err := gateway.New(ctx, gateway.Options{Profile: profile, Config: config, Env: env, Process: os.Environ(), Version: Version(),
+		Log: a.cronLog(), Redactor: redactor, Now: a.Now, Warnings: warnings, CronOnly: true})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.Out, "The scheduler of profile %s runs in the foreground; stop it with Ctrl-C.\n", profile.Name)
+	return g.Run(ctx)
+}
+
+func newCronStatusCommand(app *App) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "status", Short: "Tell whether jobs fire, from evidence", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return app.withCron(cmd.Context(), func(r *cronRoom) error {
+				st, err := r.Status(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return app.JSON(st)
+				}
+				fmt.Fprint(app.Out, st.Text(app.Now()))
+				return nil
+			})
+		},
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func newCronRunsCommand(app *App) *cobra.Command {
+	var limit int
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "runs [JOB]", Aliases: []string{"history"}, Short: "List runs, newest first", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return app.withCron(cmd.Context(), func(r *cronRoom) error {
+				runs, err := r.Runs(cmd.Context(), firstArg(args), limit)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return app.JSON(map[string]any{"runs": runs})
+				}
+				for _, run := range runs {
+					fmt.Fprintf(app.Out, "%s  %s\n", run.Job, cron.RunText(run, r.zone()))
+				}
+				if len(runs) == 0 {
+					fmt.Fprintln(app.Out, "No runs yet.")
+				}
+				return nil
+			})
+		},
+	}
+	cmd.Flags().IntVar(&limit, "limit", 20, "how many")
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func firstArg(args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	return args[0]
+}
+
+func newCronNextCommand(app *App) *cobra.Command {
+	var n int
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "next JOB|SCHEDULE", Short: "Show the next firings by both clocks", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return app.withCron(cmd.Context(), func(r *cronRoom) error {
+				v, times, err := r.Next(cmd.Context(), args[0], n)
+				words := v.ScheduleWords
+				if domain.IsCode(err, domain.NotFound) {
+					// No job of that name: perhaps a schedule to be tried out.
+					if w, ts, preview := r.Preview(args[0], "", n); preview == nil {
+						words, times, err = w, ts, nil
+					}
+				}
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return app.JSON(map[string]any{"words": words, "next": times})
+				}
+				fmt.Fprintln(app.Out, words)
+				for _, t := range times {
+					fmt.Fprintf(app.Out, "  %s = %s UTC\n", t.Format("Mon 2006-01-02 15:04:05 MST"), t.UTC().Format(time.DateTime))
+				}
+				return nil
+			})
+		},
+	}
+	cmd.Flags().IntVarP(&n, "number", "n", 5, "how many")
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func newCronLintCommand(app *App) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "lint", Short: "Give advice about all jobs; changes nothing", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return app.withCron(cmd.Context(), func(r *cronRoom) error {
+				found, err := r.Lint(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return app.JSON(map[string]any{"findings": found})
+				}
+				for _, f := range found {
+					fmt.Fprintf(app.Out, "%s %s\n", f.Job, f.Name)
+					for _, a := range f.Advice {
+						fmt.Fprintf(app.Out, "  - %s\n", a)
+					}
+				}
+				if len(found) == 0 {
+					fmt.Fprintln(app.Out, "Nothing to say about any job.")
+				}
+				return nil
+			})
+		},
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func newCronExportCommand(app *App) *cobra.Command {
+	return &cobra.Command{
+		Use: "export", Short: "Print all jobs as jobs.json", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return app.withCron(cmd.Context(), func(r *cronRoom) error {
+				b, err := r.Export(cmd.Context())
+				if err == nil {
+					_, err = app.Out.Write(b)
+				}
+				return err
+			})
+		},
+	}
+}
+
+func newCronImportCommand(app *App) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "import [FILE]", Short: "Import a jobs.json; the file is left as it is", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return app.withCron(cmd.Context(), func(r *cronRoom) error {
+				path := firstArg(args)
+				if path == "" {
+					path = r.profile.Path("cron", "jobs.json")
+				}
+				report, err := r.ImportFile(cmd.Context(), path)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return app.JSON(map[string]any{"file": path, "jobs": report})
+				}
+				for _, e := range report {
+					fmt.Fprintf(app.Out, "%-8s %s %s\n", e.Outcome, e.ID, e.Name)
+					for _, n := range e.Notes {
+						fmt.Fprintf(app.Out, "         %s\n", n)
+					}
+				}
+				fmt.Fprintf(app.Out, "%d job(s) read from %s, which is left as it is.\n", len(report), path)
+				r.warn(cmd.Context())
+				return nil
+			})
+		},
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
