@@ -32,7 +32,8 @@ type Config struct {
 	ChannelPosts      bool             // hear the posts of channels
 
 	DisableLinkPreviews bool
-	DeleteWebhook       bool // delete a webhook that stands in the way of polling
+	DeleteWebhook       bool   // delete a webhook that stands in the way of polling
+	WebhookURL          string // a webhook of this account's own, from a time when it did not poll; deleted where it stands in the way
 	NoTyping            bool
 
 	PollTimeout time.Duration // how long one getUpdates may wait, whole seconds; 0 means 30 s
@@ -44,7 +45,7 @@ type Config struct {
 func FromProfile(p home.PlatformConfig) (Config, error) {
 	c := Config{
 		Token: p.Token, TokenOrigin: p.TokenOrigin,
-		BaseURL: p.Extra["base_url"], Proxy: p.Extra["proxy"],
+		BaseURL: p.Extra["base_url"], Proxy: p.Extra["proxy"], WebhookURL: p.Extra["webhook_url"],
 		AllowedChats: p.AllowedChats, IgnoredThreads: p.IgnoredThreads,
 		FreeResponseChats: list(p.Extra["free_response_chats"]),
 		RequireMention:    p.RequireMention,

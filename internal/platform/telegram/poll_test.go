@@ -271,12 +271,16 @@ func TestAWebhookInTheWay(t *testing.T) {
 		t.Errorf("it says %+v", e)
 	}
 
-	r = newRig(t, func(c *telegram.Config) { c.DeleteWebhook = true })
-	r.srv.SetWebhook("https://example.org/hook")
-	alice := r.srv.AddUser("Alice")
-	r.srv.Say(alice, "hello")
-	r.run(t)
-	r.sink.wait(t, r.ctx, 1)
+	for _, ours := range []func(*telegram.Config){
+		func(c *telegram.Config) { c.DeleteWebhook = true },
+		func(c *telegram.Config) { c.WebhookURL = "https://example.org/hook" },
+	} {
+		r = newRig(t, ours)
+		r.srv.SetWebhook("https://example.org/hook")
+		r.srv.Say(r.srv.AddUser("Alice"), "hello")
+		r.run(t)
+		r.sink.wait(t, r.ctx, 1)
+	}
 }
 
 func TestFencedEndsRun(t *testing.T) {
@@ -398,4 +402,17 @@ func TestTheTokenNeverShows(t *testing.T) {
 	run(r, "no proxy")
 	r = newRig(t, func(c *telegram.Config) { c.BaseURL = "http://no-such-host.invalid" })
 	run(r, "no such host")
+}
+
+// BenchmarkReceive is the time from a person's message to its commit.
+func BenchmarkReceive(b *testing.B) {
+	r := newRig(b, nil)
+	alice := r.srv.AddUser("Alice")
+	stored := make(chan struct{})
+	r.sink.setAccept(func([]domain.Inbound) error { stored <- struct{}{}; return nil })
+	r.run(b)
+	for b.Loop() {
+		r.srv.Say(alice, "x")
+		<-stored
+	}
 }

@@ -207,14 +207,14 @@ func (a *Adapter) connect(ctx context.Context) *platform.Error {
 	if hook.URL == "" {
 		return nil
 	}
-	if !a.cfg.DeleteWebhook {
+	if !a.cfg.DeleteWebhook && hook.URL != a.cfg.WebhookURL {
 		return &platform.Error{Kind: platform.TakenOver, Code: codeWebhook, Reason: conflictReason("webhook")}
 	}
 	dctx, c := withCall(cctx, "deleteWebhook")
 	if _, err := a.bot.DeleteWebhook(dctx, &bot.DeleteWebhookParams{}); err != nil {
 		return a.classify(c, err)
 	}
-	a.log.Warn("a webhook that another program had set was deleted, since delete_webhook is on")
+	a.log.Warn("a webhook stood in the way of polling and was deleted, as configured")
 	return nil
 }
 
