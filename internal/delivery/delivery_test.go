@@ -440,6 +440,40 @@ func TestReceiptSurvivesLedgerFailure(t *testing.T) {
 	})
 }
 
+// TestLostClaimEndsTheAttempt shows that an outcome is not pressed upon a ledger
+// that gave the message to another process.
+func TestLostClaimEndsTheAttempt(t *testing.T) {
+	a := &script{}
+	inBubble(t, nil, a, func(t *testing.T, b *bench) {
+		marks := 0
+		b.store.failing(func(verb string) error {
+			if verb == "sent" {
+				marks++
+				return domain.E(domain.Fenced, nil, "another process has it")
+			}
+			return nil
+		})
+		b.send("1", "a")
+		time.Sleep(10 * time.Minute)
+		b.store.mu.Lock()
+		defer b.store.mu.Unlock()
+		if marks != 1 || a.count() != 1 {
+			t.Errorf("%d marks, %d sends", marks, a.count())
+		}
+	})
+}
+
+func TestWakeAll(t *testing.T) {
+	a := &script{}
+	inBubble(t, nil, a, func(t *testing.T, b *bench) {
+		synctest.Wait()
+		_, _ = b.store.Enqueue(t.Context(), []domain.NewDelivery{{To: domain.Address{Platform: "p", ChatID: "1"}, Part: domain.Part{Text: "x"}}}, time.Now())
+		b.d.WakeAll()
+		synctest.Wait()
+		wantTexts(t, a, "1", "x")
+	})
+}
+
 func TestNothingIsSentWithoutAClaim(t *testing.T) {
 	a := &script{}
 	inBubble(t, nil, a, func(t *testing.T, b *bench) {
