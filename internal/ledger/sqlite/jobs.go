@@ -1,8 +1,10 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"hermes/internal/domain"
@@ -259,30 +261,54 @@ func (s *Store) DueRuns(ctx context.Context, limit int) (out []domain.Run, err e
 	return out, err
 }
 
+// runsIn are the conditions by state. Each is asked by itself, so that its part
+// of the index is read from the end.
+var runsIn = map[domain.RunState]string{
+	domain.RunDue: `state = 'due'`, domain.RunRunning: `state = 'running'`, domain.RunOK: `state = 'ok'`,
+	domain.RunSilent: `state = 'silent'`, domain.RunFailed: `state = 'failed'`, domain.RunTimedOut: `state = 'timed_out'`,
+	domain.RunInterrupted: `state = 'interrupted'`, domain.RunMissed: `state = 'missed'`, domain.RunSkipped: `state = 'skipped'`,
+}
+
 // Runs lists, newest instant first.
 func (s *Store) Runs(ctx context.Context, f ledger.RunFilter) (out []domain.Run, err error) {
 	limit := f.Limit
 	if limit <= 0 {
 		limit = 20
 	}
-	where, args := `1`, []any{}
+	var where strings.Builder
+	var args []any
 	if f.Job != "" {
-		where, args = where+` AND job = ?`, append(args, f.Job)
+		where.WriteString(` AND job = ?`)
+		args = append(args, f.Job)
 	}
 	if !f.Since.IsZero() {
-		where, args = where+` AND instant >= ?`, append(args, f.Since)
+		where.WriteString(` AND instant >= ?`)
+		args = append(args, f.Since)
 	}
-	states := slices.Compact(slices.Sorted(slices.Values(f.States)))
-	for i, st := range states {
-		where += map[bool]string{true: ` AND state IN (?`, false: `, ?`}[i == 0]
-		args = append(args, st)
+	args = append(args, limit)
+	conds := []string{`1`}
+	if len(f.States) > 0 {
+		conds = conds[:0]
+		for _, st := range slices.Compact(slices.Sorted(slices.Values(f.States))) {
+			cond, known := runsIn[st]
+			if !known {
+				return nil, domain.E(domain.Invalid, nil, "%q is no state of a run", st)
+			}
+			conds = append(conds, cond)
+		}
 	}
-	if len(states) > 0 {
-		where += `)`
-	}
-	err = s.read(ctx, func(c *conn) (err error) {
-		out, err = runRows(c, where+` ORDER BY instant DESC, id DESC LIMIT ?`, append(args, limit)...)
-		return err
+	err = s.readAll(ctx, func(c *conn) error {
+		for _, cond := range conds {
+			rows, err := runRows(c, cond+where.String()+` ORDER BY instant DESC, id DESC LIMIT ?`, args...)
+			if err != nil {
+				return err
+			}
+			out = append(out, rows...)
+		}
+		return nil
 	})
-	return out, err
+	slices.SortFunc(out, func(a, b domain.Run) int {
+		return cmp.Or(b.Instant.Compare(a.Instant), cmp.Compare(b.ID, a.ID))
+	})
+	return out[:min(len(out), limit)], err
 }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -106,5 +107,28 @@ func TestOlderProgram(t *testing.T) {
 	}
 	if _, err := openIn(t, Options{Path: path, NoBallast: true}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestSpaceIsGivenBack holds the file to incremental vacuum.
+func TestSpaceIsGivenBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	s := mustOpen(t, Options{Path: path, NoBallast: true})
+	for i := range 200 {
+		if err := s.SetNote(t.Context(), strconv.Itoa(i), strings.Repeat("x", 10_000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 200 {
+		if err := s.SetNote(t.Context(), strconv.Itoa(i), ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := QueryInt(t, path, "PRAGMA page_count")
+	if err := s.Tidy(t.Context(), time.Now(), ledger.Retention{}); err != nil {
+		t.Fatal(err)
+	}
+	if after := QueryInt(t, path, "PRAGMA page_count"); after > before/2 {
+		t.Errorf("%d pages before, %d after", before, after)
 	}
 }

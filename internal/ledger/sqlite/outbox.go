@@ -28,8 +28,8 @@ func scanDelivery(r row) (d deliveryRow, err error) {
 	return d, err
 }
 
-func deliveryRows(c *conn, where string, args ...any) (out []deliveryRow, err error) {
-	err = c.each(`SELECT `+deliveryColumns+` FROM delivery WHERE `+where, args, func(r row) error {
+func deliveryRows(c *conn, rest string, args ...any) (out []deliveryRow, err error) {
+	err = c.each(`SELECT `+deliveryColumns+` FROM delivery `+rest, args, func(r row) error {
 		d, err := scanDelivery(r)
 		out = append(out, d)
 		return err
@@ -38,7 +38,7 @@ func deliveryRows(c *conn, where string, args ...any) (out []deliveryRow, err er
 }
 
 func deliveryByID(c *conn, id int64) (deliveryRow, error) {
-	rows, err := deliveryRows(c, `id = ?`, id)
+	rows, err := deliveryRows(c, `WHERE id = ?`, id)
 	if err == nil && len(rows) == 0 {
 		err = notFound("delivery", id)
 	}
@@ -164,7 +164,7 @@ func (s *Store) ClaimDelivery(ctx context.Context, to domain.Address, now time.T
 		if err := s.checkSelf(c); err != nil {
 			return res, err
 		}
-		rows, err := deliveryRows(c, `platform = ? AND chat_id = ? AND thread_id = ? AND ended_at IS NULL ORDER BY id LIMIT 1`,
+		rows, err := deliveryRows(c, `WHERE platform = ? AND chat_id = ? AND thread_id = ? AND ended_at IS NULL ORDER BY id LIMIT 1`,
 			to.Platform, to.ChatID, to.ThreadID)
 		if err != nil || len(rows) == 0 {
 			return res, err
@@ -238,14 +238,15 @@ func (s *Store) MoveAddress(ctx context.Context, from, to domain.Address) error 
 	})
 }
 
-// stateConditions are how a state is found by an index of its own, or, for the
-// sent ones, which are nearly all, by walking back from the newest.
-var stateConditions = map[domain.DeliveryState]string{
-	domain.DeliveryPending:  `ended_at IS NULL AND state = 'pending'`,
-	domain.DeliverySending:  `ended_at IS NULL AND state = 'sending'`,
-	domain.DeliveryRetrying: `ended_at IS NULL AND state = 'retrying'`,
-	domain.DeliveryDead:     `state = 'dead'`,
-	domain.DeliverySent:     `state = 'sent'`,
+// deliveriesIn is how the deliveries in a state are found: by an index of their
+// own, or, for the sent ones, which are nearly all, by walking back from the
+// newest.
+var deliveriesIn = map[domain.DeliveryState]string{
+	domain.DeliveryPending:  `INDEXED BY delivery_open WHERE ended_at IS NULL AND state = 'pending'`,
+	domain.DeliverySending:  `INDEXED BY delivery_open WHERE ended_at IS NULL AND state = 'sending'`,
+	domain.DeliveryRetrying: `INDEXED BY delivery_open WHERE ended_at IS NULL AND state = 'retrying'`,
+	domain.DeliveryDead:     `INDEXED BY delivery_dead WHERE state = 'dead'`,
+	domain.DeliverySent:     `WHERE state = 'sent'`,
 }
 
 // Deliveries lists, newest first. Each state is asked by itself, so that its
@@ -255,11 +256,11 @@ func (s *Store) Deliveries(ctx context.Context, f ledger.DeliveryFilter) (out []
 	if limit <= 0 {
 		limit = 100
 	}
-	conds := []string{`1`}
+	conds := []string{`WHERE 1`}
 	if len(f.States) > 0 {
 		conds = conds[:0]
 		for _, st := range f.States {
-			cond, known := stateConditions[st]
+			cond, known := deliveriesIn[st]
 			if !known {
 				return nil, domain.E(domain.Invalid, nil, "%q is no state of a delivery", st)
 			}
@@ -356,7 +357,7 @@ func (s *Store) ChatLog(ctx context.Context, at domain.Address, limit int) (out 
 			out = append(out, ledger.ChatEntry{ID: fmt.Sprintf("i%d", in.ID), Role: string(domain.RoleUser), At: in.ReceivedAt,
 				Part: domain.Part{Text: in.Text, Attachments: in.Attachments}})
 		}
-		ds, err := deliveryRows(c, `platform = ? AND chat_id = ? AND thread_id = ? AND state = 'sent' ORDER BY id DESC LIMIT ?`, args...)
+		ds, err := deliveryRows(c, `WHERE platform = ? AND chat_id = ? AND thread_id = ? AND state = 'sent' ORDER BY id DESC LIMIT ?`, args...)
 		if err != nil {
 			return err
 		}

@@ -8,9 +8,9 @@ import (
 	"hermes/internal/ledger"
 )
 
-func questions(c *conn, where string, args ...any) (out []domain.Question, err error) {
+func questions(c *conn, rest string, args ...any) (out []domain.Question, err error) {
 	err = c.each(`SELECT id, turn_id, session_key, kind, call_id, text, detail, grant_key, choices, answer, asked_at, expires_at, answered_at
-		FROM question WHERE `+where, args, func(r row) error {
+		FROM question `+rest, args, func(r row) error {
 		var q domain.Question
 		err := r.scan(&q.ID, &q.TurnID, &q.SessionKey, &q.Kind, &q.CallID, &q.Text, &q.Detail, &q.Key, asJSON{&q.Choices},
 			&q.Answer, &q.AskedAt, &q.ExpiresAt, &q.AnsweredAt)
@@ -30,7 +30,7 @@ func (s *Store) Question(ctx context.Context, id int64) (q domain.Question, err 
 }
 
 func questionByID(c *conn, id int64) (domain.Question, error) {
-	qs, err := questions(c, `id = ?`, id)
+	qs, err := questions(c, `WHERE id = ?`, id)
 	if err == nil && len(qs) == 0 {
 		err = notFound("question", id)
 	}
@@ -44,9 +44,9 @@ func questionByID(c *conn, id int64) (domain.Question, error) {
 func (s *Store) OpenQuestions(ctx context.Context, key domain.SessionKey) (out []domain.Question, err error) {
 	err = s.read(ctx, func(c *conn) (err error) {
 		if key == "" {
-			out, err = questions(c, `answered_at IS NULL ORDER BY id`)
+			out, err = questions(c, `INDEXED BY question_open WHERE answered_at IS NULL ORDER BY id`)
 		} else {
-			out, err = questions(c, `session_key = ? AND answered_at IS NULL ORDER BY id`, key)
+			out, err = questions(c, `WHERE session_key = ? AND answered_at IS NULL ORDER BY id`, key)
 		}
 		return err
 	})
@@ -101,7 +101,7 @@ func permit(c *conn, q domain.Question, a ledger.Answer, now time.Time) error {
 
 // ExpireQuestions answers what is over its time.
 func (s *Store) ExpireQuestions(ctx context.Context, now time.Time) ([]domain.Question, time.Time, error) {
-	const due = `answered_at IS NULL AND expires_at IS NOT NULL AND expires_at <= ? ORDER BY expires_at`
+	const due = `WHERE answered_at IS NULL AND expires_at IS NOT NULL AND expires_at <= ? ORDER BY expires_at`
 	const nextAt = `SELECT min(expires_at) FROM question WHERE answered_at IS NULL AND expires_at IS NOT NULL`
 	// Nothing is due nearly always, and then there is nothing to write.
 	var next time.Time

@@ -330,6 +330,7 @@ func (s *Store) DeleteSession(ctx context.Context, id domain.SessionID) error {
 		}
 		for _, q := range []string{
 			`DELETE FROM message WHERE session = ?1`,
+			`DELETE FROM step WHERE turn_id IN (SELECT id FROM turn WHERE session = ?1)`,
 			`UPDATE turn SET session = NULL, input = '[]' WHERE session = ?1`,
 			`DELETE FROM session WHERE n = ?1`,
 		} {

@@ -159,10 +159,13 @@ func runDir(path string) string { return filepath.Join(filepath.Dir(path), "run"
 // that none is without them.
 func connector(path string, readOnly bool) (driver.Connector, error) {
 	q := url.Values{
-		"_txlock":      {"immediate"},
-		"_auto_vacuum": {"incremental"},
-		"_dqs":         {"0"},
-		"_pragma":      {"journal_mode(WAL)", "synchronous(FULL)", "journal_size_limit(33554432)", "temp_store(MEMORY)"},
+		"_txlock": {"immediate"},
+		"_dqs":    {"0"},
+		"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "journal_size_limit(33554432)", "temp_store(MEMORY)"},
+	}
+	if st, err := os.Stat(path); err == nil && st.Size() == 0 {
+		// Only at the beginning: it needs the write lock, and is kept in the file.
+		q.Set("_auto_vacuum", "incremental")
 	}
 	busy, cache := 100*time.Millisecond, 4096 // the writer waits in begin
 	if readOnly {

@@ -217,7 +217,7 @@ func (s *Store) claimQueued(c *conn, t turnRow, o ledger.ClaimOptions) (cl ledge
 	if cl.Steps, err = steps(c, t.ID); err != nil {
 		return cl, err
 	}
-	cl.Answers, err = questions(c, `turn_id = ? AND answered_at IS NOT NULL ORDER BY id`, t.ID)
+	cl.Answers, err = questions(c, `WHERE turn_id = ? AND answered_at IS NOT NULL ORDER BY id`, t.ID)
 	return cl, err
 }
 

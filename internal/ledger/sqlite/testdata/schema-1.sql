@@ -122,9 +122,10 @@ CREATE TABLE turn (
   started_at  INTEGER,
   ended_at    INTEGER
 );
-CREATE INDEX turn_open  ON turn (session_key, id) WHERE ended_at IS NULL;
-CREATE INDEX turn_held  ON turn (process) WHERE state = 'running';
-CREATE INDEX turn_ended ON turn (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX turn_open    ON turn (session_key, id) WHERE ended_at IS NULL;
+CREATE INDEX turn_held    ON turn (process) WHERE state = 'running';
+CREATE INDEX turn_session ON turn (session);
+CREATE INDEX turn_ended   ON turn (ended_at) WHERE ended_at IS NOT NULL;
 
 CREATE TABLE step (
   turn_id INTEGER NOT NULL,
@@ -229,8 +230,8 @@ CREATE TABLE run (
   usage      TEXT,
   UNIQUE (job, instant)
 );
-CREATE INDEX run_due     ON run (instant, id) WHERE state = 'due';
 CREATE INDEX run_held    ON run (process) WHERE state = 'running';
+CREATE INDEX run_state   ON run (state, instant, id);
 CREATE INDEX run_instant ON run (instant, id);
 
 CREATE TABLE pairing (
