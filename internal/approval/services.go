@@ -1,6 +1,7 @@
 package approval
 
 import (
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -65,16 +66,31 @@ func network(w *walker, c call) {
 	case "curl":
 		if out, ok := optionValue(c.args, "-o", "--output"); ok {
 			w.write(out)
+			w.make(out, unknown)
+		} else if hasFlag(c.args, "O", "--remote-name") {
+			w.makeByURL(c.args)
 		}
 	case "wget":
 		if out, ok := optionValue(c.args, "-O", "--output-document"); ok {
 			w.write(out)
+			w.make(out, unknown)
+		} else {
+			w.makeByURL(c.args)
 		}
 	case "nc", "ncat", "netcat", "socat":
 		if hasFlag(c.args, "ec", "--exec", "--sh-exec") || slices.ContainsFunc(c.args, func(a string) bool {
 			return strings.HasPrefix(strings.ToUpper(a), "EXEC:") || strings.HasPrefix(strings.ToUpper(a), "SYSTEM:")
 		}) {
 			w.ask(finding{key: c.name + " -e", reason: "gives a shell to the network (" + c.name + ")", severe: true})
+		}
+	}
+}
+
+// makeByURL notes the file that a download leaves under its own name.
+func (w *walker) makeByURL(args []string) {
+	for _, a := range operands(args) {
+		if name := path.Base(a); strings.Contains(a, "/") && name != "." && name != "/" {
+			w.make(name, unknown)
 		}
 	}
 }

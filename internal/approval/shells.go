@@ -135,6 +135,10 @@ func (w *walker) runFile(name string, c call) {
 		w.fromInput(c, func(text string) { w.script(text, input{}) })
 		return
 	}
+	if text, ok := w.made[p]; ok {
+		w.runMade(p, text, c)
+		return
+	}
 	if w.o.ReadFile == nil || strings.Contains(p, unknown) || !strings.HasPrefix(p, "/") {
 		return
 	}
@@ -158,6 +162,21 @@ func (w *walker) runFile(name string, c call) {
 		}
 	})
 	w.params = params
+}
+
+// runMade looks into a script that the command has just written itself.
+func (w *walker) runMade(p, text string, c call) {
+	switch {
+	case strings.Trim(text, unknown+"\n ") == "":
+		w.ask(finding{key: "run download", reason: "runs a file that it has just made, whose content only the run will tell (" + shown(p) + ")", severe: true})
+	case c.name == "code":
+		w.code("script", text)
+	default:
+		params, cwd := w.params, w.cwd
+		w.params = append([]string{}, c.args...)
+		w.script(text, c.in)
+		w.params, w.cwd = params, cwd
+	}
 }
 
 var (
@@ -302,6 +321,9 @@ func (w *walker) output(c call) (string, bool) {
 		}
 		return format(args[0], args[1:]), true
 	case "cat", "tee":
+		if c.name == "tee" {
+			w.teed(c)
+		}
 		if len(operands(c.args)) == 0 || operands(c.args)[0] == "-" || c.name == "tee" {
 			return c.in.text, c.in.known
 		}
@@ -340,6 +362,17 @@ func (w *walker) output(c call) (string, bool) {
 		return "", true
 	}
 	return "", false
+}
+
+// teed notes what tee writes.
+func (w *walker) teed(c call) {
+	text := unknown
+	if c.in.known {
+		text = c.in.text
+	}
+	for _, t := range operands(c.args) {
+		w.make(t, text)
+	}
 }
 
 // format is printf, with what is unknown kept.

@@ -56,6 +56,7 @@ type walker struct {
 	text   string // of the script being walked
 	vars   map[string][]string
 	srcs   map[string]string // what the value of a variable was computed from
+	made   map[string]string // files that the command itself writes, by path, as far as their content is known
 	funcs  map[string]function
 	params []string
 	zero   string // $0
@@ -70,7 +71,7 @@ type walker struct {
 }
 
 func newWalker(o *Options, table map[string]check) *walker {
-	w := &walker{o: o, table: table, vars: map[string][]string{}, srcs: map[string]string{}, funcs: map[string]function{}, cwd: o.Workdir}
+	w := &walker{o: o, table: table, vars: map[string][]string{}, srcs: map[string]string{}, made: map[string]string{}, funcs: map[string]function{}, cwd: o.Workdir}
 	if w.cwd == "" {
 		w.cwd = unknown
 	}
@@ -255,10 +256,28 @@ func (w *walker) stmt(s *syntax.Stmt, in input) (out string, known bool) {
 			w.redirect(r)
 		}
 	}
-	if out, known = w.cmd(s.Cmd, in); diverted {
-		return "", false
+	if out, known = w.cmd(s.Cmd, in); !diverted {
+		return out, known
 	}
-	return out, known
+	if !known {
+		out = unknown
+	}
+	for _, r := range s.Redirs {
+		if r.Hdoc == nil && r.Op != syntax.RdrIn && r.Op != syntax.DplIn && r.Op != syntax.DplOut && r.Op != syntax.WordHdoc {
+			w.make(w.word(r.Word), out)
+		}
+	}
+	return "", false
+}
+
+// make notes what a file holds once the command has written it, so that running
+// it afterwards is no surprise. A file that is written twice holds both.
+func (w *walker) make(target, text string) {
+	p := w.resolve(target)
+	if strings.Contains(p, unknown) || len(w.made) >= 64 || len(w.made[p])+len(text) > maxCommand {
+		return
+	}
+	w.made[p] += text + "\n"
 }
 
 // redirect looks at where output goes. Writing to another descriptor is no file.

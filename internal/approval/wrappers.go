@@ -149,6 +149,10 @@ func wrapped(w *walker, c call) {
 		return
 	}
 	inner := rest[min(wr.skip, len(rest)):]
+	if len(inner) == 0 && wr.key != "" {
+		shell(w, call{name: "sh", in: c.in, src: c.src}) // sudo -s, sudo -i
+		return
+	}
 	w.command(inner, call{in: c.in, src: c.src, proc: c.proc, procText: c.procText, plain: true})
 	if options || wr.valued == "" {
 		w.scan(c.args, c)

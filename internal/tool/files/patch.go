@@ -184,7 +184,7 @@ func indentOf(lines []string) string {
 // diff shows what changed in the manner of diff -u: the lines between what is
 // the same at the start and at the end, with some context.
 func diff(before, after string) string {
-	const context, most = 3, 120
+	const around, most = 3, 120
 	a, b := strings.Split(before, "\n"), strings.Split(after, "\n")
 	head := 0
 	for head < len(a) && head < len(b) && a[head] == b[head] {
@@ -194,7 +194,7 @@ func diff(before, after string) string {
 	for tail < len(a)-head && tail < len(b)-head && a[len(a)-1-tail] == b[len(b)-1-tail] {
 		tail++
 	}
-	from := max(0, head-context)
+	from := max(0, head-around)
 	var out strings.Builder
 	fmt.Fprintf(&out, "@@ -%d,%d +%d,%d @@\n", from+1, len(a)-tail-from, from+1, len(b)-tail-from)
 	n := 0
@@ -211,6 +211,6 @@ func diff(before, after string) string {
 	show("-", a[head:len(a)-tail])
 	n = min(n, most/2)
 	show("+", b[head:len(b)-tail])
-	show(" ", a[len(a)-tail:min(len(a), len(a)-tail+context)])
+	show(" ", a[len(a)-tail:min(len(a), len(a)-tail+around)])
 	return out.String()
 }
