@@ -71,6 +71,12 @@ func write[T any](ctx context.Context, s *Store, urge urgency, op func(*conn) (T
 	case <-r.done:
 	case <-ctx.Done():
 		return zero, s.classify(ctx.Err())
+	case <-s.writerDone:
+		select {
+		case <-r.done:
+		default: // it came when the writer had gone
+			return zero, errClosed()
+		}
 	}
 	if r.err != nil {
 		return zero, s.classify(r.err)
