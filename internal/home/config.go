@@ -176,3 +176,29 @@ type LoggingConfig struct {
 	MaxMB   int    // 5
 	Backups int    // 3
 }
+
+// Secrets gives every secret of the configuration, for a Redactor.
+func (c *Config) Secrets() []string {
+	values := []secret.Value{c.Model.Key, c.API.Key}
+	for _, m := range c.Fallbacks {
+		values = append(values, m.Key)
+	}
+	for _, p := range c.Providers {
+		values = append(values, p.Key)
+	}
+	var out []string
+	for _, p := range c.Platforms {
+		values = append(values, p.Token)
+		for name, v := range p.Extra {
+			if IsSecretName(name) {
+				out = append(out, v)
+			}
+		}
+	}
+	for _, v := range values {
+		if v.IsSet() {
+			out = append(out, v.Reveal())
+		}
+	}
+	return out
+}

@@ -334,3 +334,22 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+func TestNumbersKeepTheirDigits(t *testing.T) {
+	cfg, problems := loaded(t, "platforms:\n  telegram:\n    token: 1:a\n    allowed_users: [123456789, 8]\n    home_channel: -1001234567890\n    extra: {n: 12345678901234567890, deep: [{id: -1001234567890}]}\n", "")
+	tg := cfg.Platforms["telegram"]
+	if len(problems) != 0 || strings.Join(tg.AllowedUsers, ",") != "123456789,8" || tg.Home.ChatID != "-1001234567890" || tg.Extra["n"] != "12345678901234567890" || tg.Extra["deep"] != `[{"id":-1001234567890}]` {
+		t.Errorf("%+v %v", tg, problems)
+	}
+}
+
+func TestSecretsAreAllKnown(t *testing.T) {
+	cfg, _ := loaded(t, "model: {default: x, provider: xai}\nfallback_providers: [{provider: deepseek, model: y}]\ncustom_providers: [{name: lab, base_url: 'http://l', api_key: s1}]\nplatforms: {telegram: {token: s2}}\n",
+		"XAI_API_KEY=s3\nDEEPSEEK_API_KEY=s4\nAPI_SERVER_KEY=s5\nSLACK_BOT_TOKEN=s6\nSLACK_APP_TOKEN=s7\n")
+	got := cfg.Secrets()
+	for i := range 7 {
+		if s := fmt.Sprintf("s%d", i+1); !strings.Contains(" "+strings.Join(got, " ")+" ", " "+s+" ") {
+			t.Errorf("%s is missing from %v", s, got)
+		}
+	}
+}
