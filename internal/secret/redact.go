@@ -118,21 +118,64 @@ func (r *Redactor) Attr(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// pattern is something that looks like a secret. The regular expression runs
-// only on text that holds one of the cheap signs.
+// pattern is something that looks like a secret. The regular expression, which
+// is slow, runs only on text that holds one of the cheap signs.
 type pattern struct {
-	signs []string
+	signs []string // nil: see hasBotToken
 	re    *regexp.Regexp
 	with  string
 }
 
 func (p pattern) mayMatch(s string) bool {
+	if p.signs == nil {
+		return hasBotToken(s)
+	}
 	for _, sign := range p.signs {
 		if strings.Contains(s, sign) {
 			return true
 		}
 	}
 	return false
+}
+
+// hasBotToken tells whether a colon has a digit before it and 30 characters of
+// a token behind it.
+func hasBotToken(s string) bool {
+	const least = 30
+	for {
+		i := strings.IndexByte(s, ':')
+		if i < 0 || len(s) < i+1+least {
+			return false
+		}
+		if i > 0 && s[i-1] >= '0' && s[i-1] <= '9' {
+			n := 0
+			for n < least && isTokenByte(s[i+1+n]) {
+				n++
+			}
+			if n == least {
+				return true
+			}
+		}
+		s = s[i+1:]
+	}
+}
+
+func isTokenByte(c byte) bool {
+	return c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || c == '_' || c == '-'
+}
+
+// namedSigns gives the words for a secret, in the ways that they are written,
+// each with a tail behind it.
+func namedSigns(tails ...string) []string {
+	var out []string
+	for _, word := range []string{"key", "token", "secret", "password", "passwd", "signature"} {
+		for _, form := range []string{word, strings.ToUpper(word), strings.ToUpper(word[:1]) + word[1:]} {
+			for _, tail := range tails {
+				out = append(out, form+tail)
+			}
+		}
+	}
+	return out
 }
 
 // patterns are compiled at first use: most commands never redact anything.
@@ -148,7 +191,7 @@ var patterns = sync.OnceValue(func() []pattern {
 		{[]string{"xox", "xapp-"},
 			regexp.MustCompile(`\b(?:xox[a-z]|xapp)-[A-Za-z0-9-]{8,}`), Mask},
 		// A Telegram token, also as the path of its API: /bot<token>/getMe.
-		{[]string{":"},
+		{nil,
 			regexp.MustCompile(`(\bbot|\b)[0-9]{6,}:[A-Za-z0-9_-]{30,}`), "${1}" + Mask},
 		{[]string{"gh", "glpat-", "AIza", "AKIA", "hf_"},
 			regexp.MustCompile(`\b(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,}|glpat-[A-Za-z0-9_-]{16,}|AIza[A-Za-z0-9_-]{30,}|AKIA[A-Z0-9]{16}|hf_[A-Za-z0-9]{30,})`), Mask},
@@ -158,9 +201,9 @@ var patterns = sync.OnceValue(func() []pattern {
 			regexp.MustCompile(`(://[^/\s:@"'?#<>]*):[^/\s@"'<>]+@`), "${1}:" + Mask + "@"},
 		{[]string{"hooks.slack.com/", "/webhooks/"},
 			regexp.MustCompile(`(hooks\.slack\.com/[a-z]+/|/api/webhooks/)[A-Za-z0-9_/-]{16,}`), "${1}" + Mask},
-		{[]string{"?", "&", "="},
+		{namedSigns("="),
 			regexp.MustCompile(`(?i)\b((?:[a-z0-9]+[_-])*(?:api_?key|apikey|token|secret|passw(?:or)?d|signature)=)[^\s&"'<>;,]{6,}`), "${1}" + Mask},
-		{[]string{`"`},
+		{namedSigns(`"`, `\"`),
 			regexp.MustCompile(`(?i)("(?:[a-z0-9]+[_-])*(?:api_?key|token|secret|passw(?:or)?d)\\?"\s*:\s*\\?")[^"\\<]{6,}`), "${1}" + Mask},
 	}
 })

@@ -25,6 +25,8 @@ func TestRedactPatterns(t *testing.T) {
 		{"assignment", "OPENROUTER_API_KEY=abcdef12 hermes", "OPENROUTER_API_KEY=<secret> hermes"},
 		{"json", `{"access_token":"abcdef123","n":1}`, `{"access_token":"<secret>","n":1}`},
 		{"json in a quoted value", `body="{\"api_key\":\"abcdef123\"}"`, `body="{\"api_key\":\"<secret>\"}"`},
+		{"other cases", "apiKey=abcdef12 API_KEY=abcdef12 Password=abcdef12", "apiKey=<secret> API_KEY=<secret> Password=<secret>"},
+		{"short bot token look-alike", "at 06:00:00 1234567:tooshort", "at 06:00:00 1234567:tooshort"},
 		{"ordinary", "2026-11-22 06:00:00,123 INFO gateway: max_tokens=4096 at 12:30", "2026-11-22 06:00:00,123 INFO gateway: max_tokens=4096 at 12:30"},
 		{"ordinary url", "http://127.0.0.1:8642/health?session=20261122_060000", "http://127.0.0.1:8642/health?session=20261122_060000"},
 	}
