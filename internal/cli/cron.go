@@ -3,14 +3,12 @@ package cli
 import (
 	"context"
 	"fmt"
-	"log/slog"
-	"os"
+	"io"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"hermes/internal/control"
 	"hermes/internal/cron"
 	"hermes/internal/cron/schedule"
 	"hermes/internal/domain"
@@ -38,9 +36,8 @@ type cronRoom struct {
 	changed bool
 }
 
-// withCron opens the profile's ledger for a command, and pokes the gateway
-// afterwards when jobs were changed. A configuration with problems is used as
-// far as it goes: jobs must stay reachable.
+// withCron opens the profile's ledger for a command. A configuration with
+// problems is used as far as it goes: jobs must stay reachable.
 func (a *App) withCron(ctx context.Context, f func(*cronRoom) error) error {
 	profile, err := a.Profile()
 	if err != nil {
@@ -50,37 +47,15 @@ func (a *App) withCron(ctx context.Context, f func(*cronRoom) error) error {
 	if err != nil {
 		return err
 	}
-	store, err := sqlite.Open(ctx, sqlite.Options{Path: profile.LedgerFile(), Kind: "cli", Now: a.Now})
-	if err != nil {
-		return err
-	}
-	r := &cronRoom{app: a, profile: profile, config: config, store: store,
-		zone:    func() *time.Location { return config.Timezone },
-		targets: &cron.Targets{Homes: cron.ConfigHomes{Config: func() *home.Config { return config }}}}
-	r.Service = cron.NewService(cron.ServiceOptions{Store: store, Home: profile.Home, RootDir: profile.Root, Zone: r.zone, Targets: r.targets,
-		Changed: func() { r.changed = true }})
-	err = f(r)
-	if closed := store.Close(); err == nil {
-		err = closed
-	}
-	if r.changed {
-		r.poke(ctx)
-	}
-	return err
-}
-
-// poke wakes a gateway that runs. When none does, or it does not answer, its
-// own scan finds the change within a minute.
-func (r *cronRoom) poke(ctx context.Context) {
-	path := control.SocketPath(r.profile, func(name string) string { v, _ := r.app.Lookup(name); return v })
-	if _, err := os.Stat(path); err != nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	if err := control.Dial(path).Poke(ctx); err != nil {
-		fmt.Fprintln(r.app.Err, "hermes: the gateway did not answer; it notices the change within a minute")
-	}
+	return a.withLedger(ctx, func(store *sqlite.Store) (bool, error) {
+		r := &cronRoom{app: a, profile: profile, config: config, store: store,
+			zone:    func() *time.Location { return config.Timezone },
+			targets: &cron.Targets{Homes: cron.ConfigHomes{Config: func() *home.Config { return config }}}}
+		r.Service = cron.NewService(cron.ServiceOptions{Store: store, Home: profile.Home, RootDir: profile.Root, Zone: r.zone, Targets: r.targets,
+			Changed: func() { r.changed = true }})
+		err := f(r)
+		return r.changed, err
+	})
 }
 
 // warn says on Err when nothing would fire the jobs.
@@ -361,7 +336,7 @@ func newCronExamplesCommand(app *App) *cobra.Command {
 				}
 				fmt.Fprintf(app.Out, "  %-24s %s\n", `"`+text+`"`, s.Words())
 			}
-			fmt.Fprint(app.Out, `
+			_, err := io.WriteString(app.Out, `
 Jobs:
   hermes cron create "every 10m" --no-agent --script disk-watchdog.sh --deliver telegram --name disk-watchdog
       runs scripts/disk-watchdog.sh; what it prints is sent, nothing printed is silence, a failure is an alert
@@ -370,12 +345,7 @@ Jobs:
   hermes cron create "0 18 * * 5" "Write the week's report" --archive '/home/me/reports/%Y-%m-%d.md' --deliver local
       keeps the answer in a file
 `)
-			return nil
+			return err
 		},
 	}
-}
-
-// logger writes warnings of a foreground command to Err.
-func (a *App) cronLog() *slog.Logger {
-	return slog.New(slog.NewTextHandler(a.Err, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }

@@ -3,7 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
-	"os"
+	"log/slog"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,7 +11,6 @@ import (
 	"hermes/internal/cron"
 	"hermes/internal/delivery"
 	"hermes/internal/domain"
-	"hermes/internal/gateway"
 	"hermes/internal/home"
 	"hermes/internal/secret"
 )
@@ -21,7 +20,8 @@ func newCronRunCommand(app *App) *cobra.Command {
 		Use: "run [JOB]", Short: "Run a job now; with no job, be the scheduler in the foreground", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return app.cronForeground(cmd.Context())
+				// It may run beside a gateway: the ledger lets each instant fire once.
+				return app.serve(cmd.Context(), serveOptions{cronOnly: true})
 			}
 			return app.withCron(cmd.Context(), func(r *cronRoom) error { return r.runNow(cmd.Context(), args[0]) })
 		},
@@ -92,11 +92,12 @@ func (r *cronRoom) tick(ctx context.Context) (int, error) {
 	for _, name := range env.FileNames() {
 		inFile[name] = true
 	}
-	outbox := delivery.New(delivery.Options{Store: r.store, Now: r.app.Now, Log: r.app.cronLog()})
+	log := slog.New(slog.NewTextHandler(r.app.Err, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	outbox := delivery.New(delivery.Options{Store: r.store, Now: r.app.Now, Log: log})
 	redactor := secret.NewRedactor(env.Secrets()...)
 	s := cron.New(cron.Options{Store: r.store, Home: r.profile.Home, RootDir: r.profile.Root, Zone: r.zone,
 		Config:  func() home.CronConfig { return r.config.Cron },
-		Planner: cron.DispatcherPlanner{Dispatcher: outbox}, Targets: r.targets, Redact: redactor.Redact, Log: r.app.cronLog(),
+		Planner: cron.DispatcherPlanner{Dispatcher: outbox}, Targets: r.targets, Redact: redactor.Redact, Log: log,
 		Environ: func() []string {
 			return cron.CleanEnviron(env.Environ(), func(key string) bool { return inFile[key] && home.IsSecretName(key) })
 		}})
@@ -128,35 +129,6 @@ func newCronTickCommand(app *App) *cobra.Command {
 	}
 	acceptHooks(cmd)
 	return cmd
-}
-
-// cronForeground is the scheduler alone, in the foreground, until ctx ends. It
-// may run beside a gateway: the ledger lets each instant fire once.
-func (a *App) cronForeground(ctx context.Context) error {
-	profile, err := a.Profile()
-	if err != nil {
-		return err
-	}
-	env, err := a.Env()
-	if err != nil {
-		return err
-	}
-	config, problems, err := a.Config()
-	if err != nil {
-		return err
-	}
-	var warnings []string
-	for _, p := range problems {
-		warnings = append(warnings, fmt.Sprint(p))
-	}
-	redactor := secret.NewRedactor(env.Secrets()...)
-	g, err := gateway.New(ctx, gateway.Options{Profile: profile, Config: config, Env: env, Process: os.Environ(), Version: Version(),
-		Log: a.cronLog(), Redactor: redactor, Now: a.Now, Warnings: warnings, CronOnly: true})
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(a.Out, "The scheduler of profile %s runs in the foreground; stop it with Ctrl-C.\n", profile.Name)
-	return g.Run(ctx)
 }
 
 func newCronStatusCommand(app *App) *cobra.Command {

@@ -77,6 +77,7 @@ func commands() []func(*App) *cobra.Command {
 		newStatusCommand,
 		newPairingCommand,
 		newDeliveriesCommand,
+		newCronCommand,
 		newProfileCommand,
 		newConfigCommand,
 		newLogsCommand,
