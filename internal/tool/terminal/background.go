@@ -280,6 +280,9 @@ func (t *Terminal) forget(id string) {
 	for _, suffix := range []string{".json", ".out", ".exit", ".exit.tmp", ".done", ".in"} {
 		os.Remove(t.file(id, suffix))
 	}
+	t.mu.Lock()
+	delete(t.unended, id)
+	t.mu.Unlock()
 }
 
 func (t *Terminal) kill(p Process) { killTree(p.proc, p.ID, t.o.Grace) }

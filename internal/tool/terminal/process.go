@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
 
+	"hermes/internal/approval"
 	"hermes/internal/domain"
 	"hermes/internal/tool"
 )
@@ -43,6 +45,7 @@ func (t *Terminal) processTool() tool.Tool {
 			"timeout":{"type":"number","description":"wait: seconds, 60 when left out, at most 600."},
 			"data":{"type":"string","description":"write, submit: the text."}},
 			"required":["action"]}`),
+		Guard: t.guardInput,
 		Label: func(raw json.RawMessage) string {
 			var a processArgs
 			if tool.Decode(raw, &a) != nil {
@@ -52,6 +55,51 @@ func (t *Terminal) processTool() tool.Tool {
 		},
 		Run: t.process,
 	}
+}
+
+// takesCommands matches background commands that may run what they read.
+var takesCommands = regexp.MustCompile(`\b(sh|bash|zsh|dash|ksh|fish|ssh|su|sudo|doas|docker|podman|kubectl|tmux|screen|nc|socat|python[0-9.]*|node|perl|ruby|psql|mysql|sqlite3|at|batch|xargs|parallel|env|exec|cat)\b|\$`)
+
+// guardInput looks at what is written to a command's input as at a command of
+// its own, since a shell in the background would run it: together with the line
+// that earlier writes began. What a program that is no shell reads is only held
+// to the hard line.
+func (t *Terminal) guardInput(_ context.Context, env tool.Env, raw json.RawMessage) (tool.Decision, error) {
+	var a processArgs
+	if err := tool.Decode(raw, &a, "action"); err != nil {
+		return tool.Decision{}, err
+	}
+	if a.Action != "write" && a.Action != "submit" {
+		return tool.Decision{Action: tool.Run}, nil
+	}
+	p, err := t.find(env.SessionKey, a)
+	if err != nil {
+		return tool.Decision{}, err
+	}
+	t.mu.Lock()
+	text := t.unended[p.ID] + a.Data
+	t.mu.Unlock()
+	o := t.approval(env)
+	o.Workdir = p.Workdir
+	v := approval.Analyze(text, o)
+	if v.Action == approval.Ask && !takesCommands.MatchString(p.Command) {
+		return tool.Decision{Action: tool.Run}, nil
+	}
+	return tool.Decide(v, "Input for "+p.ID+" ("+t.redact(short(p.Command, 40))+")", t.redact(text)), nil
+}
+
+// typed remembers the line that a write left without an end.
+func (t *Terminal) typed(id, data string) {
+	const most = 4 << 10
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	line := t.unended[id] + data
+	line = line[strings.LastIndexByte(line, '\n')+1:]
+	if line == "" {
+		delete(t.unended, id)
+		return
+	}
+	t.unended[id] = line[max(0, len(line)-most):]
 }
 
 // process runs one action.
@@ -90,6 +138,7 @@ func (t *Terminal) process(ctx context.Context, env tool.Env, raw json.RawMessag
 		if err := t.writeTo(p, a.Data); err != nil {
 			return tool.Result{}, err
 		}
+		t.typed(p.ID, a.Data)
 		return tool.Result{Content: fmt.Sprintf("Wrote %d bytes to %s.", len(a.Data), p.ID)}, nil
 	default:
 		return tool.Result{}, domain.E(domain.Invalid, nil, "the action %q is unknown; it must be list, poll, log, wait, kill, write or submit", a.Action)

@@ -75,6 +75,7 @@ type Terminal struct {
 	closed    bool
 	lingering map[*os.File]bool // outputs that a command left open behind itself
 	running   map[domain.SessionKey]int
+	unended   map[string]string // the line that was begun on a background command's input
 }
 
 // New makes a Terminal, takes up the background commands of earlier gateways,
@@ -103,7 +104,7 @@ func New(o Options) (*Terminal, []tool.Tool, error) {
 			return nil, nil, domain.E(domain.NotFound, nil, "there is no bash and no sh in PATH, so no command can be run; install one or take terminal out of the toolsets")
 		}
 	}
-	t := &Terminal{o: o, lingering: map[*os.File]bool{}, running: map[domain.SessionKey]int{}}
+	t := &Terminal{o: o, lingering: map[*os.File]bool{}, running: map[domain.SessionKey]int{}, unended: map[string]string{}}
 	if err := os.MkdirAll(t.dir(), 0o700); err != nil {
 		return nil, nil, domain.E(domain.Unavailable, err, "the folder %s cannot be made, so background commands could not be kept; check the owner of the profile's home", t.dir())
 	}
@@ -213,18 +214,24 @@ func (t *Terminal) guard(_ context.Context, env tool.Env, raw json.RawMessage) (
 	if err := tool.Decode(raw, &a, "command"); err != nil {
 		return tool.Decision{}, err
 	}
+	o := t.approval(env)
+	if dir, err := workdir(env, a.Workdir); err == nil {
+		o.Workdir = dir
+	}
+	return tool.Decide(approval.Analyze(a.Command, o), "This command", t.redact(a.Command)), nil
+}
+
+// approval is the profile's approval options for one call.
+func (t *Terminal) approval(env tool.Env) approval.Options {
 	var base approval.Options
 	if t.o.Approval != nil {
 		base = t.o.Approval()
 	}
 	o := tool.ApprovalFor(base, env)
-	if dir, err := workdir(env, a.Workdir); err == nil {
-		o.Workdir = dir
-	}
 	if o.ReadFile == nil {
 		o.ReadFile = readScript
 	}
-	return tool.Decide(approval.Analyze(a.Command, o), "This command", t.redact(a.Command)), nil
+	return o
 }
 
 // readScript reads a regular file of at most 256 KiB, without waiting for one

@@ -427,6 +427,41 @@ func TestGuard(t *testing.T) {
 	}
 }
 
+// What is typed into a shell in the background is judged as a command, also
+// when it comes in pieces.
+func TestInputOfAShellIsGuarded(t *testing.T) {
+	b := open(t, t.TempDir(), func(o *Options) { o.EndBackground = true })
+	shell, other := b.start("bash", true), b.start("sort", true)
+	judge := func(id, action, data string) tool.Action {
+		t.Helper()
+		raw, _ := json.Marshal(map[string]string{"action": action, "id": id, "data": data})
+		d, err := b.tools["process"].Guard(t.Context(), b.env, raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.Action
+	}
+	for _, tt := range []struct {
+		id, data string
+		want     tool.Action
+	}{
+		{shell, "ls", tool.Run}, {shell, "sudo ls", tool.Ask}, {shell, "rm -rf /", tool.Refuse}, {shell, "hermes gateway restart", tool.Refuse},
+		{other, "it's", tool.Run}, {other, "sudo ls", tool.Run}, {other, "rm -rf /", tool.Refuse},
+	} {
+		if got := judge(tt.id, "submit", tt.data); got != tt.want {
+			t.Errorf("%q: got %v, want %v", tt.data, got, tt.want)
+		}
+	}
+	b.act("write", shell, "data", "rm -r")
+	if got := judge(shell, "submit", "f /"); got != tool.Refuse {
+		t.Errorf("in pieces: got %v", got)
+	}
+	b.act("submit", shell, "data", "x; true")
+	if got := judge(shell, "submit", "f /"); got != tool.Run {
+		t.Errorf("after the end of the line: got %v", got)
+	}
+}
+
 func TestManyAtOnce(t *testing.T) {
 	b := open(t, t.TempDir(), nil)
 	var wg sync.WaitGroup
