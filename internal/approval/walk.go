@@ -398,4 +398,3 @@ func (w *walker) subst(list []*syntax.Stmt) string {
 	}
 	return strings.TrimRight(out, "\n")
 }
-
