@@ -188,7 +188,7 @@ func (w *chatWorld) step(name string) {
 		w.tool(2, domain.EventToolStarted, "d1", "terminal", "systemctl --user restart nginx", false)
 		w.live(2, domain.EventWaiting, "")
 		w.deliver("question", domain.Part{Text: "May I run this?\n\n```sh\nsystemctl --user restart nginx\n```\nIt restarts a service.", Buttons: []domain.Button{
-			{Label: "Once", Command: "/approve 7"}, {Label: "This session", Command: "/approve 7 session"}, {Label: "Always", Command: "/approve 7 always"}, {Label: "Deny", Command: "/deny 7"}}})
+			{Label: "Once", Command: "/approve once"}, {Label: "This session", Command: "/approve session"}, {Label: "Always", Command: "/approve always"}, {Label: "Deny", Command: "/deny"}}})
 	case "approved":
 		w.tool(2, domain.EventToolFinished, "d1", "terminal", "systemctl --user restart nginx", false)
 		w.live(2, domain.EventEnded, "")
@@ -275,7 +275,7 @@ func TestChatPage(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("the browser's test failed: %v; screenshots are in %s", err, shots)
 	}
-	want := "How full is the disk?|restart nginx|/approve 7|sent while the ledger was busy|sent while the gateway was down"
+	want := "How full is the disk?|restart nginx|/approve once|/deny|sent while the ledger was busy|sent while the gateway was down"
 	if got := strings.Join(w.said(), "|"); got != want {
 		t.Errorf("the log has %q, want %q", got, want)
 	}

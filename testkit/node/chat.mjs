@@ -141,7 +141,15 @@ try {
   await page.locator('.buttons .chosen', { hasText: 'Once' }).waitFor();
   assert.equal(await page.locator('.buttons button:enabled').count(), 0);
   await step('approved');
-  await page.locator('.msg.assistant', { hasText: 'nginx runs again' }).waitFor();
+  await page.locator('.msg.assistant', { hasText: 'nginx runs again' }).first().waitFor();
+
+  // The next question is open, though its buttons send the same.
+  await step('ask');
+  await page.locator('.buttons button:enabled', { hasText: 'Deny' }).click();
+  await page.locator('.buttons .chosen', { hasText: 'Deny' }).waitFor();
+  assert.equal(await page.locator('.buttons .chosen').count(), 2);
+  assert.equal(await page.locator('.buttons button:enabled').count(), 0);
+  await step('approved');
 
   // What a schedule sends is marked as such.
   await step('cron');

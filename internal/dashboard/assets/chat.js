@@ -70,7 +70,7 @@ function draw() {
 
 function drawNow() {
   const list = items();
-  const said = new Set(list.filter((i) => i.role === 'user').map((i) => i.part.text));
+  markAnswered(list);
   const keep = new Set();
   let last = null;
   let day = '';
@@ -78,9 +78,9 @@ function drawNow() {
     const today = it.at ? it.at.toDateString() : day;
     if (today !== day) {
       day = today;
-      last = put({ key: 'day-' + day, role: 'day', at: it.at }, last, keep, said);
+      last = put({ key: 'day-' + day, role: 'day', at: it.at }, last, keep);
     }
-    last = put(it, last, keep, said);
+    last = put(it, last, keep);
   }
   for (const [key, { node }] of nodes) {
     if (!keep.has(key)) { node.remove(); nodes.delete(key); }
@@ -90,14 +90,26 @@ function drawNow() {
   settle();
 }
 
+// markAnswered tells each question which of its buttons was pressed. Commands
+// are the same from question to question, so an answer belongs to the last one.
+function markAnswered(list) {
+  let question = null;
+  for (const it of list) {
+    if (it.part && (it.part.buttons || []).length) question = it;
+    else if (question && it.role === 'user') {
+      const chosen = question.part.buttons.find((b) => b.command === it.part.text);
+      if (chosen) [question.chosen, question] = [chosen.command, null];
+    }
+  }
+}
+
 // put shows an item behind the last one, and makes it anew only when it changed.
-function put(it, last, keep, said) {
+function put(it, last, keep) {
   keep.add(it.key);
-  const chosen = (it.part && it.part.buttons || []).find((b) => said.has(b.command));
-  const signature = it.node ? 'node' : JSON.stringify([it.role, it.kind, it.part, it.sending && it.sending.state, it.sending && it.sending.reason, chosen]);
+  const signature = it.node ? 'node' : JSON.stringify([it.role, it.kind, it.part, it.sending && it.sending.state, it.sending && it.sending.reason, it.chosen]);
   let shown = nodes.get(it.key);
   if (!shown || shown.signature !== signature || (it.node && shown.node !== it.node)) {
-    const node = it.node || renderItem(it, chosen, actions);
+    const node = it.node || renderItem(it, actions);
     if (shown) shown.node.replaceWith(node);
     shown = { node, signature };
     nodes.set(it.key, shown);

@@ -13,21 +13,21 @@ function el(tag, name, ...children) {
   return e;
 }
 
-// renderItem makes the element of an item. chosen is the button that was
-// pressed; actions are what its controls do.
-export function renderItem(item, chosen, actions) {
+// renderItem makes the element of an item. item.chosen is the command of the
+// button that was pressed; actions are what its controls do.
+export function renderItem(item, actions) {
   if (item.role === 'day') return el('li', 'day', dayWord(item.at));
   const li = el('li', 'msg ' + (item.role === 'user' ? 'user' : 'assistant'));
   const kind = kinds[item.kind];
   if (kind) {
-    const answered = item.kind === 'question' && chosen;
+    const answered = item.kind === 'question' && item.chosen;
     li.classList.add('kind-' + kind[1]);
     li.classList.toggle('answered', Boolean(answered));
     li.append(el('span', 'badge', answered ? 'Answered' : kind[0]));
   }
   li.append(body(item));
   for (const a of item.part.attachments || []) li.append(el('p', 'file', '📎 ' + (a.name || a.kind)));
-  if ((item.part.buttons || []).length) li.append(buttons(item.part.buttons, chosen, actions));
+  if ((item.part.buttons || []).length) li.append(buttons(item.part.buttons, item.chosen, actions));
   li.append(foot(item, actions));
   return li;
 }
@@ -50,7 +50,7 @@ function buttons(list, chosen, actions) {
     if (/^\/(deny|no)\b/.test(b.command)) button.classList.add('deny');
     if (chosen) {
       button.disabled = true;
-      if (b.command === chosen.command) { button.classList.add('chosen'); button.prepend('✓ '); }
+      if (b.command === chosen) { button.classList.add('chosen'); button.prepend('✓ '); }
     } else {
       button.addEventListener('click', () => actions.press(b));
     }

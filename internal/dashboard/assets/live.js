@@ -58,7 +58,7 @@ export class LiveTurn {
     const t = this.current;
     if (!t) return;
     const answers = t.text && (sameText(t.text, text) || text.startsWith(t.text.trimEnd()));
-    if (!t.settled && (!t.ended || Date.now() - t.ended < answerFollows)) t.before = id;
+    if (!t.settled && (!t.ended || Date.now() - t.ended < answerFollows)) t.before = { id, text };
     t.settled = t.settled || Boolean(answers || t.ended);
     if (answers || t.ended) {
       t.text = '';
@@ -141,8 +141,12 @@ export class LiveTurn {
   // #position is where an ended turn stands: before its answer, else behind
   // what it began after; -1 when neither is on the page.
   #position(list, t) {
-    const before = list.findIndex((i) => t.before && (i.key === t.before || i.ref === t.before));
-    if (before >= 0) return before;
+    if (t.before) {
+      const { id, text } = t.before;
+      let at = list.findIndex((i) => i.key === id || i.ref === id);
+      if (at < 0) at = list.findLastIndex((i) => i.role === 'assistant' && sameText(i.part.text, text));
+      if (at >= 0) return at;
+    }
     const after = list.findIndex((i) => i.key === t.after || i.ref === t.after);
     if (after >= 0) return after + 1;
     return t === this.current ? list.length : -1;
