@@ -353,3 +353,18 @@ func TestSecretsAreAllKnown(t *testing.T) {
 		}
 	}
 }
+
+func TestTerminalFolder(t *testing.T) {
+	for _, tt := range []struct{ config, env, want string }{
+		{"", "", "/home/x"},
+		{"terminal: {cwd: .}", "", "/home/x"},
+		{"terminal: {cwd: ~/work}", "", "/home/x/work"},
+		{"terminal: {cwd: /srv}", "", "/srv"},
+		{"terminal: {cwd: /srv}", "TERMINAL_CWD=~/other", "/home/x/other"},
+		{"terminal: {cwd: relative}", "", "/home/x"},
+	} {
+		if cfg, _ := loaded(t, tt.config+"\n", tt.env+"\n"); cfg.Terminal.Cwd != tt.want {
+			t.Errorf("%s %s: %q", tt.config, tt.env, cfg.Terminal.Cwd)
+		}
+	}
+}

@@ -20,6 +20,7 @@ type draft struct {
 	zone      string
 	compress  bool
 	threshold float64
+	userHome  string
 	apiOff    bool // a setting of the API cannot be read
 }
 

@@ -12,7 +12,7 @@ import (
 
 // defaults gives the configuration of a profile that sets nothing.
 func defaults(p Profile, userHome string) *draft {
-	d := &draft{platforms: map[domain.Platform]*PlatformConfig{}, compress: true, threshold: 0.5}
+	d := &draft{platforms: map[domain.Platform]*PlatformConfig{}, compress: true, threshold: 0.5, userHome: userHome}
 	d.Agent = AgentConfig{MaxSteps: 90, TurnTimeout: 30 * time.Minute, MaxConcurrent: 64, APIMaxRetries: 3, QuestionTTL: time.Hour}
 	d.Terminal = TerminalConfig{Backend: "local", Cwd: userHome, Timeout: 3 * time.Minute}
 	d.Approvals = ApprovalsConfig{Mode: "manual", Timeout: 5 * time.Minute, CronMode: "deny"}
@@ -75,7 +75,7 @@ func toolSettings() []*setting {
 			return n.kind == scalarNode // the user's home, as a service has no folder of its own
 		}
 		if rest, ok := strings.CutPrefix(dir, "~"); ok && (rest == "" || rest[0] == '/') {
-			dir = filepath.Join(d.Terminal.Cwd, rest) // the default stands there: the user's home
+			dir = filepath.Join(d.userHome, rest)
 		}
 		if !filepath.IsAbs(dir) {
 			return false

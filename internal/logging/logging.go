@@ -8,6 +8,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -116,14 +117,16 @@ func levelName(l slog.Level) string {
 }
 
 // UnderJournal tells whether stderr goes to systemd's journal, which then
-// takes <N> in front of a line as its priority; see sd-daemon(3).
+// takes <N> in front of a line as its priority; see sd-daemon(3). A program
+// that is merely a descendant of a unit, in a terminal say, has the variables
+// too, so they are compared with what stderr is, as systemd.exec(5) advises.
 func UnderJournal(lookup func(string) (string, bool)) bool {
-	for _, name := range []string{"JOURNAL_STREAM", "INVOCATION_ID"} {
-		if v, ok := lookup(name); ok && v != "" {
-			return true
-		}
-	}
-	return false
+	return isJournal(os.Stderr, lookup)
+}
+
+func isJournal(f *os.File, lookup func(string) (string, bool)) bool {
+	stream, _ := lookup("JOURNAL_STREAM")
+	return stream != "" && stream == fileID(f)
 }
 
 // priority gives syslog's number of a level.

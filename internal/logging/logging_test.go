@@ -126,13 +126,25 @@ func TestJournalPriorities(t *testing.T) {
 	}
 }
 
-func TestUnderJournal(t *testing.T) {
-	lookup := func(set string) func(string) (string, bool) {
-		return func(name string) (string, bool) { return "1", name == set }
+func TestJournalIsToldFromATerminalUnderAUnit(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	for set, want := range map[string]bool{"JOURNAL_STREAM": true, "INVOCATION_ID": true, "TERM": false} {
-		if got := UnderJournal(lookup(set)); got != want {
-			t.Errorf("with %s: %v", set, got)
+	defer f.Close()
+	id := fileID(f)
+	if id == "" {
+		t.Skip("files have no device and inode here")
+	}
+	for stream, want := range map[string]bool{id: true, "1:2": false, "": false} {
+		lookup := func(name string) (string, bool) {
+			if name == "JOURNAL_STREAM" {
+				return stream, stream != ""
+			}
+			return "1", name == "INVOCATION_ID"
+		}
+		if got := isJournal(f, lookup); got != want {
+			t.Errorf("JOURNAL_STREAM=%q: %v", stream, got)
 		}
 	}
 }
