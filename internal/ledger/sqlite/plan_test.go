@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"context"
 	"encoding/json"
 	"path/filepath"
 	"regexp"
@@ -112,137 +113,171 @@ func meant(q, detail string) bool {
 	return false
 }
 
-// everyVerb calls every method of the store with every kind of argument that
-// leads to a statement of its own.
+// tour calls every method of the store with every kind of argument that leads
+// to a statement of its own.
+type tour struct {
+	*testing.T
+	s   *Store
+	ctx context.Context
+	now time.Time
+	to  domain.Address
+	out []domain.NewDelivery
+}
+
 func everyVerb(t *testing.T, s *Store) {
 	t.Helper()
-	ctx, now := t.Context(), time.Now()
-	check := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	maybe := func(_ any, _ error) {} // NotFound and the like are fine: the statement ran
 	to := domain.Address{Platform: "telegram", ChatID: "1"}
-	src := domain.Source{Address: to, Account: "bot"}
-	out := []domain.NewDelivery{{To: to, Part: domain.Part{Text: "x"}}}
+	v := &tour{T: t, s: s, ctx: t.Context(), now: time.Now(), to: to, out: []domain.NewDelivery{{To: to, Part: domain.Part{Text: "x"}}}}
+	command, session := v.turns()
+	v.outbox()
+	v.sessions(command, session)
+	v.jobs()
+	v.processes()
+	v.rest()
+}
+
+func (v *tour) check(err error) {
+	v.Helper()
+	if err != nil {
+		v.Fatal(err)
+	}
+}
+
+// maybe is for reads that may find nothing: the statement ran.
+func maybe(any, error) {}
+
+// turns gives a command that waits and the session that was spoken in.
+func (v *tour) turns() (command int64, session domain.SessionID) {
+	src := domain.Source{Address: v.to, Account: "bot"}
 	event := func(id, text string) ledger.Event {
-		return ledger.Event{Inbound: domain.Inbound{Source: src, EventID: id, SessionKey: "k", Text: text}, Replies: out, Pairing: &ledger.Pairing{Platform: "p", UserID: id}}
+		return ledger.Event{Inbound: domain.Inbound{Source: src, EventID: id, SessionKey: "k", Text: text}, Replies: v.out, Pairing: &ledger.Pairing{Platform: "p", UserID: id}}
 	}
 	batch := ledger.Batch{Platform: "telegram", Account: "bot", Cursor: "1", Events: []ledger.Event{event("1", "a"), event("2", "b"), event("3", "/c"), event("1", "a")}}
-	acc, err := s.AcceptInbound(ctx, batch)
-	check(err)
-	maybe(s.Cursor(ctx, "telegram", "bot"))
-	maybe(s.Inbound(ctx, 1))
-	maybe(s.Received(ctx, "k"))
-	maybe(s.ReceivedCommands(ctx, "k"))
-	maybe(s.ActiveKeys(ctx))
-	c, _, err := s.ClaimTurn(ctx, "k", ledger.ClaimOptions{Now: now})
-	check(err)
-	maybe(s.AppendStep(ctx, c.Ref(), domain.Step{Kind: domain.StepInput}))
-	check(s.JoinTurn(ctx, c.Ref(), acc[1].ID, domain.Step{Kind: domain.StepInput}))
-	check(s.SetPreview(ctx, c.Ref(), "p"))
-	check(s.RequeueTurn(ctx, c.Ref()))
-	c, _, err = s.ClaimTurn(ctx, "k", ledger.ClaimOptions{Now: now, Collect: true, ResetBefore: now.Add(time.Hour)})
-	check(err)
-	q, _, err := s.SuspendTurn(ctx, c.Ref(), domain.Question{Kind: domain.AskApproval, Key: "key", ExpiresAt: now}, out)
-	check(err)
-	maybe(s.OpenQuestions(ctx, ""))
-	maybe(s.OpenQuestions(ctx, "k"))
-	maybe(s.Question(ctx, q.ID))
-	_, _, err = s.ExpireQuestions(ctx, now.Add(time.Hour))
-	check(err)
-	maybe(s.Granted(ctx, c.Session.ID, "key"))
-	maybe(s.AnswerQuestion(ctx, ledger.Answer{Question: q.ID, Text: domain.ApproveAlways}, now))
-	c, _, err = s.ClaimTurn(ctx, "k", ledger.ClaimOptions{Now: now})
-	check(err)
-	_, err = s.FinishTurn(ctx, c.Ref(), ledger.Finish{State: domain.TurnDone, Now: now, Messages: []domain.Message{{Role: "user", Content: "hello 世界和平"}, {Role: "user", Content: "x"}}, Deliveries: out})
-	check(err)
-	maybe(s.OpenTurns(ctx, ""))
-	maybe(s.OpenTurns(ctx, "k"))
-	maybe(s.Turn(ctx, c.Turn.ID))
+	acc, err := v.s.AcceptInbound(v.ctx, batch)
+	v.check(err)
+	maybe(v.s.Cursor(v.ctx, "telegram", "bot"))
+	maybe(v.s.Inbound(v.ctx, 1))
+	maybe(v.s.Received(v.ctx, "k"))
+	maybe(v.s.ReceivedCommands(v.ctx, "k"))
+	maybe(v.s.ActiveKeys(v.ctx))
+	c, _, err := v.s.ClaimTurn(v.ctx, "k", ledger.ClaimOptions{Now: v.now})
+	v.check(err)
+	maybe(v.s.AppendStep(v.ctx, c.Ref(), domain.Step{Kind: domain.StepInput}))
+	v.check(v.s.JoinTurn(v.ctx, c.Ref(), acc[1].ID, domain.Step{Kind: domain.StepInput}))
+	v.check(v.s.SetPreview(v.ctx, c.Ref(), "p"))
+	v.check(v.s.RequeueTurn(v.ctx, c.Ref()))
+	c, _, err = v.s.ClaimTurn(v.ctx, "k", ledger.ClaimOptions{Now: v.now, Collect: true, ResetBefore: v.now.Add(time.Hour)})
+	v.check(err)
+	q, _, err := v.s.SuspendTurn(v.ctx, c.Ref(), domain.Question{Kind: domain.AskApproval, Key: "key", ExpiresAt: v.now}, v.out)
+	v.check(err)
+	maybe(v.s.OpenQuestions(v.ctx, ""))
+	maybe(v.s.OpenQuestions(v.ctx, "k"))
+	maybe(v.s.Question(v.ctx, q.ID))
+	_, _, err = v.s.ExpireQuestions(v.ctx, v.now.Add(time.Hour))
+	v.check(err)
+	maybe(v.s.Granted(v.ctx, c.Session.ID, "key"))
+	maybe(v.s.AnswerQuestion(v.ctx, ledger.Answer{Question: q.ID, Text: domain.ApproveAlways}, v.now))
+	c, _, err = v.s.ClaimTurn(v.ctx, "k", ledger.ClaimOptions{Now: v.now})
+	v.check(err)
+	_, err = v.s.FinishTurn(v.ctx, c.Ref(), ledger.Finish{State: domain.TurnDone, Now: v.now, Messages: []domain.Message{{Role: "user", Content: "hello 世界和平"}, {Role: "user", Content: "x"}}, Deliveries: v.out})
+	v.check(err)
+	maybe(v.s.OpenTurns(v.ctx, ""))
+	maybe(v.s.OpenTurns(v.ctx, "k"))
+	maybe(v.s.Turn(v.ctx, c.Turn.ID))
+	return acc[2].ID, c.Session.ID
+}
 
-	maybe(s.DueAddresses(ctx))
-	d, _, _, err := s.ClaimDelivery(ctx, to, now)
-	check(err)
-	check(s.MarkRetry(ctx, ledger.DeliveryRef{ID: d.ID, Attempt: d.Attempt}, now, "r", true, &domain.Part{}, new(string)))
-	d, _, _, err = s.ClaimDelivery(ctx, to, now)
-	check(err)
-	check(s.MarkSent(ctx, ledger.DeliveryRef{ID: d.ID, Attempt: d.Attempt}, "r", now))
-	check(s.DropDelivery(ctx, d.ID+1, "", now))
-	maybe(s.RetryDelivery(ctx, d.ID+1, now))
-	check(s.MoveAddress(ctx, to, domain.Address{Platform: "x"}))
+func (v *tour) outbox() {
+	maybe(v.s.DueAddresses(v.ctx))
+	d, _, _, err := v.s.ClaimDelivery(v.ctx, v.to, v.now)
+	v.check(err)
+	v.check(v.s.MarkRetry(v.ctx, ledger.DeliveryRef{ID: d.ID, Attempt: d.Attempt}, v.now, "r", true, &domain.Part{}, new(string)))
+	d, _, _, err = v.s.ClaimDelivery(v.ctx, v.to, v.now)
+	v.check(err)
+	v.check(v.s.MarkSent(v.ctx, ledger.DeliveryRef{ID: d.ID, Attempt: d.Attempt}, "r", v.now))
+	v.check(v.s.DropDelivery(v.ctx, d.ID+1, "", v.now))
+	maybe(v.s.RetryDelivery(v.ctx, d.ID+1, v.now))
+	v.check(v.s.MoveAddress(v.ctx, v.to, domain.Address{Platform: "x"}))
 	for _, f := range []ledger.DeliveryFilter{{}, {RunID: 1}, {TurnID: 1}, {States: []domain.DeliveryState{"dead", "sent", "pending"}}} {
-		maybe(s.Deliveries(ctx, f))
+		maybe(v.s.Deliveries(v.ctx, f))
 	}
-	maybe(s.ChatLog(ctx, to, 1))
+	maybe(v.s.ChatLog(v.ctx, v.to, 1))
+}
 
-	maybe(s.Session(ctx, c.Session.ID))
-	maybe(s.CurrentSession(ctx, "k"))
+func (v *tour) sessions(command int64, session domain.SessionID) {
+	maybe(v.s.Session(v.ctx, session))
+	maybe(v.s.CurrentSession(v.ctx, "k"))
 	for _, f := range []ledger.SessionFilter{{}, {Key: "k"}, {Source: "p"}} {
-		maybe(s.ListSessions(ctx, f))
+		maybe(v.s.ListSessions(v.ctx, f))
 	}
-	h, err := s.History(ctx, c.Session.ID)
-	check(err)
-	check(s.Compress(ctx, c.Session.ID, h[0].ID, domain.Message{Role: "user", Content: "s"}))
+	h, err := v.s.History(v.ctx, session)
+	v.check(err)
+	v.check(v.s.Compress(v.ctx, session, h[0].ID, domain.Message{Role: "user", Content: "s"}))
 	title := "t"
-	check(s.EditSession(ctx, c.Session.ID, &title, &title))
+	v.check(v.s.EditSession(v.ctx, session, &title, &title))
 	for _, q := range []string{"hello", "世界和", "世界"} {
-		_, err := s.Search(ctx, q, 1)
-		check(err)
+		_, err := v.s.Search(v.ctx, q, 1)
+		v.check(err)
 	}
-	_, err = s.FinishCommand(ctx, acc[2].ID, now, ledger.Effects{Key: "k", Resume: c.Session.ID, Undo: 1, Title: &title, EndSession: "r", DropQueued: true,
-		Queue: &ledger.NewTurn{Kind: domain.TurnChat, SessionKey: "k", SessionID: "fixed"}, Deliveries: out})
-	check(err)
+	_, err = v.s.FinishCommand(v.ctx, command, v.now, ledger.Effects{Key: "k", Resume: session, Undo: 1, Title: &title, EndSession: "r", DropQueued: true,
+		Queue: &ledger.NewTurn{Kind: domain.TurnChat, SessionKey: "k", SessionID: "fixed"}, Deliveries: v.out})
+	v.check(err)
+}
 
-	j, err := s.PutJob(ctx, domain.Job{ID: "j", Enabled: true, NextAt: now, Definition: json.RawMessage("{}")})
-	check(err)
-	maybe(s.PutJob(ctx, j))
-	maybe(s.PutJob(ctx, domain.Job{ID: "none", Version: 7, Definition: json.RawMessage("{}")}))
-	maybe(s.Job(ctx, "j"))
-	maybe(s.ListJobs(ctx, ledger.JobFilter{}))
-	maybe(s.ListJobs(ctx, ledger.JobFilter{EnabledOnly: true}))
-	maybe(s.NextDue(ctx))
-	maybe(s.DueJobs(ctx, now, 1))
-	runs, err := s.Fire(ctx, "j", now, time.Time{}, []domain.Run{{Instant: now}, {Instant: now.Add(time.Second)}})
-	check(err)
-	maybe(s.DueRuns(ctx, 1))
-	for _, f := range []ledger.RunFilter{{}, {Job: "j"}, {Since: now}, {States: []domain.RunState{"ok"}}} {
-		maybe(s.Runs(ctx, f))
+func (v *tour) jobs() {
+	j, err := v.s.PutJob(v.ctx, domain.Job{ID: "j", Enabled: true, NextAt: v.now, Definition: json.RawMessage("{}")})
+	v.check(err)
+	maybe(v.s.PutJob(v.ctx, j))
+	maybe(v.s.PutJob(v.ctx, domain.Job{ID: "none", Version: 7, Definition: json.RawMessage("{}")}))
+	maybe(v.s.Job(v.ctx, "j"))
+	maybe(v.s.ListJobs(v.ctx, ledger.JobFilter{}))
+	maybe(v.s.ListJobs(v.ctx, ledger.JobFilter{EnabledOnly: true}))
+	maybe(v.s.NextDue(v.ctx))
+	maybe(v.s.DueJobs(v.ctx, v.now, 1))
+	runs, err := v.s.Fire(v.ctx, "j", v.now, time.Time{}, []domain.Run{{Instant: v.now}, {Instant: v.now.Add(time.Second)}})
+	v.check(err)
+	maybe(v.s.DueRuns(v.ctx, 1))
+	for _, f := range []ledger.RunFilter{{}, {Job: "j"}, {Since: v.now}, {States: []domain.RunState{"ok"}}} {
+		maybe(v.s.Runs(v.ctx, f))
 	}
-	r, _, err := s.ClaimRun(ctx, runs[0].ID, now)
-	check(err)
-	maybe(s.StartTurn(ctx, ledger.NewTurn{Kind: domain.TurnCron, SessionKey: "c", RunID: r.ID}, now))
-	maybe(s.FinishRun(ctx, ledger.RunEnd{Ref: ledger.RunRef{ID: r.ID, Fence: r.Fence}, State: domain.RunOK}, out, now))
-	check(s.DeleteJob(ctx, "j"))
+	r, _, err := v.s.ClaimRun(v.ctx, runs[0].ID, v.now)
+	v.check(err)
+	maybe(v.s.StartTurn(v.ctx, ledger.NewTurn{Kind: domain.TurnCron, SessionKey: "c", RunID: r.ID}, v.now))
+	maybe(v.s.FinishRun(v.ctx, ledger.RunEnd{Ref: ledger.RunRef{ID: r.ID, Fence: r.Fence}, State: domain.RunOK}, v.out, v.now))
+	v.check(v.s.DeleteJob(v.ctx, "j"))
+}
 
-	l, err := s.AcquireLease(ctx, "l")
-	check(err)
-	check(s.CheckLease(ctx, l))
-	check(s.ReleaseLease(ctx, l))
-	dead := mustOpen(t, Options{Path: s.path, NoBallast: true})
-	_, _, err = dead.ClaimRun(ctx, runs[1].ID, now)
-	check(err)
-	maybe(dead.StartTurn(ctx, ledger.NewTurn{Kind: domain.TurnCron, SessionKey: "c", RunID: runs[1].ID}, now))
-	maybe(dead.StartTurn(ctx, ledger.NewTurn{Kind: domain.TurnAPI, SessionKey: "c"}, now))
+func (v *tour) processes() {
+	due, err := v.s.DueRuns(v.ctx, 1)
+	v.check(err)
+	l, err := v.s.AcquireLease(v.ctx, "l")
+	v.check(err)
+	v.check(v.s.CheckLease(v.ctx, l))
+	v.check(v.s.ReleaseLease(v.ctx, l))
+	dead := mustOpen(v.T, Options{Path: v.s.path, NoBallast: true})
+	_, _, err = dead.ClaimRun(v.ctx, due[0].ID, v.now)
+	v.check(err)
+	maybe(dead.StartTurn(v.ctx, ledger.NewTurn{Kind: domain.TurnCron, SessionKey: "c", RunID: due[0].ID}, v.now))
+	maybe(dead.StartTurn(v.ctx, ledger.NewTurn{Kind: domain.TurnAPI, SessionKey: "c"}, v.now))
 	dead.Kill()
-	_, err = s.Recover(ctx, now)
-	check(err)
+	_, err = v.s.Recover(v.ctx, v.now)
+	v.check(err)
+}
 
-	check(s.PutPairing(ctx, ledger.Pairing{Platform: "p", UserID: "u"}))
-	maybe(s.ListPairings(ctx, "p"))
-	check(s.DeletePairing(ctx, "p", "u"))
-	check(s.SetNote(ctx, "k", "v"))
-	check(s.SetNote(ctx, "k", ""))
-	maybe(s.Note(ctx, "k"))
-	maybe(s.Info(ctx))
-	check(s.Check(ctx))
-	open, err := s.OpenTurns(ctx, "k")
-	check(err)
+func (v *tour) rest() {
+	v.check(v.s.PutPairing(v.ctx, ledger.Pairing{Platform: "p", UserID: "u"}))
+	maybe(v.s.ListPairings(v.ctx, "p"))
+	v.check(v.s.DeletePairing(v.ctx, "p", "u"))
+	v.check(v.s.SetNote(v.ctx, "k", "v"))
+	v.check(v.s.SetNote(v.ctx, "k", ""))
+	maybe(v.s.Note(v.ctx, "k"))
+	maybe(v.s.Info(v.ctx))
+	v.check(v.s.Check(v.ctx))
+	open, err := v.s.OpenTurns(v.ctx, "k")
+	v.check(err)
 	for _, t := range open {
-		check(s.CancelTurn(ctx, t.ID, "x", now))
+		v.check(v.s.CancelTurn(v.ctx, t.ID, "x", v.now))
 	}
-	check(s.DeleteSession(ctx, "fixed"))
-	check(s.Tidy(ctx, now.Add(time.Hour), ledger.Retention{Inbound: 1, Steps: 1, Deliveries: 1, RunsPerJob: 1}))
+	v.check(v.s.DeleteSession(v.ctx, "fixed"))
+	v.check(v.s.Tidy(v.ctx, v.now.Add(time.Hour), ledger.Retention{Inbound: 1, Steps: 1, Deliveries: 1, RunsPerJob: 1}))
 }

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
@@ -247,11 +246,9 @@ func (s *Store) begin(wanted func() bool) error {
 }
 
 // rollback ends the transaction after err and returns err. SQLite may have
-// ended it already, which is why the second error says nothing.
+// ended it already, so that a second error says nothing.
 func (s *Store) rollback(err error) error {
-	if _, rerr := s.w.exec("ROLLBACK"); rerr != nil {
-		return errors.Join(err)
-	}
+	s.w.exec("ROLLBACK")
 	return err
 }
 
