@@ -205,3 +205,17 @@ func TestEditEnvKeepsACopy(t *testing.T) {
 		t.Errorf("files left: %v", left)
 	}
 }
+
+func TestAnOpenQuoteCannotSwallowANewValue(t *testing.T) {
+	const in = "A=\"open\nB=2\n"
+	f, _ := ParseEnv(".env", []byte(in))
+	if err := f.Set("C", `say "hi" it's`); !domain.IsCode(err, domain.Conflict) {
+		t.Errorf("Set: %v", err)
+	}
+	if string(f.Bytes()) != in {
+		t.Errorf("a refused edit left %q", f.Bytes())
+	}
+	if err := f.Set("C", "harmless"); err != nil {
+		t.Errorf("a value without quotes: %v", err)
+	}
+}

@@ -147,6 +147,9 @@ func Get(p Profile, env *Env, key string) (Value, error) {
 	if !known {
 		return Value{}, domain.E(domain.NotFound, nil, "%s is not set in %s", key, p.ConfigFile())
 	}
+	if item.reveal != "" {
+		return Value{item.reveal, item.Origin, true}, nil
+	}
 	return Value{item.Value, item.Origin, false}, nil
 }
 

@@ -213,13 +213,14 @@ func TestSetRefusesWhatCannotBeRead(t *testing.T) {
 func TestGet(t *testing.T) {
 	p := profileIn(t)
 	write(t, p.ConfigFile(), "model: {default: x, api_key: k}\n")
-	write(t, p.EnvFile(), "API_SERVER_KEY=kk\n")
+	write(t, p.EnvFile(), "API_SERVER_KEY=kk\nDISCORD_BOT_TOKEN=dd\n")
 	env := mustEnv(t, p)
 	for key, want := range map[string]string{
-		"model.default":   "x config.yaml line 1 false",
-		"model.api_key":   "k config.yaml line 1 true",
-		"API_SERVER_KEY":  "kk .env line 1 (API_SERVER_KEY) true",
-		"agent.max_turns": "90 default false",
+		"model.default":           "x config.yaml line 1 false",
+		"model.api_key":           "k config.yaml line 1 true",
+		"API_SERVER_KEY":          "kk .env line 1 (API_SERVER_KEY) true",
+		"agent.max_turns":         "90 default false",
+		"platforms.discord.token": "dd .env line 2 (DISCORD_BOT_TOKEN) true",
 	} {
 		v, err := Get(p, env, key)
 		if got := fmt.Sprint(v.Value, " ", v.Origin, " ", v.Secret); err != nil || got != want {

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"hermes/internal/secret"
 )
 
 // Item is one setting with its value and where that comes from.
@@ -13,6 +15,8 @@ type Item struct {
 	Value  string `json:"value"` // a secret as <secret>
 	Origin string `json:"origin"`
 	Set    bool   `json:"set"` // not the default
+
+	reveal string // the secret behind Value, where there is one
 }
 
 // Explain lists every setting of a profile with the place that it comes from,
@@ -26,13 +30,17 @@ func Explain(p Profile, env *Env) ([]Item, Problems, error) {
 	var items []Item
 	add := func(key, value string) {
 		o, set := l.origins[key]
-		items = append(items, Item{Key: key, Value: value, Origin: o.String(), Set: set})
+		item := Item{Key: key, Value: value, Origin: o.String(), Set: set}
+		if value == secret.Mask {
+			item.reveal = env.Get(o.Env)
+		}
+		items = append(items, item)
 	}
 	m := l.draft.Model
 	add("model.default", m.Model)
 	add("model.provider", m.Provider)
 	add("model.base_url", m.BaseURL)
-	items = append(items, Item{Key: "model.api_key", Value: m.Key.String(), Origin: orDefault(m.KeyOrigin), Set: m.Key.IsSet()})
+	items = append(items, Item{Key: "model.api_key", Value: m.Key.String(), Origin: orDefault(m.KeyOrigin), Set: m.Key.IsSet(), reveal: m.Key.Reveal()})
 	for i, f := range l.draft.Fallbacks {
 		items = append(items, Item{Key: fmt.Sprintf("fallback_providers.%d", i), Value: f.Provider + " " + f.Model, Origin: "config.yaml", Set: true})
 	}

@@ -209,6 +209,9 @@ func (l *loader) finish() {
 	d.API.Enabled = d.API.Enabled && !d.apiOff
 	if d.API.Enabled {
 		l.checkBind()
+		// The chat page comes with the API server; its main room is its home.
+		d.Config.Platforms[domain.PlatformWebchat] = PlatformConfig{Enabled: true, Typing: true,
+			Home: domain.Address{Platform: domain.PlatformWebchat, ChatID: "main"}}
 	}
 }
 

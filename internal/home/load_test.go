@@ -368,3 +368,17 @@ func TestTerminalFolder(t *testing.T) {
 		}
 	}
 }
+
+// Load is on the way to "ready", whose whole budget is 25 ms.
+func BenchmarkLoad(b *testing.B) {
+	p := Profile{DefaultProfile, "testdata", "testdata"}
+	env, _, err := LoadEnv(p, []string{"TELEGRAM_BOT_TOKEN=1:a", "API_SERVER_ENABLED=true", "OPENROUTER_API_KEY=k"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, _, err := Load(p, env); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
