@@ -172,7 +172,7 @@ func bus(w *walker, c call) {
 var (
 	regexpStop    = regexp.MustCompile(`(Stop|Restart|TryRestart|ReloadOrRestart|ReloadOrTryRestart|Kill|Reload|Freeze|Disable|Mask)Unit|ResetFailed|StopTransient|DisableUnitFiles|MaskUnitFiles|RevertUnitFiles`)
 	regexpManager = regexp.MustCompile(`\b(Exit|PowerOff|Reboot|Halt|KExec|Reexecute|Suspend|Hibernate|SoftReboot|SwitchRoot|TerminateUser|KillUser|TerminateSession|KillSession|SetUserLinger)\b`)
-	ourTraces     = regexp.MustCompile(`(?i)hermes|gateway\.(pid|lock|sock)|MainPID|\$\{?PPID`)
+	ourTraces     = regexp.MustCompile(`(?i)hermes|gateway\.(pid|lock|sock)|MainPID|\$\{?PPID|\bppid\b`)
 )
 
 // isGatewayPID tells whether a word names the gateway's process.

@@ -26,7 +26,7 @@ import (
 const (
 	maxRead    = 8 << 20   // a file that is read or patched
 	maxWrite   = 4 << 20   // a file that is written
-	maxShown   = 48 << 10  // of one read
+	maxShown   = 28 << 10  // of one read
 	maxLine    = 2000      // characters of a line that are shown
 	pageLines  = 500       // lines shown when no limit is given
 	maxLines   = 2000      // lines shown at most

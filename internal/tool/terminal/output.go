@@ -12,8 +12,8 @@ import (
 
 // Bounds of what one command may say, in bytes.
 const (
-	keepHead = 12 << 10 // shown to the model
-	keepTail = 20 << 10
+	keepHead = 10 << 10 // shown to the model
+	keepTail = 18 << 10
 	keepDisk = 32 << 20 // kept on disk of what is not shown
 )
 

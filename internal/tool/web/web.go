@@ -31,7 +31,7 @@ import (
 // Bounds.
 const (
 	maxBody      = 5 << 20 // bytes of one answer, after decompression
-	maxShown     = 40_000  // characters of one result
+	maxShown     = 24_000  // characters of one result
 	maxRedirects = 5
 	maxURLs      = 5 // of one call
 	fetchTime    = 30 * time.Second

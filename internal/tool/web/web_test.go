@@ -65,7 +65,7 @@ func site(t *testing.T) *httptest.Server {
 		w.Header().Set("Content-Encoding", "gzip")
 		z := gzip.NewWriter(w)
 		block := make([]byte, 1<<20)
-		for range 64 {
+		for range 16 {
 			z.Write(block)
 		}
 		z.Close()
@@ -89,7 +89,7 @@ func TestFetch(t *testing.T) {
 		{"/latin", "café", ""},
 		{"/data", `{"a":1}`, ""},
 		{"/none", "plain words", ""},
-		{"/text", "go on with offset 40000", ""},
+		{"/text", "go on with offset 24000", ""},
 		{"/moved", "[redirected to " + srv.URL + "/data]\n{\"a\":1}", ""},
 		{"/absent", "[HTTP 404 Not Found]", ""},
 		{"/image", "no text", domain.Invalid},
