@@ -181,21 +181,21 @@ func (w *chatWorld) step(name string) {
 		w.live(1, domain.EventDelta, answer[40:120])
 	case "end":
 		w.live(1, domain.EventDelta, answer[120:])
-		w.deliver("reply", domain.Part{Text: answer})
+		w.deliver("reply", domain.Part{Text: answer, Markup: true})
 		w.live(1, domain.EventEnded, "")
 	case "ask":
 		w.live(2, domain.EventStarted, "")
 		w.tool(2, domain.EventToolStarted, "d1", "terminal", "systemctl --user restart nginx", false)
 		w.live(2, domain.EventWaiting, "")
-		w.deliver("question", domain.Part{Text: "May I run this?\n\n```sh\nsystemctl --user restart nginx\n```\nIt restarts a service.", Buttons: []domain.Button{
+		w.deliver("question", domain.Part{Markup: true, Text: "May I run this?\n\n```sh\nsystemctl --user restart nginx\n```\nIt restarts a service.", Buttons: []domain.Button{
 			{Label: "Once", Command: "/approve once"}, {Label: "This session", Command: "/approve session"}, {Label: "Always", Command: "/approve always"}, {Label: "Deny", Command: "/deny"}}})
 	case "approved":
 		w.tool(2, domain.EventToolFinished, "d1", "terminal", "systemctl --user restart nginx", false)
 		w.live(2, domain.EventEnded, "")
-		w.deliver("reply", domain.Part{Text: "Done: nginx runs again."})
+		w.deliver("reply", domain.Part{Text: "Done: nginx runs again.\n  *plain*"})
 	case "cron":
-		w.deliver("cron", domain.Part{Text: "**disk-watchdog**: `/data` is at 87 %."})
-		w.deliver("alert", domain.Part{Text: "The job **backup-check** failed three times in a row: `rsync: connection refused`."})
+		w.deliver("cron", domain.Part{Markup: true, Text: "**disk-watchdog**: `/data` is at 87 %."})
+		w.deliver("alert", domain.Part{Markup: true, Text: "The job **backup-check** failed three times in a row: `rsync: connection refused`."})
 	case "offline", "online":
 		w.mu.Lock()
 		w.offline = name == "offline"

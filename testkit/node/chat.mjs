@@ -143,6 +143,8 @@ try {
   await step('approved');
   await page.locator('.msg.assistant', { hasText: 'nginx runs again' }).first().waitFor();
 
+  assert.equal(await page.locator('.text.plain').first().innerText(), 'Done: nginx runs again.\n  *plain*');
+
   // The next question is open, though its buttons send the same.
   await step('ask');
   await page.locator('.buttons button:enabled', { hasText: 'Deny' }).click();

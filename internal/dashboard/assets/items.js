@@ -37,6 +37,7 @@ function body(item) {
   if (item.role === 'user') {
     return el('div', /^\/\S/.test(text) && !text.includes('\n') ? 'text command' : 'text', text);
   }
+  if (!item.part.markup) return el('div', 'text plain', text);
   const div = el('div', 'text');
   div.append(render(text));
   return div;
