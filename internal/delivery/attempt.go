@@ -11,6 +11,7 @@ import (
 
 	"hermes/internal/delivery/markup"
 	"hermes/internal/domain"
+	"hermes/internal/failpoint"
 	"hermes/internal/ledger"
 	"hermes/internal/platform"
 )
@@ -69,6 +70,9 @@ func (d *Dispatcher) claim(ln *lane) (del domain.Delivery, ok bool, next time.Ti
 		return del, false, d.o.Now().Add(min(backoffAt(ln.failures), scanEvery))
 	}
 	ln.failures = 0
+	if ok {
+		failpoint.Hit(failpoint.DeliveryClaimed)
+	}
 	return del, ok, next
 }
 
@@ -237,6 +241,7 @@ func (d *Dispatcher) record(l *line, del domain.Delivery, out outcome) (next tim
 	var committed bool
 	switch {
 	case out.sent:
+		failpoint.Hit(failpoint.DeliverySent)
 		committed = d.persist(del, func(ctx context.Context) error { return d.o.Store.MarkSent(ctx, ref, out.receipt, d.o.Now()) })
 	case out.dead:
 		committed = d.persist(del, func(ctx context.Context) error { return d.o.Store.MarkDead(ctx, ref, out.reason, d.o.Now()) })
@@ -245,6 +250,7 @@ func (d *Dispatcher) record(l *line, del domain.Delivery, out outcome) (next tim
 			return d.o.Store.MarkRetry(ctx, ref, out.next, out.reason, out.uncertain, out.part, out.edit)
 		})
 	}
+	failpoint.Hit(failpoint.DeliveryMarked)
 	d.note(l, del, out)
 	if out.hold > 0 {
 		l.limits.hold(del.To.ChatID, out.next, out.global)

@@ -110,7 +110,7 @@ func New(ctx context.Context, o Options) (g *Gateway, err error) {
 	g.outbox = delivery.New(delivery.Options{
 		Store: g.store, Now: o.Now, Log: o.Log, Health: g.health, OnUnknown: o.Config.Delivery.OnUnknown,
 		MaxAge: o.Config.Delivery.MaxAge, MaxAttempts: o.Config.Delivery.MaxAttempts, Unlimited: o.Config.Delivery.Unlimited,
-		Capabilities: capabilities, ToolProgress: o.Config.Display.ToolProgress,
+		Capabilities: capabilities, ToolProgress: o.Config.Display.ToolProgress, AllowFile: g.allowFile,
 	})
 	g.buildCron()
 	g.buildAgent()
@@ -330,6 +330,9 @@ func (g *Gateway) watch(ctx context.Context) {
 	tidied := g.Now()
 	for {
 		wait := checkEvery
+		if err := g.outbox.Check(ctx); err != nil && ctx.Err() == nil {
+			g.health.Part("delivery").Down("stuck", domain.MessageOf(err))
+		}
 		if err := g.store.Check(ctx); err != nil && ctx.Err() == nil {
 			part.Degraded(string(domain.CodeOf(err)), domain.MessageOf(err))
 			g.Log.Error("the ledger does not answer", "component", "ledger", "err", err)

@@ -78,7 +78,7 @@ func (g *Gateway) buildLinks() {
 	for _, n := range names {
 		cfg := g.Config.Platforms[n]
 		k, known := kinds[n]
-		if !cfg.Enabled {
+		if !cfg.Enabled || n == domain.PlatformWebchat { // which comes with the API server
 			continue
 		}
 		part := g.health.Part("platform." + string(n))

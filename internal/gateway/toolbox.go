@@ -2,14 +2,22 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
-	"hermes/internal/approval"
+	"hermes/internal/cron"
+	"hermes/internal/delivery"
 	"hermes/internal/domain"
+	"hermes/internal/home"
 	"hermes/internal/tool"
+	"hermes/internal/tool/clarify"
 	"hermes/internal/tool/files"
+	"hermes/internal/tool/memory"
+	"hermes/internal/tool/recall"
 	"hermes/internal/tool/terminal"
+	"hermes/internal/tool/todo"
 	"hermes/internal/tool/web"
 )
 
@@ -27,21 +35,14 @@ type toolbox struct {
 func newToolbox(g *Gateway) *toolbox {
 	t := &toolbox{g: g}
 	t.registry, _ = tool.NewRegistry()
-	approvals := func() approval.Options { return g.approvals() }
-	term, tools, err := terminal.New(terminal.Options{
-		Home: g.Profile.Home, Env: g.Env.Environ, Hidden: g.Env.FileNames, Secrets: g.Env.Secrets, Redact: g.Redactor.Redact,
-		Approval: approvals, Timeout: g.Config.Terminal.Timeout, Log: g.Log.With("component", "tools"),
-	})
-	if err != nil {
-		g.health.Part("tool.terminal").Down("unusable", domain.MessageOf(err))
-		g.Log.Error("the agent has no terminal", "component", "tools", "err", err)
-	}
-	t.terminal = term
-	tools = append(tools, files.New(files.Options{UserHome: g.Env.Get("HOME"), Root: g.Profile.Root, Approval: approvals})...)
+	tools := t.makeTerminal()
 	pages, closeIdle := web.New(web.Options{AllowPrivate: func() bool { return g.Config.AllowPrivateURLs }, OwnPorts: func() []int { return []int{g.Config.API.Port} }})
 	t.closeIdle = closeIdle
+	mem, remember := memory.New(memory.Options{Home: g.Profile.Home, Config: func() home.MemoryConfig { return g.Config.Memory }})
+	t.snapshot = mem.Snapshot
+	tools = append(tools, files.New(g.fileOptions())...)
 	tools = append(tools, pages...)
-	tools = append(tools, g.jobs.Tool())
+	tools = append(tools, remember, todo.New(g.store), recall.New(g.store, g.Config.Timezone), clarify.New(), g.jobs.Tool(), t.sendMessage())
 	for _, one := range tools {
 		if err := t.registry.Add(one); err != nil {
 			g.Log.Error("a tool is missing", "component", "tools", "tool", one.Name, "err", err)
@@ -51,6 +52,64 @@ func newToolbox(g *Gateway) *toolbox {
 		g.Log.Warn("the cache folder cannot be made; files that people send cannot be kept", "component", "tools", "err", err)
 	}
 	return t
+}
+
+// makeTerminal makes the terminal and its tools; without a shell there are none.
+func (t *toolbox) makeTerminal() []tool.Tool {
+	g := t.g
+	term, tools, err := terminal.New(terminal.Options{
+		Home: g.Profile.Home, Env: g.Env.Environ, Hidden: g.Env.FileNames, Secrets: g.Env.Secrets, Redact: g.Redactor.Redact,
+		Approval: g.approvals, Timeout: g.Config.Terminal.Timeout, OnEnd: g.processEnded, Log: g.Log.With("component", "tools"),
+	})
+	if err != nil {
+		g.health.Part("tool.terminal").Down("unusable", domain.MessageOf(err))
+		g.Log.Error("the agent has no terminal", "component", "tools", "err", err)
+		return nil
+	}
+	t.terminal = term
+	return tools
+}
+
+// processEnded tells a chat that the background command that it started ended.
+func (g *Gateway) processEnded(p terminal.Process) {
+	if p.Source.ChatID == "" || p.Source.Platform == domain.PlatformAPI || p.Source.Platform == domain.PlatformCron {
+		return
+	}
+	text := fmt.Sprintf("🏁 The background command `%s` (%s) ended with exit code %d.", strings.ReplaceAll(p.Command, "`", "'"), p.ID, p.ExitCode)
+	ids, err := g.store.Enqueue(context.Background(), g.outbox.Plan(p.Source.Address, "notice", text, delivery.PlanOptions{}), g.Now())
+	if err != nil {
+		g.Log.Warn("the end of a background command could not be told", "component", "tools", "process", p.ID, "err", err)
+		return
+	}
+	if len(ids) > 0 {
+		g.outbox.Wake(p.Source.Address)
+	}
+}
+
+// sendMessage is the tool that writes to another chat. Its targets are those of
+// jobs.
+func (t *toolbox) sendMessage() tool.Tool {
+	targets := &cron.Targets{Homes: t.g.homes}
+	return t.g.outbox.SendMessage(delivery.SendMessageOptions{
+		Outbox: t.g.store,
+		Resolve: func(target string, from domain.Source) ([]domain.Address, error) {
+			to, problems := targets.Resolve(cron.SplitTargets(target), &cron.Origin{Platform: from.Platform, ChatID: from.ChatID, ThreadID: from.ThreadID})
+			if len(problems) > 0 {
+				return nil, domain.E(domain.Invalid, nil, "%s", strings.Join(problems, "; "))
+			}
+			return to, nil
+		},
+	})
+}
+
+// fileOptions say which files tools may touch.
+func (g *Gateway) fileOptions() files.Options {
+	return files.Options{UserHome: g.Env.Get("HOME"), Root: g.Profile.Root, Approval: g.approvals}
+}
+
+// allowFile tells whether an answer may carry a file.
+func (g *Gateway) allowFile(path string) error {
+	return files.Allow(g.fileOptions(), g.Profile.Home, path)
 }
 
 // forTurn gives the tools of a turn: the given toolsets, else those that the
