@@ -98,7 +98,13 @@ func (s *situation) fire(t time.Time, f *firing) domain.Run {
 // backlog lists the instants from s.from to now. Of a very long outage only
 // the end is listed; passed counts at least the steps walked before it.
 func (s situation) backlog() (instants []time.Time, passed int) {
-	for t := s.from; !t.IsZero() && !t.After(s.now); t = s.schedule.Next(t) {
+	t := s.from
+	if s.schedule.Kind() == schedule.Cron {
+		// An instant that the schedule does not have was computed in another
+		// zone: it is not fired, and the next real one takes its place.
+		t = s.schedule.Next(s.from.Add(-1))
+	}
+	for ; !t.IsZero() && !t.After(s.now); t = s.schedule.Next(t) {
 		if len(instants) == maxWalked {
 			passed += len(instants) - maxMissedRecorded
 			instants = append(instants[:0:0], instants[len(instants)-maxMissedRecorded:]...)

@@ -23,6 +23,7 @@ func (s *Scheduler) dispatch(ctx context.Context) error {
 		limit = defaultParallel
 	}
 	batch := 4*limit + 64
+	s.setBehind(time.Time{})
 	jobs := map[domain.JobID]*domain.Job{}
 	for {
 		runs, err := s.dueRuns(ctx, batch)
@@ -32,6 +33,7 @@ func (s *Scheduler) dispatch(ctx context.Context) error {
 		blocked := 0
 		for _, r := range runs {
 			if s.Running() >= limit {
+				s.setBehind(r.Instant)
 				return nil // the end of a run wakes us
 			}
 			started, err := s.consider(ctx, r, jobs)

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"hermes/internal/cron/schedule"
 	"hermes/internal/domain"
 	"hermes/internal/ledger"
 )
@@ -262,6 +263,49 @@ const (
 // its run plus a millisecond, so that the ledger's unique firings make each
 // retry happen once. Scheduled instants are whole seconds.
 func retries(r domain.Run) int { return int(r.Instant.Nanosecond() / int(time.Millisecond)) }
+
+// realign moves the next instants that another zone gave (the profile's zone,
+// or the host's, was changed while nothing ran) to where the schedule has them
+// now. It runs once a start, beside the loop.
+func (s *Scheduler) realign(ctx context.Context) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("looking for jobs of another zone panicked", "panic", p)
+		}
+	}()
+	const page = 500
+	for offset := 0; ctx.Err() == nil; offset += page {
+		jobs, err := s.opt.Store.ListJobs(ctx, ledger.JobFilter{EnabledOnly: true, Limit: page, Offset: offset})
+		if err != nil {
+			s.log.Warn("jobs of another zone could not be looked for; such a job finds its time when it is next due", "error", err)
+			return
+		}
+		for _, job := range jobs {
+			s.realignOne(ctx, job)
+		}
+		if len(jobs) < page {
+			return
+		}
+	}
+}
+
+func (s *Scheduler) realignOne(ctx context.Context, job domain.Job) {
+	now := s.wall.Now()
+	d, err := DefinitionOf(job)
+	if err != nil || d.Timezone != "" || !job.NextAt.After(now) {
+		return
+	}
+	sch, err := d.ParseSchedule(s.opt.Zone())
+	if err != nil || sch.Kind() != schedule.Cron || sch.Next(job.NextAt.Add(-1)).Equal(job.NextAt) {
+		return
+	}
+	if _, err := s.opt.Store.Fire(ctx, job.ID, job.NextAt, sch.Next(now), nil); err != nil && !domain.IsCode(err, domain.Conflict) {
+		s.log.Warn("a job could not be moved to the profile's new zone", "job", job.ID, "error", err)
+		return
+	}
+	s.log.Info("a job was moved to the profile's new zone", "job", job.ID, "was", job.NextAt, "is", sch.Next(now))
+	s.Wake()
+}
 
 // settleInterrupted reports the runs that a crash cut off, or fires them again
 // where the job says so. Only the process that shows itself as the scheduler

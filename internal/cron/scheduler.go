@@ -91,6 +91,7 @@ type Scheduler struct {
 	lastBeat time.Time
 	lastFail string          // the last error that was logged, so that it is logged once
 	started  int             // runs begun so far
+	behind   time.Time       // instant of the oldest run that waits for a free place; zero when none does
 	drained  []chan struct{} // closed when no run is left
 }
 
@@ -133,7 +134,13 @@ func New(o Options) *Scheduler {
 func (s *Scheduler) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stopLoop, s.loopDone = cancel, make(chan struct{})
-	go s.loop(ctx)
+	go func() {
+		defer close(s.loopDone)
+		var aside sync.WaitGroup
+		aside.Go(func() { s.realign(ctx) })
+		s.loop(ctx)
+		aside.Wait()
+	}()
 }
 
 // Stop ends firing at once and waits for the runs that are going until ctx
@@ -224,7 +231,6 @@ func (s *Scheduler) idle() <-chan struct{} {
 // loop scans, sleeps until the next instant, and scans again. It survives its
 // own panics: a scheduler that died quietly is what nobody notices.
 func (s *Scheduler) loop(ctx context.Context) {
-	defer close(s.loopDone)
 	pause := time.Second
 	for ctx.Err() == nil {
 		next, err := s.guardedScan(ctx)
@@ -285,11 +291,17 @@ func (s *Scheduler) report(now, next time.Time, err error) {
 		h.Note("next_due", next.Format(time.RFC3339))
 	}
 	h.Note("running", fmt.Sprint(s.Running()))
+	s.mu.Lock()
+	behind := s.behind
+	s.mu.Unlock()
 	failure := ""
-	if err != nil {
+	switch {
+	case err == nil && !behind.IsZero() && now.Sub(behind) > safetyScan:
+		h.Degraded("behind", fmt.Sprintf("as many runs are going as may at once, and one has waited since %s; raise cron.max_parallel_jobs, or give slow jobs a --timeout", behind.Format(time.RFC3339)))
+	case err != nil:
 		failure = err.Error()
 		h.Degraded(string(domain.CodeOf(err)), domain.MessageOf(err)+"; jobs may fire late until it works again")
-	} else {
+	default:
 		h.OK()
 	}
 	s.mu.Lock()
@@ -344,6 +356,12 @@ func (s *Scheduler) release() {
 	if err := s.opt.Store.ReleaseLease(ctx, l); err != nil {
 		s.log.Warn("the scheduler's lease could not be given back; it ends with the process", "error", err)
 	}
+}
+
+func (s *Scheduler) setBehind(oldest time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.behind = oldest
 }
 
 func (s *Scheduler) redact(text string) string {

@@ -252,7 +252,7 @@ func TestOverlap(t *testing.T) {
 			agent := newSlowAgent()
 			r.agent = agent
 			id := r.agentJob("slow", func(ch *Change) { ch.Overlap = &c.policy })
-			s := r.started()
+			r.started()
 			r.asleep(begin.Add(time.Minute))
 			r.clock.Set(begin.Add(10 * time.Minute))
 			<-agent.began
@@ -266,13 +266,7 @@ func TestOverlap(t *testing.T) {
 				t.Errorf("while it runs: %s, want %s", got, c.during)
 			}
 			close(agent.let)
-			for r.states(id) != c.end {
-				select {
-				case <-s.idle():
-				case <-time.After(time.Minute):
-					t.Fatalf("at the end: %s, want %s", r.states(id), c.end)
-				}
-			}
+			waitFor(t, func() bool { return r.states(id) == c.end })
 		})
 	}
 }
@@ -532,4 +526,63 @@ func TestStopReportsWhatItCutOff(t *testing.T) {
 		t.Errorf("after the next start: %s", got)
 	}
 	r.wantSent("was stopped", "done again")
+}
+
+func TestZoneOfTheProfileChanges(t *testing.T) {
+	seoul, err := time.LoadLocation("Asia/Seoul")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(c *Change) { c.Schedule = ptr("0 12 * * *") }
+	t.Run("while it is not due", func(t *testing.T) {
+		r := newRig(t)
+		id := r.watchdog("noon", "exit 0", at)
+		fixed := r.watchdog("fixed", "exit 0", at, func(c *Change) { c.Timezone = ptr("Europe/Berlin") })
+		s := r.scheduler()
+		s.opt.Zone = func() *time.Location { return seoul }
+		s.realign(t.Context())
+		for id, want := range map[domain.JobID]string{id: "2026-01-16T03:00:00Z", fixed: "2026-01-15T11:00:00Z"} {
+			if j, err := r.store.Job(t.Context(), id); err != nil || j.NextAt.UTC().Format(time.RFC3339) != want {
+				t.Errorf("%s is next due at %v, want %s (%v)", j.Name, j.NextAt, want, err)
+			}
+		}
+	})
+	t.Run("while it is due", func(t *testing.T) {
+		r := newRig(t)
+		id := r.watchdog("noon", "exit 0", at)
+		r.clock.Set(begin.Add(2 * time.Hour))
+		s := r.scheduler()
+		s.opt.Zone = func() *time.Location { return seoul }
+		if _, err := s.Tick(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if j, err := r.store.Job(t.Context(), id); err != nil || r.states(id) != "" || j.NextAt.UTC().Format(time.RFC3339) != "2026-01-16T03:00:00Z" {
+			t.Errorf("it fired: %q, next at %v (%v)", r.states(id), j.NextAt, err)
+		}
+	})
+}
+
+func TestTooFewPlacesAreSaid(t *testing.T) {
+	r := newRig(t)
+	agent := newSlowAgent()
+	r.agent = agent
+	r.conf.MaxParallel = 1
+	r.agentJob("a")
+	r.agentJob("b")
+	s := r.started()
+	r.asleep(begin.Add(time.Minute))
+	r.clock.Set(begin.Add(10 * time.Minute))
+	<-agent.began
+	r.asleep(begin.Add(11 * time.Minute))
+	r.clock.Set(begin.Add(12 * time.Minute))
+	waitFor(t, func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.behind.Equal(begin.Add(10 * time.Minute))
+	})
+	close(agent.let)
+	waitFor(t, func() bool {
+		due, err := r.store.DueRuns(t.Context(), 10)
+		return err == nil && len(due) == 0 && s.Running() == 0
+	})
 }

@@ -5,13 +5,10 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"hermes/internal/clock"
 	"hermes/internal/cron/schedule"
@@ -261,62 +258,6 @@ func (s *Service) reschedule(job *domain.Job, d *Definition, c Change) error {
 	return nil
 }
 
-const (
-	maxName   = 200
-	maxPrompt = 128 << 10 // bytes
-)
-
-// check refuses a job that could never do what it says.
-func (s *Service) check(name string, d Definition) error {
-	prompt := strings.TrimSpace(d.Prompt)
-	switch {
-	case prompt == "" && d.Script == "" && len(d.Skills) == 0:
-		return domain.E(domain.Invalid, nil, "EMPTY_PAYLOAD: the job has nothing to do; give it a prompt, a --skill or a --script")
-	case d.NoAgent && d.Script == "":
-		return domain.E(domain.Invalid, nil, "NO_AGENT_WITHOUT_SCRIPT: without the agent only a script can run; name one with --script, or leave --no-agent out")
-	case utf8.RuneCountInString(name) > maxName:
-		return domain.E(domain.TooLarge, nil, "the job's name has more than %d characters", maxName)
-	case len(d.Prompt) > maxPrompt:
-		return domain.E(domain.TooLarge, nil, "the prompt has %d bytes; at most %d are kept. Put long material into a file that the prompt names", len(d.Prompt), maxPrompt)
-	case d.TimeoutSeconds < 0 || d.GraceMinutes < 0:
-		return domain.E(domain.Invalid, nil, "a timeout or grace cannot be negative")
-	}
-	for _, p := range []struct {
-		flag, value string
-		allowed     []string
-	}{
-		{"catch-up", d.CatchUp, []string{CatchUpOne, CatchUpAll, CatchUpNone}},
-		{"overlap", d.Overlap, []string{OverlapSkip, OverlapQueue, OverlapParallel}},
-		{"on-interrupt", d.OnInterrupt, []string{InterruptFail, InterruptRetry}},
-	} {
-		if p.value != "" && !slices.Contains(p.allowed, p.value) {
-			return domain.E(domain.Invalid, nil, "%q is no value of %s; it is one of %s", p.value, p.flag, strings.Join(p.allowed, ", "))
-		}
-	}
-	if d.Script != "" {
-		if path, err := s.scripts.Resolve(d.Script); err != nil {
-			return err
-		} else if _, err := commandFor(path); err != nil {
-			return err
-		}
-	}
-	if d.Workdir != "" {
-		if info, err := os.Stat(d.Workdir); err != nil || !filepath.IsAbs(d.Workdir) || !info.IsDir() {
-			return domain.E(domain.Invalid, nil, "workdir %q must be an absolute path of a folder that exists", d.Workdir)
-		}
-	}
-	if d.Archive != "" && (!filepath.IsAbs(d.Archive) || strings.Contains(d.Archive, "/../") || strings.HasSuffix(d.Archive, "/")) {
-		return domain.E(domain.Invalid, nil, "archive %q must be an absolute path of a file, e.g. /home/me/reports/%%Y-%%m-%%d.md", d.Archive)
-	}
-	if _, problems := s.opt.Targets.Resolve(append(slices.Clone(d.Deliver), d.FailureDeliver...), d.Origin); len(problems) > 0 {
-		return domain.E(domain.Invalid, nil, "%s", strings.Join(problems, "; "))
-	}
-	if blocked, _ := scanText(d.Prompt); len(blocked) > 0 {
-		return domain.E(domain.Forbidden, nil, "Blocked: the prompt is refused because %s. Say it differently, or put it into a script that you wrote yourself", strings.Join(blocked, "; "))
-	}
-	return nil
-}
-
 // defaultName is the beginning of what the job does.
 func defaultName(d Definition) string {
 	text := d.Prompt
@@ -545,76 +486,4 @@ func (s *Service) Preview(text, zone string, n int) (string, []time.Time, error)
 		return "", nil, err
 	}
 	return sch.Words(), firings(sch, domain.Job{}, s.wall.Now(), n), nil
-}
-
-// Status is what is known of the scheduler, from evidence.
-type Status struct {
-	Running   bool      `json:"running"`
-	Who       string    `json:"who,omitempty"` // that runs it, or why nothing does
-	Heartbeat time.Time `json:"heartbeat,omitzero"`
-	Success   time.Time `json:"last_success,omitzero"`
-	Failure   string    `json:"last_error,omitempty"` // when newer than the success
-	Stalled   bool      `json:"stalled,omitempty"`
-	Active    int       `json:"active_jobs"`
-	Next      time.Time `json:"next_run,omitzero"`
-	NextName  string    `json:"next_job,omitempty"`
-}
-
-// stalledAfter is three safety scans and a third.
-const stalledAfter = 200 * time.Second
-
-// Status collects the evidence.
-func (s *Service) Status(ctx context.Context) (Status, error) {
-	var st Status
-	st.Running, st.Who = s.running(ctx)
-	var failed time.Time
-	st.Heartbeat, _ = s.outputs.beat("ticker_heartbeat")
-	st.Success, _ = s.outputs.beat("ticker_last_success")
-	failed, st.Failure = s.outputs.beat("ticker_last_error")
-	if !failed.After(st.Success) {
-		st.Failure = ""
-	}
-	st.Stalled = st.Running && !st.Heartbeat.IsZero() && s.wall.Now().Sub(st.Heartbeat) > stalledAfter
-	jobs, err := s.opt.Store.ListJobs(ctx, ledger.JobFilter{EnabledOnly: true})
-	if err != nil {
-		return st, err
-	}
-	for _, j := range jobs {
-		if j.NextAt.IsZero() {
-			continue
-		}
-		st.Active++
-		if st.Next.IsZero() || j.NextAt.Before(st.Next) {
-			st.Next, st.NextName = j.NextAt, j.Name
-		}
-	}
-	return st, nil
-}
-
-// running asks who shows itself as the scheduler.
-func (s *Service) running(ctx context.Context) (bool, string) {
-	if s.opt.Running != nil {
-		return s.opt.Running(ctx)
-	}
-	l, err := s.opt.Store.AcquireLease(ctx, Lease)
-	if domain.IsCode(err, domain.Conflict) {
-		return true, domain.MessageOf(err)
-	}
-	if err != nil {
-		return false, "it could not be told whether a scheduler runs: " + domain.MessageOf(err)
-	}
-	if err := s.opt.Store.ReleaseLease(ctx, l); err != nil {
-		return false, fmt.Sprintf("no scheduler runs (and the lease could not be given back: %s)", domain.MessageOf(err))
-	}
-	return false, "no scheduler runs, so no job fires by itself; start the gateway (`hermes gateway install`, or `hermes gateway` in a terminal)"
-}
-
-// NotRunning is "" while a scheduler runs, else the warning that belongs under
-// every answer about jobs.
-func (s *Service) NotRunning(ctx context.Context) string {
-	running, who := s.running(ctx)
-	if running {
-		return ""
-	}
-	return "⚠ " + who
 }

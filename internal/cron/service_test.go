@@ -188,6 +188,8 @@ func TestToolForTheAgent(t *testing.T) {
 		{`{"action":"list"}`, true}, {`{"action":"update","job_id":"news","schedule":"@daily"}`, true}, {`{"action":"pause","job_id":"NEWS"}`, true},
 		{`{"action":"resume","job_id":"news"}`, true}, {`{"action":"run","job_id":"news"}`, true}, {`{"action":"remove","job_id":"news"}`, true},
 		{`{"action":"remove"}`, false}, {`{"action":"dance","job_id":"x"}`, false}, {`{"action":"create","prompt":"x"}`, false}, {`{}`, false}, {`[]`, false},
+		{`{"action":"create","schedule":"@daily","prompt":"x","archive":"/home/me/.bashrc"}`, false},
+		{`{"action":"create","schedule":"@daily","prompt":"x","base_url":"http://elsewhere"}`, false},
 	} {
 		if got := call(env, c.args); got["success"] != c.want {
 			t.Errorf("%s: %v", c.args, got)

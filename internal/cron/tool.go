@@ -28,7 +28,7 @@ const toolSchema = `{
     "context_from": {"type": "array", "items": {"type": "string"}, "description": "jobs whose newest output is put before the prompt"},
     "enabled_toolsets": {"type": "array", "items": {"type": "string"}},
     "workdir": {"type": "string", "description": "absolute folder to work in"},
-    "model": {"type": "string"}, "provider": {"type": "string"}, "base_url": {"type": "string"},
+    "model": {"type": "string"}, "provider": {"type": "string"},
     "reason": {"type": "string", "description": "why it is paused"},
     "include_disabled": {"type": "boolean", "description": "list paused and completed jobs too"}
   },
@@ -83,6 +83,11 @@ func (s *Service) toolAnswer(ctx context.Context, env tool.Env, raw json.RawMess
 	var a toolArgs
 	if err := tool.Decode(raw, &a, "action"); err != nil {
 		return nil, err
+	}
+	if a.BaseURL != nil || a.Archive != nil {
+		// One would send the model's key to an address, the other write to a
+		// file, that the model chose.
+		return nil, domain.E(domain.Forbidden, nil, "base_url and archive of a job are set by the operator only: hermes cron edit")
 	}
 	if a.Skill != "" && a.Skills == nil {
 		a.Skills = &[]string{a.Skill}
