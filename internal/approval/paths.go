@@ -202,7 +202,7 @@ func (w *walker) write(target string) {
 	case within(p, "/etc") || within(p, "/usr") || within(p, "/bin") || within(p, "/sbin") || within(p, "/lib") || within(p, "/boot") ||
 		within(p, "/sys") || within(p, "/proc") || within(p, "/lib64") || within(p, "/var/spool/cron") || within(p, "/var/lib"):
 		w.ask(finding{key: "write system files", reason: "writes to the system's files (" + shown(p) + ")", severe: true})
-	case strings.Contains(p, "/.ssh/"):
+	case strings.Contains(p+"/", "/.ssh/"):
 		w.ask(finding{key: "write ~/.ssh", reason: "changes who may log in (" + shown(p) + ")", severe: true})
 	case startupFiles[path.Base(p)] || strings.Contains(p, "/.config/systemd/") || strings.Contains(p, "/.config/autostart/") ||
 		strings.HasSuffix(p, "/fish/config.fish") || strings.Contains(p, "/.git/hooks/"):
@@ -215,6 +215,10 @@ func (w *walker) write(target string) {
 // read looks at a file that is read.
 func (w *walker) read(target string) {
 	p := w.resolve(target)
+	if path.Base(p) == "gateway.sock" && w.isLife(p) {
+		w.refuse("the gateway's control socket is not for the tools that it runs; it is refused from inside." + rightWay)
+		return
+	}
 	if !w.isSecret(p) {
 		return
 	}
@@ -298,6 +302,45 @@ func (w *walker) isGenerated(target string) bool {
 	return false
 }
 
+// carriesFolders are programs that take whole folders with all that they hold.
+var carriesFolders = map[string]bool{"tar": true, "zip": true, "7z": true, "scp": true, "rsync": true, "cp": true, "restic": true, "borg": true, "rclone": true}
+
+// attaches are programs that take hold of a running process.
+var attaches = map[string]bool{"gdb": true, "lldb": true, "strace": true, "ltrace": true, "nsenter": true, "prlimit": true, "renice": true, "reptyr": true, "taskset": true, "gcore": true}
+
+// carried looks at the folders that a program takes; where they go to is no
+// matter here.
+func (w *walker) carried(c call) {
+	if !carriesFolders[c.name] || len(c.args) == 0 {
+		return
+	}
+	from := operands(c.args)
+	switch c.name {
+	case "tar":
+		if !strings.Contains(c.args[0], "c") && !hasFlag(c.args, "c", "--create") {
+			return
+		}
+	case "cp", "scp", "rsync", "rclone":
+		from = from[:max(0, len(from)-1)]
+	}
+	for _, a := range from {
+		w.readFolder(a)
+	}
+}
+
+// readFolder looks at a folder that is carried elsewhere.
+func (w *walker) readFolder(target string) {
+	p, h := contents(w.resolve(target)), w.o.UserHome
+	for _, secret := range []string{w.o.Home, w.o.Root} {
+		if secret != "" && p == secret {
+			w.ask(finding{key: "read secrets", reason: "carries away a folder with stored secrets (" + shown(p) + ")", severe: true})
+		}
+	}
+	if h != "" && (p == h || p == h+"/.ssh" || p == h+"/.aws" || p == h+"/.gnupg" || p == h+"/.kube" || p == h+"/.docker") {
+		w.ask(finding{key: "read secrets", reason: "carries away a folder with stored secrets (" + shown(p) + ")", severe: true})
+	}
+}
+
 // files looks at the files that any command names: those of secrets that it
 // reads. Programs that only look at names and rights are left alone.
 func (w *walker) files(c call) {
@@ -306,7 +349,12 @@ func (w *walker) files(c call) {
 		"rm", "mkdir", "git", "basename", "dirname", "realpath", "readlink", "which", "find", "true", ":":
 		return
 	}
+	w.carried(c)
 	for _, a := range c.args {
+		if attaches[c.name] && w.isGatewayPID(a) {
+			w.refuse(stopReason)
+			return
+		}
 		if strings.IndexByte(a, '/') < 0 && !strings.Contains(a, ".env") && !strings.Contains(a, "auth.json") && !strings.Contains(a, "id_") {
 			continue
 		}

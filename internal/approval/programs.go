@@ -15,7 +15,7 @@ func table() map[string]check {
 	t := map[string]check{
 		"eval": evaluate, "trap": trap, "alias": alias, "source": source, ".": source, "at": reader, "batch": reader,
 		"su": userSwitch, "runuser": userSwitch, "script": userScript, "flock": flocked, "tmux": multiplexer, "screen": multiplexer,
-		"xargs": xargs, "find": find, "fd": fdExec, "awk": awk, "gawk": awk, "mawk": awk, "nawk": awk, "read": readVars,
+		"xargs": xargs, "find": find, "fd": fdExec, "awk": awk, "gawk": awk, "mawk": awk, "nawk": awk, "read": readVars, "set": setParams,
 		"rm": remove, "rmdir": moved, "unlink": moved, "srm": remove, "mv": moved, "cp": copied, "install": copied, "ln": copied, "rsync": rsync,
 		"tee": written, "truncate": written, "touch": written, "sponge": written, "sed": sed, "dd": dd, "shred": shred, "wipe": shred,
 		"mkfs": mkfs, "mke2fs": mkfs, "mkswap": mkfs, "wipefs": mkfs, "blkdiscard": mkfs, "cryptsetup": cryptsetup, "badblocks": mkfs,
@@ -343,5 +343,12 @@ func readVars(w *walker, c call) {
 			v, _, _ = strings.Cut(c.in.text, "\n")
 		}
 		w.assign(name, v, c.in.src)
+	}
+}
+
+// setParams is the builtin set, which may replace the positional parameters.
+func setParams(w *walker, c call) {
+	if i := slices.Index(c.args, "--"); i >= 0 {
+		w.params = append([]string{}, c.args[i+1:]...)
 	}
 }

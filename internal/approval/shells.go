@@ -256,6 +256,9 @@ func (w *walker) code(key, text string) {
 	if len(text) > maxScript {
 		text = text[:maxScript]
 	}
+	if shell, ok := strings.CutPrefix(strings.TrimLeft(text, ": "), "!"); ok {
+		w.script(shell, input{}) // vi, gdb: an escape to the shell
+	}
 	if codeBomb.MatchString(text) {
 		w.refuse("a program that starts itself without end (a fork bomb) takes the machine down; it is never allowed")
 	}
