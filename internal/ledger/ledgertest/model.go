@@ -36,7 +36,7 @@ func runModel(t *testing.T, h Harness) {
 		t.Run("", func(t *testing.T) {
 			m := &model{e: newEnv(t, h), outbox: map[int64]*modelDeliv{}}
 			actions := []func(){m.accept, m.claimTurn, m.step, m.finish, m.requeue, m.claimDelivery, m.sent, m.retry, m.dead, m.crash}
-			for range rapid.IntRange(1, 60).Draw(rt, "length") {
+			for range rapid.IntRange(1, 40).Draw(rt, "length") {
 				actions[rapid.IntRange(0, len(actions)-1).Draw(rt, "action")]()
 				m.check()
 			}

@@ -19,7 +19,14 @@ import (
 // A conn is not safe for concurrent use.
 type conn struct {
 	raw   driver.Conn
-	stmts map[string]driver.Stmt // by text; bounded by the texts in this package
+	stmts map[string]statement // by text; bounded by the texts in this package
+}
+
+// statement is what the driver's statements can do.
+type statement interface {
+	driver.Stmt
+	driver.StmtExecContext
+	driver.StmtQueryContext
 }
 
 func openConn(connector driver.Connector) (*conn, error) {
@@ -27,7 +34,7 @@ func openConn(connector driver.Connector) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &conn{raw: raw, stmts: map[string]driver.Stmt{}}, nil
+	return &conn{raw: raw, stmts: map[string]statement{}}, nil
 }
 
 func (c *conn) close() error {
@@ -37,11 +44,12 @@ func (c *conn) close() error {
 	return c.raw.Close()
 }
 
-func (c *conn) prepare(q string) (driver.Stmt, error) {
+// prepare gives the kept statement of a text.
+func (c *conn) prepare(q string) (statement, error) {
 	if st := c.stmts[q]; st != nil {
 		return st, nil
 	}
-	st, err := c.raw.Prepare(q)
+	st, err := c.compile(q)
 	if err != nil {
 		return nil, fmt.Errorf("prepare %.60q: %w", q, err)
 	}
@@ -49,14 +57,26 @@ func (c *conn) prepare(q string) (driver.Stmt, error) {
 	return st, nil
 }
 
+func (c *conn) compile(q string) (statement, error) {
+	st, err := c.raw.Prepare(q)
+	if err != nil {
+		return nil, err
+	}
+	full, ok := st.(statement)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("the driver's %T lacks the methods with a context", st), st.Close())
+	}
+	return full, nil
+}
+
 // script runs text of several statements once, without keeping it.
 func (c *conn) script(text string) error {
-	st, err := c.raw.Prepare(text)
+	st, err := c.compile(text)
 	if err != nil {
 		return err
 	}
 	defer st.Close()
-	_, err = st.Exec(nil)
+	_, err = st.ExecContext(context.Background(), nil)
 	return err
 }
 
@@ -87,7 +107,7 @@ func (c *conn) run(q string, args []any) (driver.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return st.Exec(vals)
+	return st.ExecContext(context.Background(), vals)
 }
 
 // each calls f for every row of a query; f scans it.
@@ -100,7 +120,7 @@ func (c *conn) each(q string, args []any, f func(r row) error) (err error) {
 	if err != nil {
 		return err
 	}
-	rows, err := st.Query(vals)
+	rows, err := st.QueryContext(context.Background(), vals)
 	if err != nil {
 		return err
 	}
@@ -205,39 +225,40 @@ type nullID int64
 
 // values converts arguments to what the driver takes: times to milliseconds
 // (zero to NULL), flags to 0 and 1, named strings to strings.
-func values(args []any) ([]driver.Value, error) {
-	out := make([]driver.Value, len(args))
+func values(args []any) ([]driver.NamedValue, error) {
+	out := make([]driver.NamedValue, len(args))
 	for i, a := range args {
+		out[i].Ordinal = i + 1
 		switch a := a.(type) {
 		case nil:
 		case int64:
-			out[i] = a
+			out[i].Value = a
 		case string:
-			out[i] = a
+			out[i].Value = a
 		case int:
-			out[i] = int64(a)
+			out[i].Value = int64(a)
 		case uint64:
-			out[i] = int64(a)
+			out[i].Value = int64(a)
 		case bool:
-			out[i] = flag(a)
+			out[i].Value = flag(a)
 		case time.Time:
-			out[i] = millis(a)
+			out[i].Value = millis(a)
 		case nullID:
 			if a != 0 {
-				out[i] = int64(a)
+				out[i].Value = int64(a)
 			}
 		case []byte: // JSON; nil is NULL
 			if a != nil {
-				out[i] = string(a)
+				out[i].Value = string(a)
 			}
 		case json.RawMessage:
-			out[i] = string(a)
+			out[i].Value = string(a)
 		default:
 			v := reflect.ValueOf(a)
 			if v.Kind() != reflect.String {
 				return nil, fmt.Errorf("argument %d: no rule for %T", i, a)
 			}
-			out[i] = v.String()
+			out[i].Value = v.String()
 		}
 	}
 	return out, nil
