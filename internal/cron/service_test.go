@@ -144,13 +144,14 @@ func TestCommandInChat(t *testing.T) {
 	if err != nil || v.Deliver != "origin" || *v.Origin != here {
 		t.Fatalf("it became %+v, %v", v, err)
 	}
-	for args, want := range map[string]string{
-		"": "tell me a joke", "list all": "tell me a joke", "show tell me a joke": string(v.ID), "next tell me a joke": "2026-01-16 09:00:00",
-		"runs tell me a joke": "has not run", "pause tell me a joke": "is paused", "status": "active job", "run": "/cron list", "what": "/cron list",
-		"show nobody": "⚠ there is no job", "add nonsense": "in quotes", "help": "/cron",
+	for _, c := range []struct{ args, want string }{
+		{"", "tell me a joke"}, {"show tell me a joke", string(v.ID)}, {"next tell me a joke", "2026-01-16 09:00:00"},
+		{"runs tell me a joke", "has not run"}, {"status", "1 active job"}, {"pause tell me a joke", "is paused"}, {"list", "no jobs that fire"},
+		{"list all", "tell me a joke"}, {"resume tell me a joke", "It fires at"}, {"run", "/cron list"}, {"what", "/cron list"},
+		{"show nobody", "⚠ there is no job"}, {"add nonsense", "in quotes"}, {"help", "/cron"},
 	} {
-		if got := say(args); !strings.Contains(got, want) {
-			t.Errorf("/cron %s says %q, want %q in it", args, got, want)
+		if got := say(c.args); !strings.Contains(got, c.want) {
+			t.Errorf("/cron %s says %q, want %q in it", c.args, got, c.want)
 		}
 	}
 	if got := say("remove tell me a joke"); !strings.Contains(got, "removed") {
