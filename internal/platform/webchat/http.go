@@ -89,6 +89,7 @@ func (a *Adapter) postMessage(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
+	a.o.Health.OK()
 	a.hub.said(m.Room, said{ClientID: m.ClientID, Text: m.Text, At: now})
 	writeJSON(w, http.StatusAccepted, map[string]any{"accepted": true, "client_id": m.ClientID})
 }
