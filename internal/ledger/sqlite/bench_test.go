@@ -193,3 +193,30 @@ func grow(b *testing.B, path string) {
 		b.Fatal(err)
 	}
 }
+
+// BenchmarkGrown asks a grown ledger what status and people ask.
+func BenchmarkGrown(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "ledger.db")
+	grow(b, path)
+	s := benchStore(b, path)
+	defer s.Close()
+	ctx := context.Background()
+	for name, f := range map[string]func() error{
+		"Info":     func() error { _, err := s.Info(ctx); return err },
+		"History":  func() error { _, err := s.History(ctx, "s17"); return err },
+		"Sessions": func() error { _, err := s.ListSessions(ctx, ledger.SessionFilter{}); return err },
+		"Sent": func() error {
+			_, err := s.Deliveries(ctx, ledger.DeliveryFilter{States: []domain.DeliveryState{domain.DeliverySent}, Limit: 20})
+			return err
+		},
+		"DueAddresses": func() error { _, err := s.DueAddresses(ctx); return err },
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if err := f(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

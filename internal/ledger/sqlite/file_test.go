@@ -180,3 +180,36 @@ func TestNetworkFileSystems(t *testing.T) {
 		t.Errorf("the mount type of /proc/self is %q", kind)
 	}
 }
+
+func TestForbiddenFile(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root may read every file")
+	}
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	if err := os.WriteFile(path, nil, 0o000); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openIn(t, Options{Path: path, NoBallast: true}); !domain.IsCode(err, domain.Config) {
+		t.Errorf("a file that may not be read: %v", err)
+	}
+}
+
+// TestErrorsOfTheFile gives what cannot be provoked here its code.
+func TestErrorsOfTheFile(t *testing.T) {
+	for want, errs := range map[domain.Code][]error{
+		domain.Config:      {syscall.EACCES, syscall.EPERM, syscall.ENOTDIR, syscall.ENOENT, syscall.ELOOP},
+		domain.Unavailable: {syscall.EROFS, syscall.EIO, syscall.EMFILE},
+		domain.StorageFull: {syscall.ENOSPC, syscall.EDQUOT},
+		domain.Internal:    {os.ErrInvalid},
+		domain.Conflict:    {domain.E(domain.Conflict, nil, "said before")},
+	} {
+		for _, err := range errs {
+			if _, known := err.(*domain.Error); !known {
+				err = &os.PathError{Op: "open", Path: "/ledger.db", Err: err}
+			}
+			if got := domain.CodeOf(classifyFile(err, "/ledger.db")); got != want {
+				t.Errorf("%v: code %q, want %q", err, got, want)
+			}
+		}
+	}
+}
