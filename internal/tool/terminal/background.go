@@ -83,11 +83,7 @@ func (t *Terminal) background(env tool.Env, a terminalArgs, dir string) (tool.Re
 		t.forget(p.ID)
 		return tool.Result{}, err
 	}
-	t.tasks.Add(1)
-	go func() {
-		defer t.tasks.Done()
-		t.attend(p, cmd)
-	}()
+	t.look(p, cmd)
 	t.prune()
 	return tool.Result{Content: fmt.Sprintf("Started in the background with id %s (PID %d). Use the process tool to poll, wait, or kill it.", p.ID, p.PID)}, nil
 }
@@ -189,19 +185,32 @@ func (t *Terminal) attend(p Process, cmd *exec.Cmd) {
 	}
 }
 
-// adopt takes up the background commands that earlier gateways left.
-func (t *Terminal) adopt() {
+// Adopt takes up the background commands that other gateways of the profile
+// started and that nobody here looks after yet. New does so; a successor calls
+// it again once its predecessor has gone, since that one may have started more.
+func (t *Terminal) Adopt() {
 	for _, p := range t.processes("") {
 		if _, err := os.Stat(t.file(p.ID, ".done")); err == nil {
 			continue
 		}
-		t.tasks.Add(1)
-		go func() {
-			defer t.tasks.Done()
-			t.attend(p, nil)
-		}()
+		t.look(p, nil)
 	}
 	t.prune()
+}
+
+// look attends to a command in a goroutine of its own, unless one does.
+func (t *Terminal) look(p Process, cmd *exec.Cmd) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed || t.attended[p.ID] {
+		return
+	}
+	t.attended[p.ID] = true
+	t.tasks.Add(1)
+	go func() {
+		defer t.tasks.Done()
+		t.attend(p, cmd)
+	}()
 }
 
 // trim gives back the disk space of all but the last part of an output.
@@ -282,6 +291,7 @@ func (t *Terminal) forget(id string) {
 	}
 	t.mu.Lock()
 	delete(t.unended, id)
+	delete(t.attended, id)
 	t.mu.Unlock()
 }
 

@@ -75,6 +75,7 @@ type Terminal struct {
 	closed    bool
 	lingering map[*os.File]bool // outputs that a command left open behind itself
 	running   map[domain.SessionKey]int
+	attended  map[string]bool   // background commands that a goroutine of ours waits for
 	unended   map[string]string // the line that was begun on a background command's input
 }
 
@@ -104,12 +105,12 @@ func New(o Options) (*Terminal, []tool.Tool, error) {
 			return nil, nil, domain.E(domain.NotFound, nil, "there is no bash and no sh in PATH, so no command can be run; install one or take terminal out of the toolsets")
 		}
 	}
-	t := &Terminal{o: o, lingering: map[*os.File]bool{}, running: map[domain.SessionKey]int{}, unended: map[string]string{}}
+	t := &Terminal{o: o, lingering: map[*os.File]bool{}, running: map[domain.SessionKey]int{}, attended: map[string]bool{}, unended: map[string]string{}}
 	if err := os.MkdirAll(t.dir(), 0o700); err != nil {
 		return nil, nil, domain.E(domain.Unavailable, err, "the folder %s cannot be made, so background commands could not be kept; check the owner of the profile's home", t.dir())
 	}
 	t.ctx, t.stop = context.WithCancel(context.Background())
-	t.adopt()
+	t.Adopt()
 	return t, []tool.Tool{t.terminalTool(), t.processTool()}, nil
 }
 

@@ -371,6 +371,28 @@ func TestBackgroundIsAdopted(t *testing.T) {
 	}
 }
 
+// In a hand-over the successor is there before its predecessor goes: what that
+// one started meanwhile is taken up by Adopt, and its end is reported once.
+func TestAdoptDuringAHandOver(t *testing.T) {
+	home := t.TempDir()
+	ended := make(chan string, 4)
+	old := open(t, home, func(o *Options) { o.OnEnd = func(Process) { ended <- "old" } })
+	next := open(t, home, func(o *Options) { o.OnEnd = func(Process) { ended <- "next" } })
+	id := old.start("read -r l", true)
+	next.Adopt()
+	next.Adopt()
+	old.close()
+	next.act("submit", id, "data", "go")
+	if who := <-ended; who != "next" {
+		t.Errorf("%s reported the end", who)
+	}
+	next.Adopt()
+	next.close()
+	if len(ended) != 0 {
+		t.Errorf("the end was reported again by %s", <-ended)
+	}
+}
+
 func TestBackgroundIsBounded(t *testing.T) {
 	b := open(t, t.TempDir(), func(o *Options) { o.MaxBackground, o.EndBackground = 1, true })
 	b.start("sleep 1000", false)
