@@ -324,3 +324,19 @@ func FuzzPatch(f *testing.F) {
 		diff(text, got)
 	})
 }
+
+func TestAllow(t *testing.T) {
+	d := newDesk(t)
+	o := Options{UserHome: filepath.Dir(d.env.Home), Root: d.env.Home}
+	if err := os.Symlink(filepath.Join(d.env.Home, "auth.json"), d.path("photo.jpg")); err != nil {
+		t.Fatal(err)
+	}
+	for p, want := range map[string]domain.Code{
+		d.path("a.txt"): "", "SOUL.md": "", "~/work/a.txt": "", ".env": domain.Forbidden, d.path("photo.jpg"): domain.Forbidden,
+		"/proc/self/environ": domain.Forbidden, "": domain.Invalid,
+	} {
+		if err := Allow(o, d.env.Home, p); domain.CodeOf(err) != want {
+			t.Errorf("%q: got %v, want %q", p, err, want)
+		}
+	}
+}
