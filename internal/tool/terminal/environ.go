@@ -21,13 +21,13 @@ var quiet = []string{
 }
 
 // Environ is the environment of a tool's process: base without the gateway's
-// secrets (by name and by value), without the names in hidden, and without what
+// secrets (by name and by value), without the names in hidden (but for everyday ones like PATH), and without what
 // belongs to the service manager. A value of less than 6 bytes is no secret.
 func Environ(base, hidden, secrets []string) []string {
 	out := make([]string, 0, len(base)+len(quiet))
 	for _, kv := range base {
 		name, value, ok := strings.Cut(kv, "=")
-		if !ok || name == "" || withheld(name) || slices.Contains(hidden, name) || holdsSecret(value, secrets) {
+		if !ok || name == "" || withheld(name) || slices.Contains(hidden, name) && !everyday(name) || holdsSecret(value, secrets) {
 			continue
 		}
 		out = append(out, kv)
@@ -38,6 +38,12 @@ func Environ(base, hidden, secrets []string) []string {
 		out = append(out, kv)
 	}
 	return out
+}
+
+// everyday names stay also where .env sets them: without a PATH nothing works.
+func everyday(name string) bool {
+	return slices.Contains([]string{"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "EDITOR", "HERMES_HOME"}, name) ||
+		strings.HasPrefix(name, "LC_") || strings.HasPrefix(name, "XDG_")
 }
 
 func withheld(name string) bool {

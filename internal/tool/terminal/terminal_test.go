@@ -193,7 +193,7 @@ func TestEnvironmentIsClean(t *testing.T) {
 		"API_SERVER_KEY=k", "NOTIFY_SOCKET=/run/x", "LISTEN_FDS=1", "LISTEN_PID=1", "WATCHDOG_USEC=1", "INVOCATION_ID=a", "FROM_FILE=v", "URL=http://u:hunter22@h", "TERM=xterm"}
 	b := open(t, t.TempDir(), func(o *Options) {
 		o.Env = func() []string { return base }
-		o.Hidden = func() []string { return []string{"FROM_FILE"} }
+		o.Hidden = func() []string { return []string{"FROM_FILE", "PATH"} }
 		o.Secrets = func() []string { return []string{"hunter22"} }
 		o.Redact = func(s string) string { return strings.ReplaceAll(s, "visible", "<secret>") }
 	})
