@@ -204,6 +204,22 @@ func (o outputs) heartbeat(now time.Time, failure error) error {
 	return errors.Join(err, os.WriteFile(filepath.Join(o.dir, "ticker_last_success"), []byte(epoch), 0o600))
 }
 
+// zone is the zone that the last start found; "" at first.
+func (o outputs) zone() string {
+	b, err := os.ReadFile(filepath.Join(o.dir, "scheduler_zone"))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+func (o outputs) setZone(zone string) error {
+	if err := os.MkdirAll(o.dir, 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(o.dir, "scheduler_zone"), []byte(zone+"\n"), 0o600)
+}
+
 // validID tells whether a job's id has its form, and so is safe in a path.
 func validID(id domain.JobID) bool {
 	return len(id) == 12 && strings.Trim(string(id), "0123456789abcdef") == ""

@@ -266,13 +266,18 @@ func retries(r domain.Run) int { return int(r.Instant.Nanosecond() / int(time.Mi
 
 // realign moves the next instants that another zone gave (the profile's zone,
 // or the host's, was changed while nothing ran) to where the schedule has them
-// now. It runs once a start, beside the loop.
+// now. It goes over every job, so it is done only when the zone is another than
+// the one that the last start wrote down; it runs beside the loop.
 func (s *Scheduler) realign(ctx context.Context) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("looking for jobs of another zone panicked", "panic", p)
 		}
 	}()
+	zone := zoneSign(s.opt.Zone(), s.wall.Now())
+	if s.outputs.zone() == zone {
+		return
+	}
 	const page = 500
 	for offset := 0; ctx.Err() == nil; offset += page {
 		jobs, err := s.opt.Store.ListJobs(ctx, ledger.JobFilter{EnabledOnly: true, Limit: page, Offset: offset})
@@ -284,9 +289,21 @@ func (s *Scheduler) realign(ctx context.Context) {
 			s.realignOne(ctx, job)
 		}
 		if len(jobs) < page {
+			if err := s.outputs.setZone(zone); err != nil {
+				s.log.Warn("the zone could not be written down; the next start compares all jobs again", "error", err)
+			}
 			return
 		}
 	}
+}
+
+// zoneSign tells zones apart, also two that are both called Local.
+func zoneSign(zone *time.Location, now time.Time) string {
+	sign := zone.String()
+	for _, month := range []time.Month{time.January, time.July} {
+		sign += time.Date(now.Year(), month, 1, 0, 0, 0, 0, zone).Format(" -07:00")
+	}
+	return sign
 }
 
 func (s *Scheduler) realignOne(ctx context.Context, job domain.Job) {
