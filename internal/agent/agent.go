@@ -92,7 +92,7 @@ type Outcome struct {
 // run is the state of one run.
 type run struct {
 	*Agent
-	Turn
+	*Turn
 	ctx      context.Context
 	touch    func() // proves activity
 	history  []domain.Message
@@ -108,8 +108,8 @@ type run struct {
 }
 
 // Run runs a turn to its end, or to where it waits or is let go. It returns
-// soon after ctx ends, whatever a tool or the model does.
-func (a *Agent) Run(ctx context.Context, t Turn) (out Outcome) {
+// soon after ctx ends, whatever a tool or the model does. It only reads t.
+func (a *Agent) Run(ctx context.Context, t *Turn) (out Outcome) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r := &run{Agent: a, Turn: t, ctx: ctx, history: t.History, started: map[string]bool{}, answered: map[string]domain.Question{}, touch: func() {}}

@@ -41,39 +41,83 @@ type ChatResult struct {
 	Files     []domain.Attachment
 }
 
+// call is one Chat. It lies on the heap as a whole: thousands of calls wait for
+// their models at once, and what would stand on their stacks counts.
+type call struct {
+	*Lanes
+	req   ChatRequest
+	claim ledger.Claim
+	turn  *agent.Turn
+	out   agent.Outcome
+	res   ChatResult
+}
+
 // Chat runs a turn for a caller who waits for it. onEvent, where not nil, is
 // called from the turn's goroutine and must not block. When ctx ends the turn
 // is interrupted. Errors: domain.Unavailable while draining, and what the turn
 // failed with.
-func (l *Lanes) Chat(ctx context.Context, r ChatRequest, onEvent func(domain.TurnEvent)) (ChatResult, error) {
+func (l *Lanes) Chat(ctx context.Context, r *ChatRequest, onEvent func(domain.TurnEvent)) (*ChatResult, error) {
+	c := &call{Lanes: l, req: *r}
 	if !l.enter() {
-		return ChatResult{}, domain.E(domain.Unavailable, nil, "the gateway is stopping; try again in a moment")
+		return &c.res, domain.E(domain.Unavailable, nil, "the gateway is stopping; try again in a moment")
 	}
 	defer l.work.Done()
 	if r.Stored {
 		leave, err := l.serialize(ctx, r.SessionID)
 		if err != nil {
-			return ChatResult{}, err
+			return &c.res, err
 		}
 		defer leave()
 	}
-	c, err := l.Store.StartTurn(ctx, ledger.NewTurn{Kind: r.Kind, SessionKey: chatKey(r), SessionID: r.SessionID, Source: r.Source, Input: []domain.Message{r.Input}, RunID: r.RunID}, l.Now())
-	if err != nil {
-		return ChatResult{}, err
+	if err := c.begin(ctx, onEvent); err != nil {
+		return &c.res, err
 	}
 	l.running.Add(1)
 	defer func() { l.running.Add(-1); l.finished.Add(1) }()
-	turnCtx, cancel := context.WithCancelCause(l.base)
+	c.run(ctx)
+	c.settle()
+	return &c.res, c.out.Err
+}
+
+// begin commits the turn and prepares its run.
+func (c *call) begin(ctx context.Context, onEvent func(domain.TurnEvent)) (err error) {
+	r := &c.req
+	c.claim, err = c.Store.StartTurn(ctx, ledger.NewTurn{Kind: r.Kind, SessionKey: chatKey(r), SessionID: r.SessionID, Source: r.Source,
+		Input: []domain.Message{r.Input}, RunID: r.RunID}, c.Now())
+	if err != nil {
+		return err
+	}
+	if !r.Stored {
+		c.claim.NewSession = true // its history comes with it
+	}
+	t := c.baseTurn(&c.claim, r.Toolsets)
+	if !r.Stored {
+		t.History, t.Compact = r.History, nil
+	}
+	if r.Model != "" {
+		t.Model = r.Model
+	}
+	parts := agent.PromptParts{Source: r.Source, Kind: r.Kind, Extra: r.System}
+	if r.Workdir != "" {
+		t.Env.Workdir, parts.Context = r.Workdir, agent.ReadContext(r.Workdir)
+	}
+	parts.Workdir = t.Env.Workdir
+	t.System = c.systemPrompt(parts)
+	t.Observe = onEvent
+	t.DenyWith = "It needs a person's approval, and over this interface nobody can be asked. Allow it in a chat with /approve always, or by command_allowlist in config.yaml."
+	c.turn = t
+	return nil
+}
+
+// run runs the turn until it ends or its caller leaves.
+func (c *call) run(ctx context.Context) {
+	turnCtx, cancel := context.WithCancelCause(c.base)
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, func() { cancel(agent.ErrStopped) })()
-	out := l.guardedRun(turnCtx, l.chatTurn(c, r, onEvent))
-	if out.State == domain.TurnRunning { // released: its caller is gone with us
-		out.State = domain.TurnInterrupted
+	c.out = c.guardedRun(turnCtx, c.turn)
+	if c.out.State == domain.TurnRunning { // released: its caller is gone with us
+		c.out.State = domain.TurnInterrupted
 	}
-	res := ChatResult{SessionID: c.Turn.SessionID, TurnID: c.Turn.ID, Text: out.Text, Finish: out.Finish, Usage: out.Usage, Model: out.Model,
-		Completed: out.State == domain.TurnDone, Files: out.Files}
-	l.settleChat(c, out, r, res)
-	return res, out.Err
 }
 
 // enter counts the caller as work, unless the lanes drain.
@@ -89,55 +133,33 @@ func (l *Lanes) enter() bool {
 
 // chatKey is the session key of a call. A call without a stored session has
 // one of its own, so that equal calls do not wait for one another.
-func chatKey(r ChatRequest) domain.SessionKey {
+func chatKey(r *ChatRequest) domain.SessionKey {
 	return domain.SessionKey("agent:main:" + string(r.Source.Platform) + ":dm:" + string(r.SessionID))
 }
 
-// chatTurn fills in the turn of a call.
-func (l *Lanes) chatTurn(c ledger.Claim, r ChatRequest, onEvent func(domain.TurnEvent)) agent.Turn {
-	if !r.Stored {
-		c.NewSession = true // its history comes with it
-	}
-	t := l.baseTurn(c, r.Toolsets)
-	if !r.Stored {
-		t.History, t.Compact = r.History, nil
-	}
-	if r.Model != "" {
-		t.Model = r.Model
-	}
-	workdir := t.Env.Workdir
-	parts := agent.PromptParts{Soul: agent.ReadSoul(l.Profile.Home), Memory: l.memory(), Source: r.Source, Kind: r.Kind,
-		Extra: r.System, Now: l.Now().In(l.Config.Timezone)}
-	if r.Workdir != "" {
-		workdir, parts.Context = r.Workdir, agent.ReadContext(r.Workdir)
-	}
-	parts.Workdir, t.Env.Workdir = workdir, workdir
-	t.System = agent.BuildPrompt(parts)
-	t.Observe = onEvent
-	t.DenyWith = "It needs a person's approval, and over this interface nobody can be asked. Allow it in a chat with /approve always, or by command_allowlist in config.yaml."
-	return t
-}
-
-// settleChat stores the end of a call's turn.
-func (l *Lanes) settleChat(c ledger.Claim, out agent.Outcome, r ChatRequest, res ChatResult) {
+// settle stores the end of the turn.
+func (c *call) settle() {
+	l, out := c.Lanes, &c.out
+	c.res = ChatResult{SessionID: c.claim.Turn.SessionID, TurnID: c.claim.Turn.ID, Text: out.Text, Finish: out.Finish, Usage: out.Usage, Model: out.Model,
+		Completed: out.State == domain.TurnDone, Files: out.Files}
 	ctx, cancel := l.settleContext()
 	defer cancel()
 	f := ledger.Finish{State: out.State, Messages: out.Messages, Usage: out.Usage, Now: l.Now()}
 	if out.Err != nil {
 		f.Error = domain.MessageOf(out.Err)
 	}
-	if r.End != nil {
-		f.Run, f.Deliveries = r.End(res, out.Err)
+	if c.req.End != nil {
+		f.Run, f.Deliveries = c.req.End(c.res, out.Err)
 	}
 	err := l.persist(ctx, "finish", func(ctx context.Context) error {
-		_, err := l.Store.FinishTurn(ctx, c.Ref(), f)
+		_, err := l.Store.FinishTurn(ctx, c.claim.Ref(), f)
 		return err
 	})
 	for _, d := range f.Deliveries {
 		l.Outbox.Wake(d.To)
 	}
 	if err != nil {
-		l.Log.Error("the end of a call's turn could not be stored", "component", "conversation", "turn", c.Turn.ID, "err", err)
+		l.Log.Error("the end of a call's turn could not be stored", "component", "conversation", "turn", c.claim.Turn.ID, "err", err)
 	}
 }
 

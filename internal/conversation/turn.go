@@ -40,7 +40,7 @@ func (l *Lanes) runTurn(ctx context.Context, a *active) {
 	l.announceReset(ctx, c)
 	l.fetchAttachments(ctx, &c)
 	view := l.newView(ctx, c)
-	out := l.guardedRun(ctx, l.agentTurn(c, a, view.observe))
+	out := l.guardedRun(ctx, l.agentTurn(&c, a, view.observe))
 	preview := view.close()
 	if out.State == domain.TurnFailed && !domain.IsCode(out.Err, domain.Fenced) {
 		log.Warn("a turn failed", "err", out.Err)
@@ -49,7 +49,7 @@ func (l *Lanes) runTurn(ctx context.Context, a *active) {
 }
 
 // guardedRun contains a panic of the agent: the turn fails, nothing else does.
-func (l *Lanes) guardedRun(ctx context.Context, t agent.Turn) (out agent.Outcome) {
+func (l *Lanes) guardedRun(ctx context.Context, t *agent.Turn) (out agent.Outcome) {
 	defer func() {
 		if p := recover(); p != nil {
 			l.Log.Error("a turn panicked", "component", "conversation", "turn", t.ID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
@@ -61,8 +61,9 @@ func (l *Lanes) guardedRun(ctx context.Context, t agent.Turn) (out agent.Outcome
 }
 
 // agentTurn fills in what the agent needs for a claim.
-func (l *Lanes) agentTurn(c ledger.Claim, a *active, observe func(domain.TurnEvent)) agent.Turn {
+func (l *Lanes) agentTurn(c *ledger.Claim, a *active, observe func(domain.TurnEvent)) *agent.Turn {
 	t := l.baseTurn(c, nil)
+	t.System = l.systemPrompt(agent.PromptParts{Source: c.Turn.Source, Kind: c.Turn.Kind, Workdir: t.Env.Workdir})
 	t.CanAsk = true
 	t.Observe = observe
 	if a != nil {
@@ -81,30 +82,32 @@ func (l *Lanes) agentTurn(c ledger.Claim, a *active, observe func(domain.TurnEve
 			if err != nil {
 				return nil, err
 			}
-			return l.join(ctx, c, in)
+			return l.join(ctx, *c, in)
 		}
 	}
 	return t
 }
 
-// baseTurn is what turns of every kind have in common. history nil means that
-// of the session.
-func (l *Lanes) baseTurn(c ledger.Claim, toolsets []string) agent.Turn {
+// systemPrompt completes the parts with what is the same for every turn.
+func (l *Lanes) systemPrompt(p agent.PromptParts) string {
+	p.Soul, p.Memory, p.Now = agent.ReadSoul(l.Profile.Home), l.memory(), l.Now().In(l.Config.Timezone)
+	return agent.BuildPrompt(p)
+}
+
+// baseTurn is what turns of every kind have in common, but for the system prompt.
+func (l *Lanes) baseTurn(c *ledger.Claim, toolsets []string) *agent.Turn {
 	cfg := l.Config
 	name := c.Session.Model
 	window := model.ContextLength(cfg.Model.Model, cfg.Model.ContextLength)
-	return agent.Turn{
+	ref, id := c.Ref(), c.Turn.SessionID // closures keep these, not the claim
+	return &agent.Turn{
 		ID: c.Turn.ID, Model: name, Input: c.Turn.Input, Steps: c.Steps, Answers: c.Answers,
 		Tools: l.Tools(c.Turn.Kind, c.Turn.Source.Platform, toolsets),
-		System: agent.BuildPrompt(agent.PromptParts{
-			Soul: agent.ReadSoul(l.Profile.Home), Memory: l.memory(), Source: c.Turn.Source, Kind: c.Turn.Kind,
-			Workdir: cfg.Terminal.Cwd, Now: l.Now().In(cfg.Timezone),
-		}),
 		Env: tool.Env{
 			Home: l.Profile.Home, Workdir: cfg.Terminal.Cwd, CacheDir: l.Profile.CacheDir(),
 			SessionKey: c.Turn.SessionKey, SessionID: c.Turn.SessionID, Source: c.Turn.Source, Kind: c.Turn.Kind, TurnID: c.Turn.ID,
 			Granted: func(key string) bool {
-				ok, err := l.Store.Granted(l.base, c.Turn.SessionID, key)
+				ok, err := l.Store.Granted(l.base, id, key)
 				return err == nil && ok
 			},
 		},
@@ -113,13 +116,13 @@ func (l *Lanes) baseTurn(c ledger.Claim, toolsets []string) agent.Turn {
 		History: l.history(c),
 		Journal: func(ctx context.Context, s domain.Step) error {
 			return l.persist(ctx, "journal", func(ctx context.Context) error {
-				_, err := l.Store.AppendStep(ctx, c.Ref(), s)
+				_, err := l.Store.AppendStep(ctx, ref, s)
 				return err
 			})
 		},
 		Compact: func(ctx context.Context, upTo int64, summary domain.Message) error {
 			return l.persist(ctx, "compress", func(ctx context.Context) error {
-				return l.Store.Compress(ctx, c.Turn.SessionID, upTo, summary)
+				return l.Store.Compress(ctx, id, upTo, summary)
 			})
 		},
 	}
@@ -134,7 +137,7 @@ func (l *Lanes) memory() string {
 
 // history reads the session's transcript. A failure is logged, not fatal: a
 // turn without its past is better than none.
-func (l *Lanes) history(c ledger.Claim) []domain.Message {
+func (l *Lanes) history(c *ledger.Claim) []domain.Message {
 	if c.NewSession {
 		return nil
 	}

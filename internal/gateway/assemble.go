@@ -17,6 +17,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/home"
 	"hermes/internal/ledger"
+	"hermes/internal/model"
 	"hermes/internal/model/catalog"
 	"hermes/internal/platform/webchat"
 )
@@ -100,24 +101,29 @@ func (f *face) Status(ctx context.Context) (api.Status, error) {
 
 // Chat runs a turn for a client of the API.
 func (f *face) Chat(ctx context.Context, r api.ChatRequest, onEvent func(domain.TurnEvent)) (api.ChatResult, error) {
-	model := r.Model
-	if model == f.Config.API.ModelName || model == f.Config.Model.Model || !f.knownModel(model) {
-		model = ""
+	res, err := f.lanes.Chat(ctx, f.request(&r), onEvent)
+	finish := api.FinishStop
+	if res.Finish == model.FinishLength {
+		finish = api.FinishLength
 	}
-	res, err := f.lanes.Chat(ctx, conversation.ChatRequest{
-		SessionID: domain.SessionID(r.SessionID), Stored: r.Stored, Kind: domain.TurnAPI, System: r.System, History: r.History, Input: r.Input, Model: model,
-		Source: domain.Source{Address: domain.Address{Platform: domain.PlatformAPI, ChatID: r.SessionID}, ChatType: domain.ChatDM, UserID: r.SessionKey},
-	}, onEvent)
-	out := api.ChatResult{Text: res.Text, Finish: api.Finish(res.Finish), Usage: res.Usage, SessionID: string(res.SessionID), TurnID: res.TurnID, Model: res.Model, Partial: !res.Completed}
-	if res.Finish != "length" {
-		out.Finish = api.FinishStop
-	}
-	return out, err
+	return api.ChatResult{Text: res.Text, Finish: finish, Usage: res.Usage, SessionID: string(res.SessionID), TurnID: res.TurnID, Model: res.Model, Partial: !res.Completed}, err
 }
 
-// knownModel tells whether a name that a client wrote is one that we should
-// hand on. Clients send all sorts of names; the agent is the one model here, and
-// only names of the configuration select another.
+// request words an API request for the lanes. Clients send all sorts of model
+// names; the agent is the one model here, and only names of the configuration
+// select another.
+func (f *face) request(r *api.ChatRequest) *conversation.ChatRequest {
+	name := r.Model
+	if !f.knownModel(name) {
+		name = ""
+	}
+	return &conversation.ChatRequest{
+		SessionID: domain.SessionID(r.SessionID), Stored: r.Stored, Kind: domain.TurnAPI, System: r.System, History: r.History, Input: r.Input, Model: name,
+		Source: domain.Source{Address: domain.Address{Platform: domain.PlatformAPI, ChatID: r.SessionID}, ChatType: domain.ChatDM, UserID: r.SessionKey},
+	}
+}
+
+// knownModel tells whether a name selects a model of the configuration.
 func (f *face) knownModel(name string) bool {
 	for _, m := range f.Config.Fallbacks {
 		if m.Model == name {
@@ -178,7 +184,7 @@ func (g *Gateway) runJob(ctx context.Context, t cron.JobTurn) (cron.JobResult, e
 		return cron.JobResult{}, domain.E(domain.Config, nil, "the job names the provider %s, but the profile is set up for %s; jobs use the profile's provider and its fallbacks", t.Provider, g.Config.Model.Provider)
 	}
 	ended := false
-	req := conversation.ChatRequest{
+	req := &conversation.ChatRequest{
 		SessionID: t.SessionID, Kind: domain.TurnCron, System: t.Hint, Input: domain.Message{Role: domain.RoleUser, Content: t.Prompt, At: g.Now()},
 		Model: t.Model, Toolsets: t.Toolsets, Workdir: t.Workdir, RunID: t.Run.ID,
 		Source: domain.Source{Address: domain.Address{Platform: domain.PlatformCron, ChatID: string(t.Job)}, ChatType: domain.ChatDM},

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"hermes/internal/cron"
 	"hermes/internal/delivery"
@@ -28,6 +29,9 @@ type toolbox struct {
 	terminal  *terminal.Terminal
 	snapshot  func() string
 	closeIdle func()
+
+	mu     sync.Mutex
+	chosen map[string][]tool.Tool // selections, which are the same for most turns
 }
 
 // newToolbox makes the tools. One that cannot be made is told in the log and
@@ -121,8 +125,21 @@ func (t *toolbox) forTurn(kind domain.TurnKind, p domain.Platform, toolsets []st
 	if toolsets == nil {
 		toolsets = t.configured(p)
 	}
-	return t.registry.Select(toolsets, t.without(kind))
+	key := string(kind) + "\x00" + strings.Join(toolsets, "\x00")
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if got, ok := t.chosen[key]; ok {
+		return got
+	}
+	if t.chosen == nil || len(t.chosen) >= maxChosen {
+		t.chosen = map[string][]tool.Tool{}
+	}
+	t.chosen[key] = t.registry.Select(toolsets, t.without(kind))
+	return t.chosen[key]
 }
+
+// maxChosen bounds the selections that are remembered.
+const maxChosen = 64
 
 // configured are the toolsets of a platform. The composite names of the other
 // system (hermes-telegram, hermes-cli) stand for everything.
