@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -58,6 +60,7 @@ const memoryShare = 60
 // serve runs the profile's gateway until ctx ends.
 func (a *App) serve(ctx context.Context, o serveOptions) error {
 	debug.SetGCPercent(memoryShare)
+	defer surviveLostReaders()()
 	p, err := a.Profile()
 	if err != nil {
 		return err
@@ -97,6 +100,15 @@ func (a *App) serve(ctx context.Context, o serveOptions) error {
 	}
 	gateway.WriteExit(p.LogDir(), record)
 	return err
+}
+
+// surviveLostReaders makes a write to an output whose reader has gone an error in
+// place of a death; see SIGPIPE in the documentation of os/signal. Asking for the
+// signal, and not ignoring it, leaves the commands that tools start as they were.
+func surviveLostReaders() (undo func()) {
+	lost := make(chan os.Signal, 1)
+	signal.Notify(lost, syscall.SIGPIPE)
+	return func() { signal.Stop(lost) }
 }
 
 // exitCode is the code that fail will give an error.
