@@ -365,7 +365,7 @@ func (s *Store) ChatLog(ctx context.Context, at domain.Address, limit int) (out 
 		shown := map[string]int{} // receipt → place in out
 		for _, d := range ds {
 			if i, edits := shown[d.Edit]; edits && d.Edit != "" {
-				out[i].Part, out[i].Kind = d.Part, d.Kind
+				out[i].Part, out[i].Ref = d.Part, d.Receipt
 				continue
 			}
 			shown[d.Receipt] = len(out)
