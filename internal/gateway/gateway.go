@@ -86,11 +86,11 @@ const (
 // and builds every part. Only what the profile cannot live without fails it: the
 // instance lock (domain.Conflict) and the ledger. Everything else that is wrong
 // degrades its own part and is shown.
-func New(ctx context.Context, o Options) (g *Gateway, err error) {
+func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	g = &Gateway{Options: o, started: o.Now(), phase: phaseStarting, shutdown: make(chan struct{})}
+	g := &Gateway{Options: o, started: o.Now(), phase: phaseStarting, shutdown: make(chan struct{})}
 	g.health = health.New(o.Now)
 	defer func() {
 		if err != nil {
