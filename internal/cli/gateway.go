@@ -197,7 +197,7 @@ func (a *App) gatewayStatus(ctx context.Context, asJSON bool) error {
 	switch {
 	case err == nil:
 		if r, ok := gateway.LastExit(p.LogDir()); ok {
-			s.LastExit = fmt.Sprintf("%s: %s", r.Time, r.Reason)
+			s.LastExit = r.String()
 		}
 		if asJSON {
 			err = a.JSON(s)
@@ -224,7 +224,7 @@ func (a *App) notRunning(p home.Profile, asJSON bool) error {
 			out["pid"] = holder.PID
 		}
 		if known {
-			out["last_exit"] = last
+			out["last_exit"] = last.String()
 		}
 		return errors.Join(a.JSON(out), &ExitError{Code: exitFailed})
 	}
@@ -234,7 +234,7 @@ func (a *App) notRunning(p home.Profile, asJSON bool) error {
 		fmt.Fprintf(a.Out, "✗ Gateway (%s): not running\n", p.Name)
 	}
 	if known {
-		fmt.Fprintf(a.Out, "  last exit   %s, code %d: %s\n", last.Time, last.Code, last.Reason)
+		fmt.Fprintf(a.Out, "  last exit   %s\n", last)
 	}
 	if !held {
 		fmt.Fprintf(a.Out, "  start it    hermes%s gateway run\n", profileFlag(p))
