@@ -51,7 +51,8 @@ type Limits struct {
 // Turn is all that a run needs.
 type Turn struct {
 	ID       int64
-	Model    string // "" means the configured one
+	Model    string         // "" means the configured one
+	Provider model.Provider // nil means the agent's
 	System   string
 	History  []domain.Message // the session's transcript before this turn
 	Input    []domain.Message
@@ -112,6 +113,11 @@ type run struct {
 func (a *Agent) Run(ctx context.Context, t *Turn) (out Outcome) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	if t.Provider != nil {
+		own := *a
+		own.model = t.Provider
+		a = &own
+	}
 	r := &run{Agent: a, Turn: t, ctx: ctx, history: t.History, started: map[string]bool{}, answered: map[string]domain.Question{}, touch: func() {}}
 	if t.Limits.Idle > 0 {
 		timer := time.AfterFunc(t.Limits.Idle, func() { cancel(errStalled) })

@@ -14,13 +14,18 @@ type ChatRequest struct {
 	SessionID domain.SessionID
 	// Stored says that the session's own transcript is the history and that
 	// calls to it go one after another; otherwise History is.
-	Stored   bool
-	Source   domain.Source
-	Kind     domain.TurnKind // TurnAPI or TurnCron
-	System   string
-	History  []domain.Message
-	Input    domain.Message
-	Model    string
+	Stored  bool
+	Source  domain.Source
+	Kind    domain.TurnKind // TurnAPI or TurnCron
+	System  string
+	History []domain.Message
+	Input   domain.Message
+	Model   string
+	// Provider answers in place of the configured one, where not nil; Window is
+	// its model's context length in tokens, 0 where it is not known.
+	Provider model.Provider
+	Window   int
+	Vars     map[string]string // for the environment of commands
 	Toolsets []string
 	Workdir  string
 	RunID    int64
@@ -98,6 +103,11 @@ func (c *call) begin(ctx context.Context, onEvent func(domain.TurnEvent)) (err e
 		t.Model = r.Model
 	}
 	parts := agent.PromptParts{Source: r.Source, Kind: r.Kind, Extra: r.System}
+	if r.Provider != nil {
+		t.Provider, t.Model, t.Limits.MaxTokens = r.Provider, "", 0
+		t.Limits.ContextTokens = r.Window
+	}
+	t.Env.Vars = r.Vars
 	if r.Workdir != "" {
 		t.Env.Workdir, parts.Context = r.Workdir, agent.ReadContext(r.Workdir)
 	}

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"sync/atomic"
 	"time"
@@ -19,14 +18,15 @@ import (
 	"hermes/internal/ledger"
 	"hermes/internal/model"
 	"hermes/internal/model/catalog"
+	"hermes/internal/model/openai"
 	"hermes/internal/platform/webchat"
 )
 
 // buildAgent makes the tools, the model and the agent.
 func (g *Gateway) buildAgent() {
 	g.toolbox = newToolbox(g)
-	provider := catalog.FromConfig(g.Config, catalog.Deps{Health: g.health.Part("model"), Log: g.Log.With("component", "model"), Now: g.Now})
-	g.agent = agent.New(provider, g.Log, g.Now)
+	g.models = catalog.Deps{Transport: openai.NewTransport(), Health: g.health.Part("model"), Log: g.Log.With("component", "model"), Now: g.Now}
+	g.agent = agent.New(catalog.FromConfig(g.Config, g.models), g.Log, g.Now)
 }
 
 // buildLanes makes the lanes; jobs and their chat command are there already.
@@ -169,40 +169,13 @@ func (h *homes) set(_ context.Context, to domain.Address, name string) error {
 }
 
 // approvals is the configuration of the command analysis.
-func (g *Gateway) approvals() approval.Options {
-	userHome := g.Env.Get("HOME")
-	return approval.Options{
-		Mode: approval.Mode(g.Config.Approvals.Mode), CronMode: g.Config.Approvals.CronMode, Allowlist: g.Config.Approvals.Allowlist,
-		Home: g.Profile.Home, Root: g.Profile.Root, UserHome: userHome, GatewayPID: os.Getpid(),
-	}
-}
+func (g *Gateway) approvals() approval.Options { return approvals(g.Profile, g.Config, g.Env) }
 
-// runJob runs the turn of an agent job in a session of its own. The run ends in
-// the transaction that ends the turn, with what is to be delivered.
-func (g *Gateway) runJob(ctx context.Context, t cron.JobTurn) (cron.JobResult, error) {
-	if t.Provider != "" && t.Provider != g.Config.Model.Provider {
-		return cron.JobResult{}, domain.E(domain.Config, nil, "the job names the provider %s, but the profile is set up for %s; jobs use the profile's provider and its fallbacks", t.Provider, g.Config.Model.Provider)
+func approvals(p home.Profile, cfg *home.Config, env *home.Env) approval.Options {
+	return approval.Options{
+		Mode: approval.Mode(cfg.Approvals.Mode), CronMode: cfg.Approvals.CronMode, Allowlist: cfg.Approvals.Allowlist,
+		Home: p.Home, Root: p.Root, UserHome: env.Get("HOME"), GatewayPID: os.Getpid(),
 	}
-	ended := false
-	req := &conversation.ChatRequest{
-		SessionID: t.SessionID, Kind: domain.TurnCron, System: t.Hint, Input: domain.Message{Role: domain.RoleUser, Content: t.Prompt, At: g.Now()},
-		Model: t.Model, Toolsets: t.Toolsets, Workdir: t.Workdir, RunID: t.Run.ID,
-		Source: domain.Source{Address: domain.Address{Platform: domain.PlatformCron, ChatID: string(t.Job)}, ChatType: domain.ChatDM},
-		End: func(r conversation.ChatResult, err error) (*ledger.RunEnd, []domain.NewDelivery) {
-			end, out := t.End(cron.JobResult{Text: r.Text, Usage: r.Usage, Model: r.Model}, err)
-			ended = true
-			return &end, out
-		},
-	}
-	t.Touch("starting")
-	res, err := g.lanes.Chat(ctx, req, func(e domain.TurnEvent) {
-		doing := string(e.Kind)
-		if e.Tool != "" {
-			doing = fmt.Sprintf("%s: %s", e.Kind, e.Tool)
-		}
-		t.Touch(doing)
-	})
-	return cron.JobResult{Text: res.Text, Usage: res.Usage, Model: res.Model, Ended: ended}, err
 }
 
 // startControl binds the control socket.

@@ -23,6 +23,7 @@ import (
 	"hermes/internal/home"
 	"hermes/internal/ledger"
 	"hermes/internal/ledger/sqlite"
+	"hermes/internal/model/catalog"
 	"hermes/internal/secret"
 	"hermes/internal/succession"
 )
@@ -55,6 +56,7 @@ type Gateway struct {
 	gate     *access.Gate
 	toolbox  *toolbox
 	agent    *agent.Agent
+	models   catalog.Deps // shared by every provider of the process
 	outbox   *delivery.Dispatcher
 	lanes    *conversation.Lanes
 	cron     *cron.Scheduler
@@ -115,11 +117,11 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	g.buildCron()
 	g.buildAgent()
 	g.buildLanes()
+	g.buildLinks()
 	if !o.CronOnly {
-		g.buildLinks()
 		g.buildAPI()
+		g.state = newStateFile(o.Profile.StateFile(), g.record(), o.Log)
 	}
-	g.state = newStateFile(o.Profile.StateFile(), g.record(), o.Log)
 	return g, nil
 }
 
@@ -194,9 +196,12 @@ func (g *Gateway) start(ctx context.Context) error {
 			return err
 		}
 	}
+	g.importJobs(ctx)
 	g.cron.Start()
-	for _, l := range g.links {
-		g.work.Go(func() { l.run(ctx) })
+	if !g.CronOnly { // a scheduler sends by the platforms, but does not listen
+		for _, l := range g.links {
+			g.work.Go(func() { l.run(ctx) })
+		}
 	}
 	if g.api != nil {
 		if err := g.api.Start(); err != nil {
@@ -204,6 +209,7 @@ func (g *Gateway) start(ctx context.Context) error {
 		}
 	}
 	g.work.Go(func() { g.watch(ctx) })
+	g.work.Go(func() { g.watchOthers(ctx) })
 	return nil
 }
 
@@ -346,7 +352,9 @@ func (g *Gateway) watch(ctx context.Context) {
 				g.Log.Warn("old entries of the ledger could not be removed", "component", "ledger", "err", err)
 			}
 		}
-		g.state.write(g.stateRecord(""))
+		if g.state != nil {
+			g.state.write(g.stateRecord(""))
+		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():

@@ -103,6 +103,12 @@ func (t *toolbox) sendMessage() tool.Tool {
 			}
 			return to, nil
 		},
+		Refuse: func(env tool.Env, to domain.Address) error {
+			if env.Kind == domain.TurnCron {
+				return domain.E(domain.Forbidden, nil, "a scheduled run does not send to %s itself: its final answer is delivered to the job's targets; put what you wanted to send into that answer", to)
+			}
+			return nil
+		},
 	})
 }
 
