@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"sync/atomic"
-	"time"
 
 	"hermes/internal/agent"
 	"hermes/internal/api"
@@ -189,6 +188,3 @@ func (g *Gateway) startControl() error {
 	g.health.Part("control").OK()
 	return nil
 }
-
-// closeDeadline bounds the end of running tool processes.
-const closeDeadline = 5 * time.Second

@@ -251,9 +251,13 @@ func (g *Gateway) Poke() {
 	}
 }
 
-// stopDrain is how long a stop waits for running turns: inside systemd's
+// How long a stop may take: together it must stay inside systemd's
 // TimeoutStopSec=20 of a hand-written unit.
-const stopDrain = 15 * time.Second
+const (
+	stopDrain     = 13 * time.Second // running turns, jobs and streams
+	sendDrain     = 3 * time.Second  // then what is being sent
+	closeDeadline = 2 * time.Second  // then running commands
+)
 
 // drain stops the parts in the order in which work flows: nothing new comes in,
 // what runs may end, what was said goes out, and what is left stays in the
@@ -275,15 +279,16 @@ func (g *Gateway) drain() {
 			g.Log.Warn("while stopping", "component", part, "err", err)
 		}
 	}
-	if err := g.cron.Stop(ctx); err != nil {
-		report("cron", err)
-	}
-	// Turns end first, so that API streams end by themselves.
+	// Jobs, some of which are turns, and turns end together; then the API's
+	// streams have ended by themselves.
+	var jobs sync.WaitGroup
+	jobs.Go(func() { report("cron", g.cron.Stop(ctx)) })
 	report("conversation", g.lanes.Stop(ctx))
+	jobs.Wait()
 	if g.api != nil {
 		report("api", g.api.Stop(ctx))
 	}
-	last, cancelLast := context.WithTimeout(context.Background(), 3*time.Second)
+	last, cancelLast := context.WithTimeout(context.Background(), sendDrain)
 	defer cancelLast()
 	report("delivery", g.outbox.Stop(last))
 	if g.stopWork != nil {
