@@ -26,19 +26,26 @@ type kind struct {
 	// capabilities are known before an adapter is there, so that answers can be
 	// rendered for a platform that is down.
 	capabilities platform.Capabilities
-	build        func(c home.PlatformConfig, g *Gateway, h *health.Reporter) (platform.Adapter, error)
+	build        func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error)
+}
+
+// adapterDeps is what an adapter is given beside its configuration.
+type adapterDeps struct {
+	log    *slog.Logger
+	health *health.Reporter // may be nil
+	now    func() time.Time
 }
 
 // kinds is the table of platforms: a new one is one more row.
 var kinds = map[domain.Platform]kind{
 	telegram.Name: {
 		scope: "telegram-bot-token", capabilities: new(telegram.Adapter).Capabilities(),
-		build: func(c home.PlatformConfig, g *Gateway, h *health.Reporter) (platform.Adapter, error) {
+		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
 			cfg, err := telegram.FromProfile(c)
 			if err != nil {
 				return nil, err
 			}
-			return telegram.New(cfg, telegram.Deps{Log: g.Log, Health: h, Now: g.Now})
+			return telegram.New(cfg, telegram.Deps{Log: d.log, Health: d.health, Now: d.now})
 		},
 	},
 }
@@ -86,7 +93,7 @@ func (g *Gateway) buildLinks() {
 			part.Disabled("this version cannot connect to " + string(n))
 			continue
 		}
-		a, err := k.build(cfg, g, part)
+		a, err := k.build(cfg, adapterDeps{g.Log, part, g.Now})
 		if err != nil {
 			part.Down("config", domain.MessageOf(err))
 			g.Log.Error("a platform is not set up right; the others run", "component", string(n), "err", err)
