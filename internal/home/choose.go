@@ -213,7 +213,7 @@ func (c Choice) overridden(env *Env, provider string) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(chosen)) {
 		if v, set := env.Lookup(name); set && v != chosen[name] {
-			return domain.E(domain.Conflict, nil, "nothing was changed: %s (%s) overrides config.yaml, so the choice would have no effect; remove it first, by `hermes config unset %s` where it stands in .env",
+			return domain.E(domain.Conflict, nil, "%s (%s) overrides config.yaml, so the choice would have no effect; remove it first, by `hermes config unset %s` where it stands in .env",
 				name, env.Origin(name), name)
 		}
 	}
