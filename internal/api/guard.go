@@ -79,7 +79,7 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	_ = w.control.SetWriteDeadline(time.Time{})
 	if r.ContentLength != 0 {
 		_ = w.control.SetReadDeadline(time.Now().Add(s.o.BodyTimeout))
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		defer boundBody(w, r).linger(w, r)
 	}
 	defer s.contain(w, r)
 	header := w.Header()

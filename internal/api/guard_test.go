@@ -238,6 +238,9 @@ func TestTooMuch(t *testing.T) {
 	}
 	res, body := r.call(t, "POST", "/v1/chat/completions", message(6<<20))
 	wantError(t, res, body, 413, "body_too_large")
+	// More than fits between the two sockets: the answer must be read all the same.
+	res, body = r.call(t, "POST", "/v1/chat/completions", message(25<<20))
+	wantError(t, res, body, 413, "body_too_large")
 	res, body = r.call(t, "POST", "/v1/chat/completions", message(500_000)) // one megabyte
 	wantError(t, res, body, 413, "text_too_long")
 	res, body = r.call(t, "POST", "/v1/chat/completions", message(maxText))
