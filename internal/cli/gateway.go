@@ -67,6 +67,7 @@ func (a *App) serve(ctx context.Context, o serveOptions) error {
 	}
 	cfg, problems, err := a.Config()
 	if err != nil {
+		gateway.WriteExit(p.LogDir(), gateway.ExitRecord{Tag: "gateway.exit_nonzero", Code: exitCode(err), Reason: err.Error(), Version: Version()})
 		return err
 	}
 	redactor := secret.NewRedactor(a.env.Secrets()...)
