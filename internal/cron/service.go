@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"hermes/internal/clock"
 	"hermes/internal/cron/schedule"
@@ -153,9 +154,11 @@ func (s *Service) explain(ctx context.Context, job domain.Job, d Definition, adv
 		e.Words = sch.Words()
 		e.Next = firings(sch, job, s.wall.Now(), 3)
 	}
-	if advise {
-		e.Advice, err = s.advice(ctx, job, d)
+	if !advise {
+		return e, nil
 	}
+	twins, err := s.twins(ctx)
+	e.Advice = s.advice(d, twins[job.ID])
 	return e, err
 }
 
@@ -286,13 +289,18 @@ func (s *Service) Find(ctx context.Context, ref string) (domain.Job, error) {
 			return j, err
 		}
 	}
-	jobs, err := s.opt.Store.ListJobs(ctx, ledger.JobFilter{})
+	ref = strings.TrimSpace(ref)
+	f := ledger.JobFilter{Name: ref}
+	if strings.IndexFunc(ref, func(r rune) bool { return r >= utf8.RuneSelf }) >= 0 {
+		f.Name = "" // the ledger knows the cases of ASCII only
+	}
+	jobs, err := s.opt.Store.ListJobs(ctx, f)
 	if err != nil {
 		return domain.Job{}, err
 	}
 	var found []domain.Job
 	for _, j := range jobs {
-		if strings.EqualFold(j.Name, strings.TrimSpace(ref)) {
+		if strings.EqualFold(j.Name, ref) {
 			found = append(found, j)
 		}
 	}
@@ -441,23 +449,6 @@ func (s *Service) Run(ctx context.Context, ref string) (domain.Job, domain.Run, 
 		}
 	}
 	return domain.Job{}, domain.Run{}, domain.E(domain.Conflict, nil, "the job kept changing while a run of it was asked for; try again")
-}
-
-// Runs lists a job's runs, or all jobs' when ref is "", newest first.
-func (s *Service) Runs(ctx context.Context, ref string, limit int) ([]domain.Run, error) {
-	f := ledger.RunFilter{Limit: limit}
-	if ref != "" {
-		job, err := s.Find(ctx, ref)
-		switch {
-		case err == nil:
-			f.Job = job.ID
-		case domain.IsCode(err, domain.NotFound) && validID(domain.JobID(ref)):
-			f.Job = domain.JobID(ref) // a removed job's runs stay
-		default:
-			return nil, err
-		}
-	}
-	return s.opt.Store.Runs(ctx, f)
 }
 
 // Next are the coming n firings of a job, in its zone.
