@@ -46,56 +46,56 @@ type ChatResult struct {
 	Files     []domain.Attachment
 }
 
-// call is one Chat. It lies on the heap as a whole: thousands of calls wait for
-// their models at once, and what would stand on their stacks counts.
+// call is one Chat. It lies on the heap, and holds no more than it needs until
+// its end: thousands of calls wait for their models at once.
 type call struct {
 	*Lanes
-	req   ChatRequest
-	claim ledger.Claim
-	turn  *agent.Turn
-	out   agent.Outcome
-	res   ChatResult
+	req     *ChatRequest
+	ref     ledger.TurnRef
+	session domain.SessionID
+	turn    *agent.Turn
+	out     *agent.Outcome
 }
 
-// Chat runs a turn for a caller who waits for it. onEvent, where not nil, is
-// called from the turn's goroutine and must not block. When ctx ends the turn
-// is interrupted. Errors: domain.Unavailable while draining, and what the turn
-// failed with.
+// Chat runs a turn for a caller who waits for it. It only reads r. onEvent,
+// where not nil, is called from the turn's goroutine and must not block. When
+// ctx ends the turn is interrupted. The result is never nil. Errors:
+// domain.Unavailable while draining, and what the turn failed with.
 func (l *Lanes) Chat(ctx context.Context, r *ChatRequest, onEvent func(domain.TurnEvent)) (*ChatResult, error) {
-	c := &call{Lanes: l, req: *r}
 	if !l.enter() {
-		return &c.res, domain.E(domain.Unavailable, nil, "the gateway is stopping; try again in a moment")
+		return &ChatResult{}, domain.E(domain.Unavailable, nil, "the gateway is stopping; try again in a moment")
 	}
 	defer l.work.Done()
 	if r.Stored {
 		leave, err := l.serialize(ctx, r.SessionID)
 		if err != nil {
-			return &c.res, err
+			return &ChatResult{}, err
 		}
 		defer leave()
 	}
+	c := &call{Lanes: l, req: r}
 	if err := c.begin(ctx, onEvent); err != nil {
-		return &c.res, err
+		return &ChatResult{}, err
 	}
 	l.running.Add(1)
 	defer func() { l.running.Add(-1); l.finished.Add(1) }()
 	c.run(ctx)
-	c.settle()
-	return &c.res, c.out.Err
+	return c.settle(), c.out.Err
 }
 
 // begin commits the turn and prepares its run.
-func (c *call) begin(ctx context.Context, onEvent func(domain.TurnEvent)) (err error) {
-	r := &c.req
-	c.claim, err = c.Store.StartTurn(ctx, ledger.NewTurn{Kind: r.Kind, SessionKey: chatKey(r), SessionID: r.SessionID, Source: r.Source,
+func (c *call) begin(ctx context.Context, onEvent func(domain.TurnEvent)) error {
+	r := c.req
+	claim, err := c.Store.StartTurn(ctx, ledger.NewTurn{Kind: r.Kind, SessionKey: chatKey(r), SessionID: r.SessionID, Source: r.Source,
 		Input: []domain.Message{r.Input}, RunID: r.RunID}, c.Now())
 	if err != nil {
 		return err
 	}
+	c.ref, c.session = claim.Ref(), claim.Turn.SessionID
 	if !r.Stored {
-		c.claim.NewSession = true // its history comes with it
+		claim.NewSession = true // its history comes with it
 	}
-	t := c.baseTurn(&c.claim, r.Toolsets)
+	t := c.baseTurn(&claim, r.Toolsets)
 	if !r.Stored {
 		t.History, t.Compact = r.History, nil
 	}
@@ -147,10 +147,10 @@ func chatKey(r *ChatRequest) domain.SessionKey {
 	return domain.SessionKey("agent:main:" + string(r.Source.Platform) + ":dm:" + string(r.SessionID))
 }
 
-// settle stores the end of the turn.
-func (c *call) settle() {
-	l, out := c.Lanes, &c.out
-	c.res = ChatResult{SessionID: c.claim.Turn.SessionID, TurnID: c.claim.Turn.ID, Text: out.Text, Finish: out.Finish, Usage: out.Usage, Model: out.Model,
+// settle stores the end of the turn and gives its result.
+func (c *call) settle() *ChatResult {
+	l, out := c.Lanes, c.out
+	res := &ChatResult{SessionID: c.session, TurnID: c.ref.ID, Text: out.Text, Finish: out.Finish, Usage: out.Usage, Model: out.Model,
 		Completed: out.State == domain.TurnDone, Files: out.Files}
 	ctx, cancel := l.settleContext()
 	defer cancel()
@@ -159,18 +159,19 @@ func (c *call) settle() {
 		f.Error = domain.MessageOf(out.Err)
 	}
 	if c.req.End != nil {
-		f.Run, f.Deliveries = c.req.End(c.res, out.Err)
+		f.Run, f.Deliveries = c.req.End(*res, out.Err)
 	}
 	err := l.persist(ctx, "finish", func(ctx context.Context) error {
-		_, err := l.Store.FinishTurn(ctx, c.claim.Ref(), f)
+		_, err := l.Store.FinishTurn(ctx, c.ref, f)
 		return err
 	})
 	for _, d := range f.Deliveries {
 		l.Outbox.Wake(d.To)
 	}
 	if err != nil {
-		l.Log.Error("the end of a call's turn could not be stored", "component", "conversation", "turn", c.claim.Turn.ID, "err", err)
+		l.Log.Error("the end of a call's turn could not be stored", "component", "conversation", "turn", c.ref.ID, "err", err)
 	}
+	return res
 }
 
 // serialize makes calls to one stored session wait for one another.

@@ -30,7 +30,7 @@ func (l *Lanes) runTurn(ctx context.Context, a *active) {
 	log := l.Log.With("component", "conversation", "session", string(c.Turn.SessionID), "turn", c.Turn.ID)
 	if c.Turn.Resumed {
 		if c.Turn.Attempt-len(c.Answers) > maxRevivals {
-			l.settle(c, agent.Outcome{State: domain.TurnFailed, Messages: c.Turn.Input,
+			l.settle(c, &agent.Outcome{State: domain.TurnFailed, Messages: c.Turn.Input,
 				Err: domain.E(domain.Internal, nil, "the gateway died %d times while it worked on this; it will not be tried again by itself", maxRevivals)}, "")
 			return
 		}
@@ -49,11 +49,11 @@ func (l *Lanes) runTurn(ctx context.Context, a *active) {
 }
 
 // guardedRun contains a panic of the agent: the turn fails, nothing else does.
-func (l *Lanes) guardedRun(ctx context.Context, t *agent.Turn) (out agent.Outcome) {
+func (l *Lanes) guardedRun(ctx context.Context, t *agent.Turn) (out *agent.Outcome) {
 	defer func() {
 		if p := recover(); p != nil {
 			l.Log.Error("a turn panicked", "component", "conversation", "turn", t.ID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			out = agent.Outcome{State: domain.TurnFailed, Messages: t.Input,
+			out = &agent.Outcome{State: domain.TurnFailed, Messages: t.Input,
 				Err: domain.E(domain.Internal, nil, "this turn crashed; that is a defect of mine, and it is in the log. Nothing else was harmed")}
 		}
 	}()
@@ -182,7 +182,7 @@ func (l *Lanes) join(ctx context.Context, c ledger.Claim, in []domain.Inbound) (
 
 // settle writes a turn's outcome into the ledger: transcript, deliveries and
 // end in one transaction. It does not give up while the process lives.
-func (l *Lanes) settle(c ledger.Claim, out agent.Outcome, preview string) {
+func (l *Lanes) settle(c ledger.Claim, out *agent.Outcome, preview string) {
 	ctx, cancel := l.settleContext()
 	defer cancel()
 	var err error
@@ -228,7 +228,7 @@ func (l *Lanes) settleContext() (context.Context, context.CancelFunc) {
 }
 
 // planReply makes the deliveries of an ended turn.
-func (l *Lanes) planReply(c ledger.Claim, out agent.Outcome, preview string) []domain.NewDelivery {
+func (l *Lanes) planReply(c ledger.Claim, out *agent.Outcome, preview string) []domain.NewDelivery {
 	to := c.Turn.Source.Address
 	o := delivery.PlanOptions{Edit: preview, ReplyTo: l.replyTo(c)}
 	switch out.State {

@@ -99,13 +99,18 @@ func (f *face) Status(ctx context.Context) (api.Status, error) {
 }
 
 // Chat runs a turn for a client of the API.
-func (f *face) Chat(ctx context.Context, r api.ChatRequest, onEvent func(domain.TurnEvent)) (api.ChatResult, error) {
-	res, err := f.lanes.Chat(ctx, f.request(&r), onEvent)
+func (f *face) Chat(ctx context.Context, r *api.ChatRequest, onEvent func(domain.TurnEvent)) (*api.ChatResult, error) {
+	res, err := f.lanes.Chat(ctx, f.request(r), onEvent)
+	return f.result(res), err
+}
+
+// result words the lanes' result for the API.
+func (f *face) result(r *conversation.ChatResult) *api.ChatResult {
 	finish := api.FinishStop
-	if res.Finish == model.FinishLength {
+	if r.Finish == model.FinishLength {
 		finish = api.FinishLength
 	}
-	return api.ChatResult{Text: res.Text, Finish: finish, Usage: res.Usage, SessionID: string(res.SessionID), TurnID: res.TurnID, Model: res.Model, Partial: !res.Completed}, err
+	return &api.ChatResult{Text: r.Text, Finish: finish, Usage: r.Usage, SessionID: string(r.SessionID), TurnID: r.TurnID, Model: r.Model, Partial: !r.Completed}
 }
 
 // request words an API request for the lanes. Clients send all sorts of model

@@ -61,13 +61,14 @@ type Delta struct {
 	Reset     bool
 }
 
-// Provider calls one model service. Complete is safe for concurrent use. It
-// calls onDelta, where not nil, from the calling goroutine, in order. It fails
-// with an *Error, or with ctx's error. It holds no more than a bounded answer:
-// an endless stream is cut off with Kind TooLong.
+// Provider calls one model service. Complete is safe for concurrent use. It only
+// reads r, and calls onDelta, where not nil, from the calling goroutine, in
+// order. The answer is the caller's own; it is nil when the call fails, with an
+// *Error or with ctx's error. It holds no more than a bounded answer: an endless
+// stream is cut off with Kind TooLong.
 type Provider interface {
 	Name() string
-	Complete(ctx context.Context, r Request, onDelta func(Delta)) (Answer, error)
+	Complete(ctx context.Context, r *Request, onDelta func(Delta)) (*Answer, error)
 }
 
 // Kind classifies a failure of a model call.

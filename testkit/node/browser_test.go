@@ -69,8 +69,8 @@ func (w *chatWorld) Accept(_ context.Context, _ string, events []domain.Inbound,
 
 func (w *chatWorld) Cursor(context.Context, string) (string, error) { return "", nil }
 
-func (w *chatWorld) Chat(context.Context, api.ChatRequest, func(domain.TurnEvent)) (api.ChatResult, error) {
-	return api.ChatResult{Text: "pong"}, nil
+func (w *chatWorld) Chat(context.Context, *api.ChatRequest, func(domain.TurnEvent)) (*api.ChatResult, error) {
+	return &api.ChatResult{Text: "pong"}, nil
 }
 
 func (w *chatWorld) ModelName() string { return "sonnet-4.5" }

@@ -11,7 +11,7 @@ import (
 // TestServicesOfTheirOwn: what is sent differs where a service is known to
 // insist on it.
 func TestServicesOfTheirOwn(t *testing.T) {
-	r := model.Request{Model: "m", MaxTokens: 9, Messages: []domain.Message{
+	r := &model.Request{Model: "m", MaxTokens: 9, Messages: []domain.Message{
 		{Role: domain.RoleUser, Content: "x"},
 		{Role: domain.RoleAssistant, ToolCalls: []domain.ToolCall{{ID: "1", Name: "f"}, {ID: "2", Name: "f"}}},
 	}}

@@ -17,7 +17,7 @@ const (
 )
 
 // encode writes a request as JSON.
-func (c *Client) encode(r model.Request, q quirks, stream bool) (*payload, error) {
+func (c *Client) encode(r *model.Request, q quirks, stream bool) (*payload, error) {
 	w := wireRequest{Model: r.Model, Messages: c.messages(r.System, r.Messages, !q.noImages), Stream: stream}
 	if q.completionTokens {
 		w.MaxCompletionTokens = r.MaxTokens

@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	firstBuffer = 1 << 10 // of a stream; grows with its longest event
+	firstBuffer = 1 << 9  // of a stream; grows with its longest event
 	maxEvent    = 2 << 20 // bytes of one event
 )
 

@@ -22,8 +22,8 @@ func NewTransport() *http.Transport {
 		MaxIdleConns:        512,
 		MaxIdleConnsPerHost: 256,
 		IdleConnTimeout:     90 * time.Second,
-		ReadBufferSize:      2 << 10,
-		WriteBufferSize:     2 << 10,
+		ReadBufferSize:      1 << 10,
+		WriteBufferSize:     1 << 10,
 		// A gzip reader would cost 40 KB a stream and hold pieces back.
 		DisableCompression: true,
 		// Without pings a dead HTTP/2 connection is noticed by the first
