@@ -173,7 +173,7 @@ func (a *App) checkModel(ctx context.Context, m home.ModelConfig) error {
 	transport := openai.NewTransport()
 	defer transport.CloseIdleConnections()
 	began := a.Now()
-	answer, err := catalog.Build(m, catalog.Deps{Transport: transport, Now: a.Now}).Complete(ctx, model.Request{
+	answer, err := catalog.Build(m, catalog.Deps{Transport: transport, Now: a.Now}).Complete(ctx, &model.Request{
 		Messages: []domain.Message{{Role: domain.RoleUser, Content: "Answer with the one word ok.", At: began}},
 	}, nil)
 	took := a.Now().Sub(began).Round(10 * time.Millisecond)
