@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
@@ -32,13 +33,9 @@ func Claim(p home.Profile) (*Instance, error) {
 	if err != nil {
 		return nil, domain.E(domain.Unavailable, err, "%s cannot be opened; is the home folder writable?", p.LockFile())
 	}
-	if err := flock(f); err != nil {
-		holder := readRecord(p.LockFile())
+	if err := lockOrWait(f, p); err != nil {
 		f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, inUse(p, holder)
-		}
-		return nil, domain.E(domain.Unavailable, err, "%s cannot be locked", p.LockFile())
+		return nil, err
 	}
 	// A gateway of the other system may hold the PID file without our lock.
 	if r := readRecord(p.PIDFile()); r.PID != os.Getpid() && r.Alive() && r.isGateway() {
@@ -51,6 +48,30 @@ func Claim(p home.Profile) (*Instance, error) {
 		return nil, domain.E(domain.Unavailable, err, "the PID file cannot be written; is the home folder writable and the disk not full?")
 	}
 	return i, nil
+}
+
+// A lock whose recorded holder is dead is held by a child that was forked and
+// has not begun its own program yet. It is waited for, for so long.
+const (
+	orphanWait = 3 * time.Second
+	orphanPoll = 10 * time.Millisecond
+)
+
+// lockOrWait takes the lock. domain.Conflict when a live process has it.
+func lockOrWait(f *os.File, p home.Profile) error {
+	for waited := time.Duration(0); ; waited += orphanPoll {
+		err := flock(f)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return domain.E(domain.Unavailable, err, "%s cannot be locked", p.LockFile())
+		}
+		if holder := readRecord(p.LockFile()); holder.PID > 0 && holder.Alive() || waited >= orphanWait {
+			return inUse(p, holder)
+		}
+		time.Sleep(orphanPoll)
+	}
 }
 
 func inUse(p home.Profile, r Record) error {
