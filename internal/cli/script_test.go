@@ -3,7 +3,9 @@ package cli
 import (
 	"context"
 	"os"
+	"os/signal"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +19,9 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"hermes": func() {
-			os.Exit(Execute(context.Background(), os.Args[1:], Streams{os.Stdin, os.Stdout, os.Stderr}, os.Environ()))
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+			defer stop()
+			os.Exit(Execute(ctx, os.Args[1:], Streams{os.Stdin, os.Stdout, os.Stderr}, os.Environ()))
 		},
 	})
 }
@@ -28,6 +32,7 @@ func TestMain(m *testing.M) {
 //
 //	fakellm [-key KEY] [TEXT]   a model service that always answers TEXT; $LLM_URL
 //	faketelegram                Telegram; $TELEGRAM_URL, $TELEGRAM_TOKEN
+//	person PERSON               somebody on Telegram; $PERSON is their chat's id
 //	says PERSON TEXT            a person writes to the bot
 //	hears [-set VAR] PERSON RE  the bot's message to a person that matches; VAR gets its first group
 //	await RE COMMAND…           runs a command again until its output matches
@@ -46,7 +51,7 @@ func TestScripts(t *testing.T) {
 			return os.MkdirAll(home, 0o700)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"fakellm": fakeLLM, "faketelegram": fakeTelegram, "says": says, "hears": hears, "await": await,
+			"fakellm": fakeLLM, "faketelegram": fakeTelegram, "person": person, "says": says, "hears": hears, "await": await,
 		},
 	})
 }
@@ -85,21 +90,28 @@ func fakeTelegram(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("TELEGRAM_TOKEN", s.Token())
 }
 
-// person gives somebody on Telegram, who is there once they are named. $NAME
-// is their id.
-func person(ts *testscript.TestScript, name string) (*telegram.Server, telegram.User) {
+// person makes somebody on Telegram.
+func person(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	if w.tg == nil {
 		ts.Fatalf("there is no Telegram yet: faketelegram makes one")
 	}
-	if _, known := w.people[name]; !known {
-		w.people[name] = w.tg.AddUser(name)
+	w.people[args[0]] = w.tg.AddUser(args[0])
+	ts.Setenv(args[0], strconv.FormatInt(w.people[args[0]].ID, 10))
+}
+
+// known gives somebody whom person made.
+func known(ts *testscript.TestScript, name string) (*telegram.Server, telegram.User) {
+	w := worldOf(ts)
+	who, ok := w.people[name]
+	if !ok {
+		ts.Fatalf("nobody is called %s yet: person makes somebody", name)
 	}
-	return w.tg, w.people[name]
+	return w.tg, who
 }
 
 func says(ts *testscript.TestScript, _ bool, args []string) {
-	tg, who := person(ts, args[0])
+	tg, who := known(ts, args[0])
 	tg.Say(who, strings.Join(args[1:], " "))
 }
 
@@ -108,7 +120,7 @@ func hears(ts *testscript.TestScript, _ bool, args []string) {
 	if args[0] == "-set" {
 		set, args = args[1], args[2:]
 	}
-	tg, who := person(ts, args[0])
+	tg, who := known(ts, args[0])
 	re := regexp.MustCompile(args[1])
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

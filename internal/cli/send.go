@@ -235,7 +235,7 @@ func (a *App) reportSent(list []domain.Delivery, f sendFlags) error {
 		case d.State == domain.DeliverySent:
 			fmt.Fprintf(a.Out, "✓ Sent to %s (delivery %d, receipt %s).\n", d.To, d.ID, dash(d.Receipt))
 		case d.State == domain.DeliveryDead:
-			fmt.Fprintf(a.Err, "✗ Not sent to %s: %s. `hermes deliveries retry %d` tries it again.\n", d.To, d.Reason, d.ID)
+			fmt.Fprintf(a.Err, "✗ Not sent to %s: %s. `hermes deliveries retry %d` tries it again.\n", d.To, strings.TrimSuffix(d.Reason, "."), d.ID)
 		default:
 			reason := strings.TrimSuffix(d.Reason, ".")
 			if reason == "" {
