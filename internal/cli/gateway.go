@@ -86,6 +86,10 @@ func (a *App) serve(ctx context.Context, o serveOptions) error {
 		Profile: p, Config: cfg, Env: a.env, Process: a.Environ, Version: Version(), Log: log, Redactor: redactor, Now: a.Now,
 		Warnings: warnings, CronOnly: o.cronOnly, NoBallast: o.noBallast,
 	})
+	if domain.IsCode(err, domain.Cancelled) {
+		gateway.WriteExit(p.LogDir(), gateway.ExitRecord{Tag: "gateway.exit", Reason: redactor.Redact(err.Error()), Version: Version()})
+		return nil
+	}
 	if err != nil {
 		gateway.WriteExit(p.LogDir(), gateway.ExitRecord{Tag: "gateway.exit_nonzero", Code: exitCode(err), Reason: redactor.Redact(err.Error()), Version: Version()})
 		return err

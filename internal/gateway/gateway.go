@@ -104,7 +104,10 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 			return nil, err
 		}
 	}
-	if err := g.openLedger(ctx); err != nil {
+	if g.instance != nil && g.instance.Unrecorded != nil {
+		o.Log.Warn("this process stands in no file that other tools read; commands find it all the same", "component", "gateway", "err", g.instance.Unrecorded)
+	}
+	if err := g.awaitLedger(ctx); err != nil {
 		return nil, err
 	}
 	g.homes = newHomes(o.Profile, o.Config, o.Process)
@@ -136,11 +139,11 @@ func (g *Gateway) openLedger(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g.store = s
 	rec, err := s.Recover(ctx, g.Now())
 	if err != nil {
-		return err
+		return errors.Join(err, s.Close())
 	}
+	g.store = s
 	part.OK()
 	if rec.Processes > 0 {
 		g.Log.Warn("the last life ended without a clean stop; its work was taken over", "component", "gateway",
