@@ -1,6 +1,6 @@
 // Package api is the HTTP face of a profile: the OpenAI-compatible API, health,
 // status and metrics, and whatever pages are mounted beside them. It sees the
-// running gateway through the small Gateway interface and nothing else.
+// running gateway through the small interfaces Gateway and Jobs and nothing else.
 //
 // Who may come in is decided before any handler runs. With a key every request
 // must bear it. Without one only a loopback address is bound, only processes of
@@ -95,6 +95,7 @@ type Options struct {
 	Config  home.APIConfig
 	Profile string // name, for hints
 	Gateway Gateway
+	Jobs    Jobs // nil: the routes about jobs answer 501
 	Log     *slog.Logger
 	Health  *health.Reporter
 	Now     func() time.Time // time.Now when nil

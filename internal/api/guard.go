@@ -244,7 +244,7 @@ func (s *Server) checkOrigin(w http.ResponseWriter, r *http.Request) bool {
 		header.Set("Access-Control-Expose-Headers", "X-Hermes-Session-Id, X-Hermes-Completed, X-Hermes-Partial, X-Hermes-Error, Retry-After")
 	}
 	if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
-		header.Set("Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS")
+		header.Set("Access-Control-Allow-Methods", "GET, POST, PATCH, DELETE, OPTIONS")
 		header.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, X-Hermes-Session-Id, X-Hermes-Session-Key")
 		header.Set("Access-Control-Max-Age", "600")
 		w.WriteHeader(http.StatusNoContent)

@@ -109,7 +109,7 @@ func TestPreflight(t *testing.T) {
 	res, _ := r.call(t, "OPTIONS", "/v1/chat/completions", "", ask...)
 	h := res.Header
 	if res.StatusCode != 204 || h.Get("Access-Control-Allow-Origin") != ask[1] || h.Get("Access-Control-Max-Age") != "600" ||
-		h.Get("Access-Control-Allow-Methods") != "GET, POST, DELETE, OPTIONS" || !strings.HasPrefix(h.Get("Access-Control-Allow-Headers"), "Authorization, Content-Type, Idempotency-Key") ||
+		h.Get("Access-Control-Allow-Methods") != "GET, POST, PATCH, DELETE, OPTIONS" || !strings.HasPrefix(h.Get("Access-Control-Allow-Headers"), "Authorization, Content-Type, Idempotency-Key") ||
 		h.Get("Vary") != "Origin" {
 		t.Errorf("%d %v", res.StatusCode, h)
 	}

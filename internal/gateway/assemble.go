@@ -66,7 +66,7 @@ func (g *Gateway) buildAPI() {
 		mounts = append(mounts, api.Mount{Pattern: p, Handler: pages, Open: true})
 	}
 	g.api = api.New(api.Options{
-		Config: g.Config.API, Profile: g.Profile.Name, Gateway: (*face)(g), Log: log, Health: part, Now: g.Now, Mounts: mounts,
+		Config: g.Config.API, Profile: g.Profile.Name, Gateway: (*face)(g), Jobs: g.jobs, Log: log, Health: part, Now: g.Now, Mounts: mounts,
 		MaxConcurrent: maxAPITurns,
 	})
 }
