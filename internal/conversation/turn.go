@@ -2,8 +2,6 @@ package conversation
 
 import (
 	"context"
-	"fmt"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -26,6 +24,13 @@ func (l *Lanes) runTurn(ctx context.Context, a *active) {
 	l.running.Add(1)
 	defer func() { l.running.Add(-1); l.finished.Add(1) }()
 	failpoint.Hit(failpoint.TurnClaimed)
+	if !l.contained("a turn", func() { l.workTurn(ctx, a) }) {
+		l.contained("the end of a turn", func() { l.settle(a.claim, crashed(a.claim.Turn.Input), "") })
+	}
+}
+
+// workTurn is runTurn's work.
+func (l *Lanes) workTurn(ctx context.Context, a *active) {
 	c := a.claim
 	log := l.Log.With("component", "conversation", "session", string(c.Turn.SessionID), "turn", c.Turn.ID)
 	if c.Turn.Resumed {
@@ -50,14 +55,10 @@ func (l *Lanes) runTurn(ctx context.Context, a *active) {
 
 // guardedRun contains a panic of the agent: the turn fails, nothing else does.
 func (l *Lanes) guardedRun(ctx context.Context, t *agent.Turn) (out *agent.Outcome) {
-	defer func() {
-		if p := recover(); p != nil {
-			l.Log.Error("a turn panicked", "component", "conversation", "turn", t.ID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			out = &agent.Outcome{State: domain.TurnFailed, Messages: t.Input,
-				Err: domain.E(domain.Internal, nil, "this turn crashed; that is a defect of mine, and it is in the log. Nothing else was harmed")}
-		}
-	}()
-	return l.Agent.Run(ctx, t)
+	if !l.contained("the agent", func() { out = l.Agent.Run(ctx, t) }) {
+		return crashed(t.Input)
+	}
+	return out
 }
 
 // agentTurn fills in what the agent needs for a claim.
@@ -299,6 +300,7 @@ func (l *Lanes) announceReset(ctx context.Context, c ledger.Claim) {
 
 // view shows a running turn to its chat: typing, live events, the streamed preview.
 type view struct {
+	*Lanes
 	preview *delivery.Preview
 	live    platform.Live
 	to      domain.Address
@@ -307,7 +309,7 @@ type view struct {
 }
 
 func (l *Lanes) newView(ctx context.Context, c ledger.Claim) *view {
-	v := &view{to: c.Turn.Source.Address, stop: func() {}}
+	v := &view{Lanes: l, to: c.Turn.Source.Address, stop: func() {}}
 	a := l.adapter(v.to.Platform)
 	if a == nil {
 		v.before = c.Turn.Preview
@@ -317,7 +319,8 @@ func (l *Lanes) newView(ctx context.Context, c ledger.Claim) *view {
 	if t, ok := a.(platform.Typer); ok && l.Config.Platforms[v.to.Platform].Typing && a.Capabilities().TypingEvery > 0 {
 		tctx, stop := context.WithCancel(ctx)
 		v.stop = stop
-		l.work.Go(func() { l.typing(tctx, t, v.to, a.Capabilities().TypingEvery) })
+		every := a.Capabilities().TypingEvery
+		l.work.Go(func() { l.contained("an adapter's typing signal", func() { l.typing(tctx, t, v.to, every) }) })
 	}
 	// A resumed turn has a preview already: the answer edits that one.
 	if v.before = c.Turn.Preview; len(c.Answers) > 0 {
@@ -332,8 +335,8 @@ func (l *Lanes) newView(ctx context.Context, c ledger.Claim) *view {
 }
 
 func (v *view) observe(e domain.TurnEvent) {
-	if v.live != nil {
-		v.live.Live(v.to, e)
+	if v.live != nil && !v.contained("an adapter's live view", func() { v.live.Live(v.to, e) }) {
+		v.live = nil
 	}
 	if v.preview != nil {
 		v.preview.Event(e)

@@ -195,12 +195,20 @@ func (l *link) receive(ctx context.Context) (err error) {
 	}()
 	if m, ok := l.adapter.(platform.Menu); ok {
 		l.g.work.Go(func() {
+			defer l.survive("setting the command menu")
 			if err := m.SetCommands(ctx, l.g.lanes.Menu()); err != nil && ctx.Err() == nil {
 				l.log.Info("the native command menu was not set", "err", err)
 			}
 		})
 	}
 	return l.adapter.Run(ctx, l.g.lanes.Sink(l.name))
+}
+
+// survive is deferred around a call of the adapter that nothing depends on.
+func (l *link) survive(what string) {
+	if p := recover(); p != nil {
+		l.log.Error(what+" panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	}
 }
 
 func orElse(s, other string) string {
