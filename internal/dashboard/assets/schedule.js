@@ -53,7 +53,8 @@ function cellText(cell, step) {
 }
 
 function strip(job) {
-  const rest = 'The last ' + job.past.length + ' × ' + job.step + ', now at the right';
+  const [width, unit] = job.step.split(' ');
+  const rest = 'The last ' + job.past.length * width + ' ' + unit.replace(/s?$/, 's') + ', now at the right';
   const detail = el('p', { className: 'detail' }, rest);
   const list = el('ul', { className: 'strip', ariaLabel: 'Past runs' }, ...job.past.map((cell) => {
     const words = cellText(cell, job.step);
@@ -153,7 +154,7 @@ function showScheduler(b) {
   else if (s.last_error) { state = 'bad'; facts.push(s.last_error); }
   else facts.push('The scheduler runs');
   facts.push(b.total === 1 ? '1 job' : b.total + ' jobs');
-  if (s.next_run) facts.push('next ' + (s.next_job || '') + ' ' + ago(s.next_run));
+  if (s.next_run) facts.push('next: ' + (s.next_job || 'a job') + ', ' + ago(s.next_run));
   if ((s.undelivered || []).length) facts.push(s.undelivered.length + ' of the last day’s results not delivered');
   box.hidden = b.total === 0 && state === 'good';
   box.dataset.state = state;
