@@ -55,14 +55,14 @@ func (r *cronRoom) runNow(ctx context.Context, ref string) error {
 	}
 	for _, done := range runs {
 		if done.ID == run.ID {
-			return r.ranHere(ctx, job, done)
+			return r.ranHere(job, done)
 		}
 	}
 	return domain.E(domain.Internal, nil, "the run of job '%s' cannot be found any more", job.Name)
 }
 
 // ranHere tells how a run went that this process performed.
-func (r *cronRoom) ranHere(ctx context.Context, job domain.Job, run cron.RunView) error {
+func (r *cronRoom) ranHere(job domain.Job, run cron.RunView) error {
 	switch run.State {
 	case domain.RunDue:
 		return domain.E(domain.Unavailable, nil, "job '%s' is still due: another run of it is going; `hermes cron runs %s` shows how it went", job.Name, job.ID)

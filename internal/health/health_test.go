@@ -18,13 +18,13 @@ func TestPartsTellWhatWasReported(t *testing.T) {
 	now = now.Add(time.Minute)
 	p.OK()
 	got := r.Parts()[1]
-	if got.State != OK || got.Since != time.Unix(1000, 0) || got.LastOK != now || got.Evidence["bot"] != "@hermes" {
+	if got.State != OK || got.Since != time.Unix(1000, 0) || !got.LastOK.Equal(now) || got.Evidence["bot"] != "@hermes" {
 		t.Errorf("%+v", got)
 	}
 	now = now.Add(time.Minute)
 	p.Down("telegram_401", "the token is refused")
 	got = r.Parts()[1]
-	if got.State != Down || got.Since != now || got.Code != "telegram_401" || got.LastOK == now {
+	if got.State != Down || got.Since != now || got.Code != "telegram_401" || got.LastOK.Equal(now) {
 		t.Errorf("a fault is no proof of life: %+v", got)
 	}
 	p.OK()

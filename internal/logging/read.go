@@ -240,7 +240,7 @@ func (t *follower) step() error {
 				if perr == nil && now.Size() < pos { // cut short in place
 					return t.open(io.SeekStart)
 				}
-				return nil
+				return nil //nolint:nilerr // a position that is not known is taken for the end
 			}
 			if nerr != nil {
 				return nil

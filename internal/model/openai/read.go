@@ -68,7 +68,7 @@ func readStream(in *watchedReader, a *assembly, onDelta func(model.Delta)) error
 	ev := newEvents(in)
 	for {
 		data, err := ev.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = errTruncated
 		}
 		if err != nil {

@@ -2,6 +2,7 @@ package openai
 
 import (
 	"bytes"
+	"errors"
 	"io"
 )
 
@@ -35,7 +36,7 @@ func (e *events) next() ([]byte, error) {
 	for {
 		line, err := e.line()
 		if err != nil {
-			if err == io.EOF && e.hasData {
+			if errors.Is(err, io.EOF) && e.hasData {
 				return e.data, nil
 			}
 			return nil, err

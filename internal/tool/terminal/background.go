@@ -132,7 +132,7 @@ func (t *Terminal) spawn(p *Process, vars map[string]string, stdin bool) (*exec.
 	if err != nil {
 		// A command that nobody could find again must not run.
 		killTree(p.proc, p.ID, 0)
-		cmd.Wait()
+		_ = cmd.Wait() // it was killed; the error that matters is err
 		return nil, fail(err)
 	}
 	return cmd, nil

@@ -377,7 +377,7 @@ func (t *Terminal) start(command, dir, mark string, vars map[string]string, out 
 	go func() {
 		defer t.tasks.Done()
 		defer close(o.done)
-		io.Copy(out, r) // ends when the last writer has gone, or r is closed
+		_, _ = io.Copy(out, r) // ends when the last writer has gone, or r is closed
 		r.Close()
 		t.mu.Lock()
 		delete(t.lingering, r)
@@ -419,8 +419,8 @@ func report(text string, err error, took time.Duration, open bool, env []string)
 		code = exitCode(exit.ProcessState)
 	}
 	note := fmt.Sprintf("\n[exit code %d, %s]", code, round(took))
-	switch {
-	case code == 127:
+	switch code {
+	case 127:
 		path := "(none)"
 		for _, kv := range env {
 			if v, ok := strings.CutPrefix(kv, "PATH="); ok {
@@ -428,7 +428,7 @@ func report(text string, err error, took time.Duration, open bool, env []string)
 			}
 		}
 		note += "\n[a command was not found; PATH is " + path + "]"
-	case code == 137:
+	case 137:
 		note += "\n[it was killed; the machine may have run out of memory]"
 	}
 	if open {
