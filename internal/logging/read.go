@@ -240,10 +240,10 @@ func (t *follower) step() error {
 				if perr == nil && now.Size() < pos { // cut short in place
 					return t.open(io.SeekStart)
 				}
-				return nil //nolint:nilerr // a position that is not known is taken for the end
+				return nil
 			}
 			if nerr != nil {
-				return nil
+				return nil //nolint:nilerr // the file is away; the one that comes in its place is followed
 			}
 		}
 		if err := t.open(io.SeekStart); err != nil || t.f == nil {

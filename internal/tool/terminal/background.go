@@ -166,7 +166,7 @@ func (t *Terminal) attend(p Process, cmd *exec.Cmd) {
 		return // the gateway stops; the next one takes it up
 	}
 	if cmd != nil {
-		cmd.Wait()
+		_ = cmd.Wait() // the exit code stands in a file
 	} else {
 		reap(p.PID)
 	}
