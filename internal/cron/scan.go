@@ -9,6 +9,7 @@ import (
 
 	"hermes/internal/cron/schedule"
 	"hermes/internal/domain"
+	"hermes/internal/failpoint"
 	"hermes/internal/ledger"
 )
 
@@ -106,7 +107,9 @@ func (s *Scheduler) fireGuarded(ctx context.Context, job domain.Job, now time.Ti
 	for i := range f.runs {
 		f.runs[i].Job = job.ID
 	}
+	failpoint.Hit(failpoint.FiringBeforeCommit)
 	_, err = s.opt.Store.Fire(ctx, job.ID, job.NextAt, f.next, f.runs)
+	failpoint.Hit(failpoint.FiringCommitted)
 	switch domain.CodeOf(err) {
 	case "":
 		if f.missed > 0 && f.due == 0 {

@@ -21,7 +21,23 @@ const (
 	DeliveryMarked      = "delivery.marked"
 )
 
-// All lists the marks.
+// The marks, in the order in which a job's firing meets them.
+const (
+	FiringBeforeCommit = "firing.before_commit"
+	FiringCommitted    = "firing.committed"
+	RunClaimed         = "run.claimed"
+	ScriptStarted      = "script.started"
+	ScriptEnded        = "script.ended"
+	RunBeforeFinish    = "run.before_finish"
+	RunFinished        = "run.finished"
+)
+
+// Firing lists the marks of a job's firing.
+func Firing() []string {
+	return []string{FiringBeforeCommit, FiringCommitted, RunClaimed, ScriptStarted, ScriptEnded, RunBeforeFinish, RunFinished}
+}
+
+// All lists the marks of a message.
 func All() []string {
 	return []string{InboundBeforeCommit, InboundCommitted, TurnClaimed, AnswerJournaled, ToolStarted, ToolRan, ToolFinished,
 		TurnBeforeFinish, TurnFinished, DeliveryClaimed, DeliverySent, DeliveryMarked}
