@@ -98,6 +98,9 @@ func (a *App) sendText(f sendFlags, args []string) (string, error) {
 
 // send sends a message and waits for its receipt.
 func (a *App) send(ctx context.Context, f sendFlags, args []string) error {
+	if f.timeout <= 0 {
+		return domain.E(domain.Invalid, nil, "--timeout takes a time over 0, such as 30s")
+	}
 	if f.to == "" {
 		return domain.E(domain.Invalid, nil, "no target is named; add -t TARGET (`hermes send --list` shows them)")
 	}
