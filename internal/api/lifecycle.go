@@ -192,6 +192,11 @@ func (s *Server) Drain(ctx context.Context) error {
 	return s.conns.wait(ctx)
 }
 
+// CloseConnections makes every answer from now on end its connection, while new
+// ones go on to be accepted: clients that are busy have let go of their kept
+// connections by the time at which a Stop closes those that are left.
+func (s *Server) CloseConnections() { s.closing.Store(true) }
+
 // beginDrain stops the watcher, parks the listener and tells handlers.
 func (s *Server) beginDrain() {
 	s.mu.Lock()

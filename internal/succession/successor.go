@@ -213,6 +213,12 @@ func (s *Successor) Yours(ctx context.Context) {
 	s.ch.close()
 }
 
+// Refuse tells a stranger why it does not get anything.
+func (s *Successor) Refuse(ctx context.Context, why error) {
+	_ = s.ch.send(ctx, message{Type: msgRefuse, Reason: domain.MessageOf(why), Code: string(domain.CodeOf(why))})
+	s.ch.close()
+}
+
 // Kill ends a successor that does not come to own, and waits for its end. A
 // stranger is only left alone.
 func (s *Successor) Kill() {
