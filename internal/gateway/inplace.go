@@ -106,7 +106,7 @@ func (g *Gateway) rest(ctx context.Context) {
 	sleep(ctx, keptGrace)
 	requests, cancelRequests := context.WithTimeout(ctx, stopDrain)
 	defer cancelRequests()
-	if err := g.api.Stop(requests); err != nil {
+	if err := g.api.Settle(requests); err != nil {
 		g.Log.Warn("streams were still open at the limit; they are cut", "component", "api")
 	}
 	failpoint.Hit(failpoint.InPlaceDrained)
