@@ -106,9 +106,10 @@ func New(ctx context.Context, o Options) (g *Gateway, err error) {
 	g = &Gateway{Options: o, started: o.Now(), phase: phaseStarting, shutdown: make(chan struct{}), intake: make(chan struct{})}
 	g.health = health.New(o.Now)
 	g.notifier = succession.NewNotifier(g.processEnv)
+	begun := g // what is returned may be nil
 	defer func() {
 		if err != nil {
-			g.close()
+			begun.close()
 		}
 	}()
 	if !o.CronOnly {
