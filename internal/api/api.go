@@ -146,6 +146,7 @@ type Server struct {
 
 	lastRefused atomic.Int64 // unix seconds of the last log line about a refused page
 
+	closing   atomic.Bool   // every answer ends its connection
 	drain     chan struct{} // closed when draining begins
 	drainOnce sync.Once
 	stopWatch context.CancelFunc // ends the watcher for a taken port

@@ -301,7 +301,7 @@ const writeTimeout = time.Minute
 func (w *responseWriter) WriteHeader(status int) {
 	if w.status == 0 && status >= 200 {
 		w.status = status
-		if w.s.draining() {
+		if w.s.draining() || w.s.closing.Load() {
 			w.Header().Set("Connection", "close")
 		}
 		_ = w.control.SetWriteDeadline(time.Now().Add(writeTimeout))

@@ -25,7 +25,8 @@ import (
 
 func newGatewayCommand(app *App) *cobra.Command {
 	run := newGatewayRunCommand(app)
-	cmd := group("gateway", "Run the gateway of a profile, and look at it", run, newGatewayStatusCommand(app), newGatewayStopCommand(app), newGatewayListCommand(app))
+	cmd := group("gateway", "Run the gateway of a profile, and look at it", run, newGatewayStatusCommand(app), newGatewayStopCommand(app), newGatewayRestartCommand(app),
+		newGatewayListCommand(app), newGatewayPreflightCommand(app))
 	cmd.RunE = run.RunE // a bare `hermes gateway` runs it
 	cmd.Flags().AddFlagSet(run.Flags())
 	return cmd
@@ -33,16 +34,17 @@ func newGatewayCommand(app *App) *cobra.Command {
 
 func newGatewayRunCommand(app *App) *cobra.Command {
 	var verbose int
-	var quiet, demo bool
+	var quiet, demo, replace bool
 	cmd := &cobra.Command{
 		Use: "run", Short: "Run in the foreground: chat platforms, scheduler and API in one process", Args: cobra.NoArgs,
 		Long: "Run in the foreground: every configured chat platform, the cron scheduler and, when it\nis switched on, the API server. Ctrl-C or SIGTERM drains and ends it.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return app.serve(cmd.Context(), serveOptions{verbose: verbose, quiet: quiet, noBallast: demo})
+			return app.serve(cmd.Context(), serveOptions{verbose: verbose, quiet: quiet, noBallast: demo, replace: replace})
 		},
 	}
 	cmd.Flags().CountVarP(&verbose, "verbose", "v", "log more")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "log warnings and errors only")
+	cmd.Flags().BoolVar(&replace, "replace", false, "take over from the gateway of this profile that runs already")
 	cmd.Flags().BoolVar(&demo, "no-reserve", false, "keep no 16 MiB reserve for a full disk")
 	return cmd
 }
@@ -51,6 +53,7 @@ type serveOptions struct {
 	verbose          int
 	quiet, noBallast bool
 	cronOnly         bool
+	replace          bool // take over from a running gateway
 }
 
 // memoryShare makes the collector run a little more often than by default: a
@@ -58,9 +61,14 @@ type serveOptions struct {
 const memoryShare = 60
 
 // serve runs the profile's gateway until ctx ends.
-func (a *App) serve(ctx context.Context, o serveOptions) error {
+func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 	debug.SetGCPercent(memoryShare)
 	defer surviveLostReaders()()
+	legacy, refuse, err := a.inherit(ctx, o.replace)
+	defer func() { refuse(err) }()
+	if err != nil {
+		return err
+	}
 	p, err := a.Profile()
 	if err != nil {
 		return err
@@ -85,6 +93,7 @@ func (a *App) serve(ctx context.Context, o serveOptions) error {
 	g, err := gateway.New(ctx, gateway.Options{
 		Profile: p, Config: cfg, Env: a.env, Process: a.Environ, Version: Version(), Log: log, Redactor: redactor, Now: a.Now,
 		Warnings: warnings, CronOnly: o.cronOnly, NoBallast: o.noBallast,
+		Legacy: legacy, Args: a.args,
 	})
 	if domain.IsCode(err, domain.Cancelled) {
 		gateway.WriteExit(p.LogDir(), gateway.ExitRecord{Tag: "gateway.exit", Reason: redactor.Redact(err.Error()), Version: Version()})
@@ -98,12 +107,17 @@ func (a *App) serve(ctx context.Context, o serveOptions) error {
 		log.Debug("which variables stand in .env was not noted", "component", "gateway", "err", err)
 	}
 	adviseOnLogout(log, a)
+	stopSignals := restartOnSignal(ctx, g)
 	err = g.Run(ctx)
+	stopSignals()
 	record := gateway.ExitRecord{Tag: "gateway.exit", Reason: g.Reason(), Version: Version(), Uptime: a.Now().Sub(began).Seconds()}
 	if err != nil {
 		record.Tag, record.Code, record.Reason = "gateway.exit_nonzero", exitCode(err), redactor.Redact(err.Error())
 	}
 	gateway.WriteExit(p.LogDir(), record)
+	if err == nil {
+		err = g.Become() // comes back only when there is nothing to become
+	}
 	return err
 }
 

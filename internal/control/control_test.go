@@ -26,6 +26,14 @@ func (g *gateway) Status(context.Context) Status {
 func (g *gateway) Poke()                  { g.poked <- struct{}{} }
 func (g *gateway) Shutdown(reason string) { g.reason <- reason }
 
+func (g *gateway) PokeLane(string) bool       { return false }
+func (g *gateway) Refuses(int) error          { return nil }
+func (g *gateway) Replace(*net.UnixConn, int) {}
+
+func (g *gateway) Restart(context.Context, RestartRequest) (Restarted, error) {
+	return Restarted{Mode: "overlap", PID: 8, OldPID: 7}, nil
+}
+
 func serve(t *testing.T, path string) *gateway {
 	t.Helper()
 	g := &gateway{make(chan struct{}, 1), make(chan string, 1)}

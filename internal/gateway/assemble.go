@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"net"
 	"os"
 	"sync/atomic"
 
@@ -19,6 +20,7 @@ import (
 	"hermes/internal/model/catalog"
 	"hermes/internal/model/openai"
 	"hermes/internal/platform/webchat"
+	"hermes/internal/succession"
 )
 
 // buildAgent makes the tools, the model and the agent.
@@ -35,6 +37,7 @@ func (g *Gateway) buildLanes() {
 		Health: g.health, Log: g.Log, Now: g.Now, Commands: g.commands(),
 		Hooks: conversation.Hooks{
 			SetHome: g.homes.set, SetModel: g.setModel, Memory: g.toolbox.memory, BusyProcesses: g.toolbox.busy, Status: g.statusLine,
+			Elsewhere: g.elsewhere, Left: g.pokeSuccessor,
 		},
 	})
 }
@@ -47,7 +50,7 @@ func (g *Gateway) setModel(_ context.Context, name string) error {
 
 // buildAPI makes the API server with the pages, where it is switched on. The
 // web chat is a platform like any other, whose network is the API server.
-func (g *Gateway) buildAPI() {
+func (g *Gateway) buildAPI(socket *succession.Socket) {
 	part := g.health.Part("api")
 	if !g.Config.API.Enabled {
 		part.Disabled("API_SERVER_ENABLED is not set")
@@ -65,10 +68,14 @@ func (g *Gateway) buildAPI() {
 	for _, p := range dashboard.Patterns() {
 		mounts = append(mounts, api.Mount{Pattern: p, Handler: pages, Open: true})
 	}
-	g.api = api.New(api.Options{
+	o := api.Options{
 		Config: g.Config.API, Profile: g.Profile.Name, Gateway: (*face)(g), Jobs: g.jobs, Log: log, Health: part, Now: g.Now, Mounts: mounts,
 		MaxConcurrent: maxAPITurns,
-	})
+	}
+	if socket != nil {
+		o.Listener = socket.Listener
+	}
+	g.api = api.New(o)
 }
 
 // maxAPITurns bounds the API's turns where the configuration does not.
@@ -182,14 +189,29 @@ func approvals(p home.Profile, cfg *home.Config, env *home.Env) approval.Options
 	}
 }
 
-// startControl binds the control socket.
-func (g *Gateway) startControl() error {
-	s, err := control.Listen(control.SocketPath(g.Profile, g.Env.Get), g)
+// startControl binds the control socket, or takes its place from the process
+// that hands over.
+func (g *Gateway) startControl() (err error) {
+	path := g.controlPath()
+	inherited, isUnix := (*net.UnixListener)(nil), false
+	if g.socket != nil {
+		inherited, isUnix = g.socket.Listener.(*net.UnixListener)
+	}
+	switch {
+	case isUnix:
+		g.control = control.Resume(inherited, path, g)
+	case g.predecessor() != nil:
+		g.control, err = control.TakePlace(path, g)
+	default:
+		control.Sweep(path, g.isElder)
+		g.control, err = control.Listen(path, g)
+	}
 	if err != nil {
 		return err
 	}
-	g.control = s
-	s.Start()
+	g.control.Start()
 	g.health.Part("control").OK()
 	return nil
 }
+
+func (g *Gateway) controlPath() string { return control.SocketPath(g.Profile, g.Env.Get) }

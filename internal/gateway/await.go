@@ -2,12 +2,14 @@ package gateway
 
 import (
 	"context"
+	"net"
 	"os"
 	"sync"
 	"time"
 
 	"hermes/internal/control"
 	"hermes/internal/domain"
+	"hermes/internal/succession"
 )
 
 // The pace at which a start tries again what can pass by itself.
@@ -28,11 +30,11 @@ func passes(err error) bool {
 // when the process was asked to stop first.
 func (g *Gateway) awaitLedger(ctx context.Context) error {
 	err := g.openLedger(ctx)
-	if !passes(err) {
+	if !passes(err) || g.predecessor() != nil { // a successor that must wait is not fit; the one before it serves on
 		return err
 	}
 	w := &waiting{g: g}
-	if !g.CronOnly {
+	if !g.CronOnly && (g.Legacy == nil || !g.Legacy.Became) {
 		if s, lerr := control.Listen(control.SocketPath(g.Profile, g.Env.Get), w); lerr == nil {
 			s.Start()
 			defer func() {
@@ -95,6 +97,28 @@ func (w *waiting) Status(context.Context) control.Status {
 
 // Poke has nothing to look at yet.
 func (w *waiting) Poke() {}
+
+// PokeLane has no lanes yet.
+func (w *waiting) PokeLane(string) bool { return false }
+
+// Refuses is the gateway's own answer.
+func (w *waiting) Refuses(pid int) error { return w.g.Refuses(pid) }
+
+// Restart is refused: there is nothing to hand over.
+func (w *waiting) Restart(context.Context, control.RestartRequest) (control.Restarted, error) {
+	return control.Restarted{}, w.busy()
+}
+
+// Replace is refused likewise.
+func (w *waiting) Replace(conn *net.UnixConn, pid int) {
+	succession.Stranger(conn, pid).Refuse(context.Background(), w.busy())
+}
+
+func (w *waiting) busy() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return domain.E(domain.Conflict, nil, "this gateway is still starting and waits for the ledger: %s", w.on)
+}
 
 // Shutdown ends the wait.
 func (w *waiting) Shutdown(reason string) { w.g.Shutdown(reason) }

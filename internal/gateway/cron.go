@@ -59,7 +59,7 @@ func (g *Gateway) commands() []conversation.Command {
 			text := g.jobs.Command(ctx, c.Args, cron.Origin{Platform: c.In.Platform, ChatID: c.In.ChatID, ChatName: c.In.ChatName, ThreadID: c.In.ThreadID})
 			return conversation.Reply{Text: text}, nil
 		}},
-		{Name: "restart", Help: "restart the gateway", Hidden: true, Now: true},
+		{Name: "restart", Help: "restart the gateway, after what runs", Run: g.restartCommand},
 		{Name: "update", Help: "update the gateway", Hidden: true, Now: true},
 	}
 }

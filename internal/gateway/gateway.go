@@ -44,6 +44,11 @@ type Options struct {
 	CronOnly bool
 	// NoBallast leaves out the reserve for a full disk (demo, tests).
 	NoBallast bool
+	// Legacy is what other processes left for this one; nil is nothing.
+	Legacy *succession.Legacy
+	// Args are the arguments, without the program's name, with which a successor
+	// is started; see Restart.
+	Args []string
 }
 
 // Gateway is one running profile.
@@ -67,13 +72,21 @@ type Gateway struct {
 	homes    *homes
 	state    *stateFile
 
-	mu       sync.Mutex
-	phase    string // starting, running, draining
-	reason   string // of the shutdown
-	shutdown chan struct{}
-	once     sync.Once
-	work     sync.WaitGroup
-	stopWork context.CancelFunc
+	notifier *succession.Notifier
+	socket   *succession.Socket // the control socket that an execve left; nil for none
+	unwanted []string           // of the service manager's store
+	stored   bool               // the API's socket is in that store
+	intake   chan struct{}      // closed when what only one process may have is ours
+	handing  handing
+
+	mu        sync.Mutex
+	phase     string // starting, running, draining
+	reason    string // of the shutdown
+	shutdown  chan struct{}
+	once      sync.Once
+	work      sync.WaitGroup
+	stopWork  context.CancelFunc
+	stopPings context.CancelFunc
 }
 
 // The phases, as gateway_state.json names them.
@@ -92,15 +105,16 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	g := &Gateway{Options: o, started: o.Now(), phase: phaseStarting, shutdown: make(chan struct{})}
+	g := &Gateway{Options: o, started: o.Now(), phase: phaseStarting, shutdown: make(chan struct{}), intake: make(chan struct{})}
 	g.health = health.New(o.Now)
+	g.notifier = succession.NewNotifier(g.processEnv)
 	defer func() {
 		if err != nil {
 			g.close()
 		}
 	}()
 	if !o.CronOnly {
-		if g.instance, err = succession.Claim(o.Profile); err != nil {
+		if g.instance, err = o.Legacy.Claim(o.Profile); err != nil {
 			return nil, err
 		}
 	}
@@ -120,9 +134,11 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	g.buildCron()
 	g.buildAgent()
 	g.buildLanes()
+	api, ctl := g.takeSockets()
+	g.socket = ctl
 	g.buildLinks()
 	if !o.CronOnly {
-		g.buildAPI()
+		g.buildAPI(api)
 		g.state = newStateFile(o.Profile.StateFile(), g.record(), o.Log)
 	}
 	return g, nil
@@ -153,12 +169,22 @@ func (g *Gateway) openLedger(ctx context.Context) error {
 }
 
 // Run starts every part, serves until ctx ends or Shutdown is called, and
-// drains. It returns nil after a clean stop.
+// drains. It returns nil after a clean stop. Where a predecessor waits, it
+// first proves itself to that one and serves when it is told to.
 func (g *Gateway) Run(ctx context.Context) error {
 	work, stop := context.WithCancel(context.Background())
 	g.stopWork = stop
 	defer stop()
-	if err := g.start(work); err != nil {
+	if err := g.succeed(ctx); err != nil {
+		g.close()
+		return err
+	}
+	err := g.start(work)
+	if err == nil {
+		err = g.takeOver(work)
+	}
+	if err != nil {
+		g.note("it could not start")
 		g.drain()
 		return err
 	}
@@ -169,6 +195,13 @@ func (g *Gateway) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		g.note(causeText(ctx))
 	case <-g.shutdown:
+	}
+	g.handing.stop()
+	switch g.handing.outcome() {
+	case gaveAway:
+		g.linger(ctx)
+	case goesOn:
+		g.rest(ctx)
 	}
 	g.drain()
 	return nil
@@ -191,7 +224,9 @@ func (g *Gateway) start(ctx context.Context) error {
 		return err
 	}
 	if !g.CronOnly {
-		if err := g.startControl(); err != nil {
+		if err := g.startControl(); err != nil && g.predecessor() != nil {
+			return err // not worse than the one before
+		} else if err != nil {
 			g.health.Part("control").Down("bind", domain.MessageOf(err))
 			g.Log.Error("commands cannot reach this gateway", "component", "gateway", "err", err)
 		}
@@ -216,12 +251,18 @@ func (g *Gateway) start(ctx context.Context) error {
 	return nil
 }
 
-// Shutdown begins a clean stop. Calls after the first change nothing.
+// Shutdown begins a clean stop. Calls after the first only shorten the time
+// that a process which has handed over takes for its last turns.
 func (g *Gateway) Shutdown(reason string) {
+	first := false
 	g.once.Do(func() {
+		first = true
 		g.note(reason)
 		close(g.shutdown)
 	})
+	if !first {
+		g.handing.hurry()
+	}
 }
 
 // note keeps why the process stops.
@@ -268,6 +309,11 @@ const (
 func (g *Gateway) drain() {
 	g.setPhase(phaseDraining)
 	g.Log.Info("gateway stopping", "component", "gateway", "reason", g.Reason())
+	g.quietWatchdog()
+	if g.handing.outcome() == serves {
+		g.told(g.notifier.Stopping(g.Reason()))
+		g.stopElders()
+	}
 	limit := stopDrain
 	if d := g.Config.Agent.DrainTimeout; d > 0 && d < limit {
 		limit = d
@@ -316,7 +362,13 @@ func (g *Gateway) close() {
 			g.Log.Warn("the ledger did not close cleanly", "component", "gateway", "err", err)
 		}
 	}
-	if g.instance != nil {
+	if g.instance == nil {
+		return
+	}
+	switch g.handing.outcome() {
+	case gaveAway:
+		g.instance.Pass()
+	case serves:
 		g.instance.Release()
 	}
 }
@@ -325,8 +377,14 @@ func (g *Gateway) setPhase(p string) {
 	g.mu.Lock()
 	g.phase = p
 	g.mu.Unlock()
-	if g.state != nil {
-		g.state.write(g.stateRecord(p))
+	g.writeState(p)
+}
+
+// writeState keeps gateway_state.json, while it is ours. phase "" is the
+// current one.
+func (g *Gateway) writeState(phase string) {
+	if g.state != nil && g.owns() {
+		g.state.write(g.stateRecord(phase))
 	}
 }
 
@@ -360,9 +418,8 @@ func (g *Gateway) watch(ctx context.Context) {
 				g.Log.Warn("old entries of the ledger could not be removed", "component", "ledger", "err", err)
 			}
 		}
-		if g.state != nil {
-			g.state.write(g.stateRecord(""))
-		}
+		g.writeState("")
+		g.storeSockets()
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():

@@ -72,7 +72,11 @@ type link struct {
 	mu   sync.Mutex
 	stop context.CancelFunc // of receiving
 	off  bool
+	done chan struct{} // closed when run has ended and the credential is free
 }
+
+// exclusive tells whether only one process may receive at a time.
+func (l *link) exclusive() bool { return l.kind.scope != "" }
 
 // buildLinks makes a link for each platform that is configured. One that cannot
 // be built is shown, and the others live.
@@ -104,6 +108,7 @@ func (g *Gateway) buildLinks() {
 }
 
 func (g *Gateway) attach(l *link) {
+	l.done = make(chan struct{})
 	g.links = append(g.links, l)
 	g.outbox.Attach(l.adapter)
 	g.lanes.Attach(l.adapter)
@@ -129,6 +134,7 @@ const (
 
 // run keeps the adapter connected until ctx ends or its credentials are refused.
 func (l *link) run(ctx context.Context) {
+	defer close(l.done)
 	ctx, cancel := context.WithCancel(ctx)
 	l.mu.Lock()
 	l.stop = cancel
@@ -136,6 +142,12 @@ func (l *link) run(ctx context.Context) {
 		cancel()
 	}
 	l.mu.Unlock()
+	if l.exclusive() {
+		select {
+		case <-l.g.intake:
+		case <-ctx.Done():
+		}
+	}
 	lock := l.takeCredential(ctx)
 	if lock != nil {
 		defer lock.Release()
