@@ -18,12 +18,17 @@ import (
 	"hermes/internal/home"
 	"hermes/internal/logging"
 	"hermes/internal/secret"
+	"hermes/internal/service"
 	"hermes/internal/succession"
 )
 
 func newGatewayCommand(app *App) *cobra.Command {
 	run := newGatewayRunCommand(app)
-	cmd := group("gateway", "Run the gateway of a profile, and look at it", run, newGatewayStatusCommand(app), newGatewayStopCommand(app), newGatewayListCommand(app))
+	cmd := group("gateway", "Run the gateway of a profile, and look at it", run, newGatewayStatusCommand(app),
+		newGatewayOperation(app, "start", "Start the service of this profile, and wait until it serves"),
+		newGatewayOperation(app, "stop", "Drain and stop the running gateway"),
+		newGatewayOperation(app, "restart", "Put a new process in the place of the running one, and wait until it serves"),
+		newGatewayListCommand(app), newGatewayInstallCommand(app), newGatewayUninstallCommand(app))
 	cmd.RunE = run.RunE // a bare `hermes gateway` runs it
 	cmd.Flags().AddFlagSet(run.Flags())
 	return cmd
@@ -95,6 +100,14 @@ func (a *App) serve(ctx context.Context, o serveOptions) error {
 	if err != nil {
 		record.Tag, record.Code, record.Reason = "gateway.exit_nonzero", exitCode(err), redactor.Redact(err.Error())
 	}
+	if err == nil && ctx.Err() != nil {
+		// A signal ended it: the unit's own stop, or a kill that nobody planned.
+		if code := service.StopExitCode(context.WithoutCancel(ctx), a.getenv); code != service.ExitOK {
+			record.Tag, record.Code = "gateway.exit_nonzero", code
+			record.Reason = "stopped by a signal while its unit is active; the unit starts it again"
+			err = &ExitError{Code: code}
+		}
+	}
 	gateway.WriteExit(p.LogDir(), record)
 	return err
 }
@@ -157,29 +170,39 @@ func (a *App) controlClient() (*control.Client, home.Profile, error) {
 	if err != nil {
 		return nil, p, err
 	}
-	return control.Dial(control.SocketPath(p, func(k string) string { v, _ := a.Lookup(k); return v })), p, nil
+	return a.dial(p), p, nil
+}
+
+// dial talks to a given profile's gateway.
+func (a *App) dial(p home.Profile) *control.Client {
+	return control.Dial(control.SocketPath(p, a.getenv))
 }
 
 func newGatewayStatusCommand(app *App) *cobra.Command {
-	var asJSON, deep, full bool
+	var asJSON, deep, full, system bool
 	cmd := &cobra.Command{
 		Use: "status", Short: "Say what the gateway does, from evidence", Args: cobra.NoArgs,
 		Long: "Say what the gateway of this profile does, from evidence. The exit code is 0 only when it\nruns and is healthy.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return app.gatewayStatus(cmd.Context(), asJSON)
+			return app.gatewayStatus(cmd.Context(), asJSON, system)
 		},
 	}
 	jsonFlag(cmd, &asJSON)
+	cmd.Flags().BoolVar(&system, "system", false, "show the unit of the system")
 	cmd.Flags().BoolVar(&deep, "deep", false, "accepted for compatibility: everything is always shown")
 	cmd.Flags().BoolVarP(&full, "full", "l", false, "accepted for compatibility: lines are never cut")
 	return cmd
 }
 
 // gatewayStatus prints the status of the running gateway, or why there is none.
-func (a *App) gatewayStatus(ctx context.Context, asJSON bool) error {
+func (a *App) gatewayStatus(ctx context.Context, asJSON, system bool) error {
 	c, p, err := a.controlClient()
 	if err != nil {
 		return err
+	}
+	unit := a.serviceReport(ctx, p, system)
+	if system && unit.Unit != nil { // root looks at what runs as another
+		c = a.dial(service.ProfileOf(*unit.Unit, p))
 	}
 	s, err := c.Status(ctx)
 	switch {
@@ -188,9 +211,13 @@ func (a *App) gatewayStatus(ctx context.Context, asJSON bool) error {
 			s.LastExit = fmt.Sprintf("%s: %s", r.Time, r.Reason)
 		}
 		if asJSON {
-			err = a.JSON(s)
+			err = a.JSON(struct {
+				control.Status
+				Service service.Report `json:"service"`
+			}{s, unit})
 		} else {
 			a.printStatus(s)
+			a.printService(unit)
 		}
 		if err == nil && !s.Healthy {
 			return &ExitError{Code: exitFailed}
@@ -199,15 +226,15 @@ func (a *App) gatewayStatus(ctx context.Context, asJSON bool) error {
 	case !domain.IsCode(err, domain.NotFound):
 		return err
 	}
-	return a.notRunning(p, asJSON)
+	return a.notRunning(p, unit, asJSON)
 }
 
 // notRunning explains that no gateway answers.
-func (a *App) notRunning(p home.Profile, asJSON bool) error {
+func (a *App) notRunning(p home.Profile, unit service.Report, asJSON bool) error {
 	holder, held := succession.Holder(p)
 	last, known := gateway.LastExit(p.LogDir())
 	if asJSON {
-		out := map[string]any{"profile": p.Name, "home": p.Home, "gateway_state": "stopped", "healthy": false}
+		out := map[string]any{"profile": p.Name, "home": p.Home, "gateway_state": "stopped", "healthy": false, "service": unit}
 		if held {
 			out["pid"] = holder.PID
 		}
@@ -225,8 +252,13 @@ func (a *App) notRunning(p home.Profile, asJSON bool) error {
 		fmt.Fprintf(a.Out, "  last exit   %s, code %d: %s\n", last.Time, last.Code, last.Reason)
 	}
 	if !held {
-		fmt.Fprintf(a.Out, "  start it    hermes%s gateway run\n", profileFlag(p))
+		verb := "run"
+		if unit.Unit != nil {
+			verb = "start"
+		}
+		fmt.Fprintf(a.Out, "  start it    hermes%s gateway %s\n", profileFlag(p), verb)
 	}
+	a.printService(unit)
 	return &ExitError{Code: exitFailed}
 }
 
@@ -236,26 +268,6 @@ func profileFlag(p home.Profile) string {
 		return ""
 	}
 	return " -p " + p.Name
-}
-
-func newGatewayStopCommand(app *App) *cobra.Command {
-	return &cobra.Command{
-		Use: "stop", Short: "Drain and stop the running gateway", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, p, err := app.controlClient()
-			if err != nil {
-				return err
-			}
-			if err := c.Stop(cmd.Context(), "hermes gateway stop"); err != nil {
-				if domain.IsCode(err, domain.NotFound) {
-					fmt.Fprintf(app.Out, "The gateway of %s is not running.\n", p.Name)
-					return nil
-				}
-				return err
-			}
-			return app.waitStopped(cmd.Context(), p)
-		},
-	}
 }
 
 // waitStopped returns when the profile is free.

@@ -24,7 +24,7 @@ func newStatusCommand(app *App) *cobra.Command {
 			if all {
 				return app.listGateways(cmd.Context(), asJSON)
 			}
-			return app.gatewayStatus(cmd.Context(), asJSON)
+			return app.gatewayStatus(cmd.Context(), asJSON, false)
 		},
 	}
 	jsonFlag(cmd, &asJSON)
@@ -186,8 +186,7 @@ func (a *App) listGateways(ctx context.Context, asJSON bool) error {
 
 func (a *App) gatewayRow(ctx context.Context, p home.Profile) gatewayRow {
 	r := gatewayRow{Profile: p.Name, State: "stopped"}
-	path := control.SocketPath(p, func(k string) string { v, _ := a.Lookup(k); return v })
-	s, err := control.Dial(path).Status(ctx)
+	s, err := a.dial(p).Status(ctx)
 	if err != nil {
 		return r
 	}
