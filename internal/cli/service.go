@@ -87,12 +87,21 @@ func (a *App) install(ctx context.Context, f installFlags) error {
 		return nil
 	}
 	if r, held := succession.Holder(spec.Profile); held {
-		if _, err := host.Find(ctx, spec.Profile, f.system); err == nil {
-			fmt.Fprintf(a.Out, "  PID %d serves this profile already; the unit takes over with `hermes%s gateway stop && hermes%s gateway start`\n", r.PID, profileFlag(spec.Profile), profileFlag(spec.Profile))
-		}
+		a.sayServed(ctx, host, spec, r.PID)
 		return nil
 	}
 	return a.operate(ctx, host, spec.Profile, f.system, "start")
+}
+
+// sayServed says that a process serves the profile already, and what to do for
+// the unit as it now stands.
+func (a *App) sayServed(ctx context.Context, host service.Host, spec service.Spec, pid int) {
+	flag := profileFlag(spec.Profile)
+	if u, err := host.Find(ctx, spec.Profile, spec.System); err == nil && u.MainPID == pid {
+		fmt.Fprintf(a.Out, "✓ %s already runs (PID %d); what changed comes in force with `hermes%s gateway restart`\n", strings.TrimSuffix(u.Name, ".service"), pid, flag)
+		return
+	}
+	fmt.Fprintf(a.Out, "! PID %d serves this profile, started by hand; the unit takes over with `hermes%s gateway stop && hermes%s gateway start`\n", pid, flag, flag)
 }
 
 // adopt lifts the hand-written unit of a profile.

@@ -64,7 +64,7 @@ func (h Host) Find(ctx context.Context, p home.Profile, system bool) (Found, err
 	if err != nil {
 		return Found{}, err
 	}
-	return Found{}, domain.E(domain.NotFound, nil, "no unit is installed for profile %s; `hermes%s gateway install` makes one", p.Name, flag(p))
+	return Found{}, domain.E(domain.NotFound, nil, "no unit is installed for profile %s; `hermes%s gateway install` makes one", p.Name, profileFlag(p))
 }
 
 // All gives every unit of a profile, the one that Find chooses first. An error
@@ -167,8 +167,8 @@ func ProfileOf(u Unit, p home.Profile) home.Profile {
 	return p
 }
 
-// flag is what names the profile on a command line.
-func flag(p home.Profile) string {
+// profileFlag is what names the profile on a command line.
+func profileFlag(p home.Profile) string {
 	if p.Name == home.DefaultProfile {
 		return ""
 	}

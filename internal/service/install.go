@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"hermes/internal/domain"
-	"hermes/internal/home"
 )
 
 // Rendered is a unit file that install would write.
@@ -118,7 +116,7 @@ func mayWrite(f Rendered, o InstallOptions) error {
 		return nil
 	}
 	o.Say("%s is %s. To what install would write it differs so:\n%s", f.Path, origin, strings.TrimRight(Diff(string(old), f.Text), "\n"))
-	return domain.E(domain.Conflict, nil, "%s is %s and was left as it is. `hermes%s gateway install --adopt` adds what it lacks as a drop-in; `--force` replaces it and keeps a copy", f.Path, origin, flag(o.Spec.Profile))
+	return domain.E(domain.Conflict, nil, "%s is %s and was left as it is. `hermes%s gateway install --adopt` adds what it lacks as a drop-in; `--force` replaces it and keeps a copy", f.Path, origin, profileFlag(o.Spec.Profile))
 }
 
 func write(f Rendered, o InstallOptions) error {
@@ -287,99 +285,6 @@ func (h Host) instances(system bool) []string {
 		for _, path := range found {
 			out = append(out, filepath.Base(path))
 		}
-	}
-	return out
-}
-
-// Report is what status says of a profile's unit. A Report without a unit says
-// in Advice why.
-type Report struct {
-	*Unit
-	Origin   Origin   `json:"origin,omitempty"`
-	Outdated bool     `json:"outdated,omitempty"` // a generated file that install would write otherwise
-	Settings []string `json:"drop_in_settings,omitempty"`
-	Lingers  bool     `json:"lingers"`
-	Left     int      `json:"starts_left_at_least"` // -1: no limit
-	Others   []string `json:"other_units,omitempty"`
-	Advice   []string `json:"advice"`
-}
-
-// Report looks at a profile's unit. spec is what install would write for it.
-func (h Host) Report(ctx context.Context, p home.Profile, spec Spec, system bool, now time.Time) Report {
-	r := Report{Lingers: Lingers(h.Account.Name), Left: -1, Advice: []string{}}
-	all, err := h.All(ctx, p, system)
-	if len(all) == 0 {
-		if err != nil {
-			r.Advice = append(r.Advice, domain.MessageOf(err))
-		} else {
-			r.Advice = append(r.Advice, fmt.Sprintf("no unit is installed, so nothing starts it after a reboot: `hermes%s gateway install`", flag(p)))
-		}
-		return r
-	}
-	u := all[0].Unit
-	r.Unit, r.Left = &u, StartsLeft(u, now)
-	for _, other := range all[1:] {
-		r.Others = append(r.Others, other.Name)
-		if rank(other.Unit, "") >= 2 {
-			r.Advice = append(r.Advice, fmt.Sprintf("%s serves this profile too (%s, %s): take one of the two away", other.Name, other.Active, other.Enabled))
-		}
-	}
-	h.judgeFile(&r, p, spec)
-	r.Advice = append(r.Advice, h.adviceOn(u, r)...)
-	return r
-}
-
-// judgeFile says who wrote the unit's file and reads its drop-ins.
-func (h Host) judgeFile(r *Report, p home.Profile, spec Spec) {
-	if text, err := os.ReadFile(r.File); err == nil {
-		r.Origin = OriginOf(string(text))
-		spec.System, spec.Template = r.System, strings.HasSuffix(filepath.Base(r.File), "@.service")
-		// PATH is that of whoever installed it, which need not be this shell's.
-		spec.Path = pathIn(string(text))
-		want, err := spec.Render()
-		r.Outdated = err == nil && r.Origin == Generated && !Same(string(text), want)
-		r.Advice = append(r.Advice, Lint(filepath.Base(r.File), string(text), r.System)...)
-	}
-	for _, path := range r.DropIns {
-		if text, err := os.ReadFile(path); err == nil {
-			for _, e := range Parse(string(text)) {
-				r.Settings = append(r.Settings, filepath.Base(path)+": "+e.Key+"="+e.Value)
-			}
-		}
-	}
-	if r.Outdated {
-		r.Advice = append(r.Advice, fmt.Sprintf("the unit file is of another version: `hermes%s gateway install` renews it", flag(p)))
-	}
-}
-
-func pathIn(text string) string {
-	path := ""
-	for _, e := range Parse(text) {
-		if e.Section == "Service" && e.Key == "Environment" {
-			for _, w := range words(e.Value) {
-				if v, ok := strings.CutPrefix(w, "PATH="); ok {
-					path = strings.ReplaceAll(v, "%%", "%")
-				}
-			}
-		}
-	}
-	return path
-}
-
-// adviceOn says what of the unit's state an operator should know.
-func (h Host) adviceOn(u Unit, r Report) []string {
-	var out []string
-	if !u.System && !r.Lingers {
-		out = append(out, "lingering is off: the gateway ends with the last logout and does not start at boot. `sudo loginctl enable-linger "+h.Account.Name+"`")
-	}
-	if !strings.HasPrefix(u.Enabled, "enabled") && u.Load == "loaded" {
-		out = append(out, u.Name+" is not enabled, so it does not start at boot: `hermes gateway install`, or `systemctl enable`")
-	}
-	if u.NeedsReload {
-		out = append(out, "unit files changed since systemd read them: `systemctl daemon-reload`")
-	}
-	if u.Active == "failed" {
-		out = append(out, Explain(u))
 	}
 	return out
 }

@@ -161,17 +161,27 @@ func Explain(u Unit) string {
 	switch {
 	case u.Load == "bad-setting" || u.Load == "error":
 		return fmt.Sprintf("systemd cannot read %s; `systemd-analyze verify %s` says why", u.Name, u.File)
-	case u.Result == "start-limit-hit":
-		return fmt.Sprintf("%s was started %d times within %s and ended each time (last status %d), so systemd gave up; %s. When that is mended: `%s reset-failed %s`, or `hermes gateway start`, which does it by itself",
-			u.Name, u.LimitBurst, u.LimitSpan, u.ExitStatus, look, manager, u.Name)
 	case u.ExitStatus == 203: // systemd.exec(5), "Process Exit Codes"
 		return fmt.Sprintf("%s names a program that cannot be run (status 203/EXEC): `hermes gateway install` writes the right path; %s", u.Name, look)
+	case limitHit(u):
+		return fmt.Sprintf("%s was started %d times within %s and ended each time (last status %d), so systemd gave up; %s. When that is mended: `%s reset-failed %s`, or `hermes gateway start`, which does it by itself",
+			u.Name, u.LimitBurst, u.LimitSpan, u.ExitStatus, look, manager, u.Name)
 	case u.ExitStatus == ExitConfig:
 		return fmt.Sprintf("%s ended with status 78: its configuration is unusable, and starting it again cannot help; %s, `hermes config check` what is wrong", u.Name, look)
 	case u.Active == "failed":
 		return fmt.Sprintf("%s failed (%s, status %d); %s", u.Name, u.Result, u.ExitStatus, look)
 	}
 	return fmt.Sprintf("%s is %s (%s, status %d); %s", u.Name, u.Active, u.Result, u.ExitStatus, look)
+}
+
+// limitHit tells whether systemd has given the unit up. Its Result says so only
+// where the first start was refused; after a crash loop it names the last crash.
+func limitHit(u Unit) bool {
+	if u.Result == "start-limit-hit" {
+		return true
+	}
+	revived := u.Restart == "always" || u.Restart == "on-failure"
+	return u.Active == "failed" && revived && u.ExitStatus != ExitConfig && u.LimitBurst > 0 && u.Restarts+1 >= u.LimitBurst
 }
 
 func (o Operation) journal() string { return journalOf(o.Unit) }
@@ -215,7 +225,7 @@ func StartsLeft(u Unit, now time.Time) int {
 		return -1
 	}
 	switch {
-	case u.Result == "start-limit-hit":
+	case limitHit(u):
 		return 0
 	case !u.Since.IsZero() && now.Sub(u.Since) > u.LimitSpan:
 		return u.LimitBurst

@@ -230,10 +230,10 @@ func (b *builder) env(key, value string) {
 // escape keeps % from being read as a specifier; systemd.unit(5).
 func escape(s string) string { return strings.ReplaceAll(s, "%", "%%") }
 
-// execWord quotes one word of a command line; systemd.service(5), "COMMAND
-// LINES".
+// execWord quotes the first word of a command line, in which systemd replaces
+// specifiers and no variables; systemd.service(5), "COMMAND LINES".
 func execWord(s string) string {
-	s = strings.ReplaceAll(escape(s), "$", "$$")
+	s = escape(s)
 	if strings.ContainsAny(s, " \t\"'\\;") {
 		return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 	}
