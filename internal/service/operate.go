@@ -1,8 +1,10 @@
 package service
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"time"
 
 	"hermes/internal/control"
@@ -19,9 +21,10 @@ type Operation struct {
 	Profile home.Profile // whose control socket proves that the unit serves
 	Getenv  func(string) string
 	Say     func(format string, args ...any) // progress, for people
-	// HandOver replaces the running process without a gap. It is called before
-	// a restart of an active unit; nil, or an answer of false, means that the
-	// unit is stopped and started.
+	// HandOver replaces the running process without a gap and returns when the
+	// new one serves. It is called for a restart of an active unit; nil, or an
+	// answer of false, means that the unit is stopped and started. An error says
+	// that the old process goes on serving, and why.
 	HandOver func(ctx context.Context) (done bool, err error)
 }
 
@@ -84,12 +87,11 @@ func (o Operation) Restart(ctx context.Context) (Unit, error) {
 	if err != nil {
 		return u, err
 	}
-	if u.Active == "active" && o.HandOver != nil {
-		if done, err := o.HandOver(ctx); err != nil || done {
-			if err != nil {
-				return u, err
-			}
-			return o.await(ctx, u.MainPID, startLimit)
+	if u.Active == "active" && o.HandOver != nil && !outgrown(u) {
+		if done, err := o.HandOver(ctx); err != nil {
+			return u, err
+		} else if done {
+			return o.await(ctx, 0, startLimit)
 		}
 	}
 	if err := o.Manager.resetFailed(ctx, o.Name); err != nil {
@@ -99,6 +101,13 @@ func (o Operation) Restart(ctx context.Context) (Unit, error) {
 		return u, err
 	}
 	return o.await(ctx, u.MainPID, u.StopTimeout+startLimit)
+}
+
+// outgrown tells whether the running process was started when the unit promised
+// less than it does now: only a start by systemd brings that in force.
+func outgrown(u Unit) bool {
+	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", u.MainPID))
+	return err == nil && u.Type == string(Notify) && !bytes.Contains(env, []byte("NOTIFY_SOCKET="))
 }
 
 // refuseInside holds what lives in the unit from ending it.
