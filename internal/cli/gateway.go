@@ -95,21 +95,40 @@ func (a *App) serve(ctx context.Context, o serveOptions) error {
 		log.Debug("which variables stand in .env was not noted", "component", "gateway", "err", err)
 	}
 	adviseOnLogout(log, a)
-	err = g.Run(ctx)
+	run, stopCode := a.judgeStop(ctx)
+	err = g.Run(run)
+	code := stopCode()
 	record := gateway.ExitRecord{Tag: "gateway.exit", Reason: g.Reason(), Version: Version(), Uptime: a.Now().Sub(began).Seconds()}
 	if err != nil {
 		record.Tag, record.Code, record.Reason = "gateway.exit_nonzero", exitCode(err), redactor.Redact(err.Error())
 	}
-	if err == nil && ctx.Err() != nil {
-		// A signal ended it: the unit's own stop, or a kill that nobody planned.
-		if code := service.StopExitCode(context.WithoutCancel(ctx), a.getenv); code != service.ExitOK {
-			record.Tag, record.Code = "gateway.exit_nonzero", code
-			record.Reason = "stopped by a signal while its unit is active; the unit starts it again"
-			err = &ExitError{Code: code}
-		}
+	if err == nil && code != service.ExitOK {
+		record.Tag, record.Code = "gateway.exit_nonzero", code
+		record.Reason = "stopped by a signal while its unit is active; the unit starts it again"
+		err = &ExitError{Code: code}
 	}
 	gateway.WriteExit(p.LogDir(), record)
 	return err
+}
+
+// judgeStop gives a context that ends a moment after ctx: when a signal came,
+// the manager is first asked whether it is stopping the unit, since once the
+// gateway has told it of its end the answer is lost. code gives the exit code,
+// and is called when the gateway has ended.
+func (a *App) judgeStop(ctx context.Context) (run context.Context, code func() int) {
+	run, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	answer := make(chan int, 1)
+	idle := context.AfterFunc(ctx, func() {
+		answer <- service.StopExitCode(context.WithoutCancel(ctx), a.getenv)
+		end(context.Cause(ctx))
+	})
+	return run, func() int {
+		defer end(nil)
+		if idle() {
+			return service.ExitOK // no signal came
+		}
+		return <-answer
+	}
 }
 
 // exitCode is the code that fail will give an error.
