@@ -14,6 +14,7 @@ import (
 	"hermes/internal/control"
 	"hermes/internal/health"
 	"hermes/internal/home"
+	"hermes/internal/service"
 )
 
 func newStatusCommand(app *App) *cobra.Command {
@@ -24,7 +25,7 @@ func newStatusCommand(app *App) *cobra.Command {
 			if all {
 				return app.listGateways(cmd.Context(), asJSON)
 			}
-			return app.gatewayStatus(cmd.Context(), asJSON)
+			return app.gatewayStatus(cmd.Context(), asJSON, false)
 		},
 	}
 	jsonFlag(cmd, &asJSON)
@@ -177,6 +178,7 @@ type gatewayRow struct {
 	Healthy bool   `json:"healthy"`
 	PID     int    `json:"pid,omitempty"`
 	API     string `json:"api,omitempty"`
+	Unit    string `json:"unit,omitempty"` // that serves, or would serve, the profile
 	Problem string `json:"problem,omitempty"`
 }
 
@@ -195,7 +197,7 @@ func (a *App) listGateways(ctx context.Context, asJSON bool) error {
 		return a.JSON(rows)
 	}
 	w := tabwriter.NewWriter(a.Out, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "PROFILE\tSTATE\tPID\tAPI\tPROBLEM")
+	fmt.Fprintln(w, "PROFILE\tSTATE\tPID\tAPI\tUNIT\tPROBLEM")
 	for _, r := range rows {
 		state := r.State
 		if state == "running" && !r.Healthy {
@@ -205,15 +207,20 @@ func (a *App) listGateways(ctx context.Context, asJSON bool) error {
 		if r.PID > 0 {
 			pid = fmt.Sprint(r.PID)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.Profile, state, pid, dash(r.API), cut(r.Problem, 30))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Profile, state, pid, dash(r.API), dash(r.Unit), cut(r.Problem, 30))
 	}
 	return w.Flush()
 }
 
 func (a *App) gatewayRow(ctx context.Context, p home.Profile) gatewayRow {
 	r := gatewayRow{Profile: p.Name, State: "stopped"}
-	path := control.SocketPath(p, func(k string) string { v, _ := a.Lookup(k); return v })
-	s, err := control.Dial(path).Status(ctx)
+	if u, err := service.NewHost(service.Me(a.UserHome()), a.getenv).Find(ctx, p, false); err == nil {
+		r.Unit = strings.TrimSuffix(u.Name, ".service")
+		if u.Active == "failed" {
+			r.Problem = service.Explain(u.Unit)
+		}
+	}
+	s, err := a.dial(p).Status(ctx)
 	if err != nil {
 		return r
 	}
