@@ -44,7 +44,7 @@ func (a *App) inherit(ctx context.Context, replace bool) (l *succession.Legacy, 
 	if err != nil {
 		return l, refuse, err
 	}
-	conn, err := control.Ask(ctx, control.SocketPath(p, a.lookup))
+	conn, err := control.Ask(ctx, control.SocketPath(p, a.getenv))
 	if domain.IsCode(err, domain.NotFound) {
 		return l, refuse, nil // nobody to replace
 	}
@@ -52,11 +52,6 @@ func (a *App) inherit(ctx context.Context, replace bool) (l *succession.Legacy, 
 		return l, refuse, err
 	}
 	return l, refuse, l.Meet(ctx, conn)
-}
-
-func (a *App) lookup(name string) string {
-	v, _ := a.Lookup(name)
-	return v
 }
 
 // restartOnSignal hands over on SIGUSR1, as ExecReload= of the unit and older
