@@ -100,9 +100,9 @@ type Explained struct {
 	Advice []string    `json:"advice,omitempty"`
 }
 
-// Create makes a job. It fails with domain.Invalid (also for a target that
-// cannot be resolved), domain.NotFound (script, context), domain.Forbidden
-// (prompt or script path), each with what to do.
+// Create makes a job. It fails with domain.Invalid (also for a target or a
+// script that cannot be resolved), domain.NotFound (context), domain.Forbidden
+// (prompt), each with what to do.
 func (s *Service) Create(ctx context.Context, c Change) (Explained, error) {
 	now := s.wall.Now()
 	job := domain.Job{ID: newID(), Enabled: true, CreatedAt: now}
