@@ -86,6 +86,7 @@ type Client struct {
 	log       *slog.Logger
 	now       func() time.Time
 	quirks    *quirkBook
+	tools     toolBook
 }
 
 // New makes a client. It connects to nothing. It fails with domain.Config when
