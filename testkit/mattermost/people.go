@@ -334,3 +334,16 @@ func (s *Server) Calls(pattern string) int {
 func (s *Server) WaitCalls(ctx context.Context, pattern string, n int) error {
 	return s.until(ctx, func() bool { return s.calls[pattern] >= n })
 }
+
+// AddChannelOnce gives the id of an open channel, which it makes if it is not
+// there.
+func (s *Server) AddChannelOnce(name string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range s.order {
+		if c := s.channels[id]; c.Type == "O" && c.DisplayName == name {
+			return id
+		}
+	}
+	return s.addChannel(Channel{Type: "O", Name: strings.ToLower(name), DisplayName: name}).ID
+}
