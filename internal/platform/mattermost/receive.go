@@ -34,7 +34,7 @@ func (r *receiver) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		err := r.session(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // it was asked to end
 		}
 		var e *platform.Error
 		if !errors.As(err, &e) {
@@ -205,11 +205,11 @@ func (r *receiver) event(ctx context.Context, f frame) (in domain.Inbound, ok bo
 		SenderName  string `json:"sender_name"`
 	}
 	if err := json.Unmarshal(f.Data, &d); err != nil {
-		return in, false, nil
+		return in, false, nil //nolint:nilerr // an event that is not understood is passed over
 	}
 	var p post
 	if f.Event != "posted" || json.Unmarshal([]byte(d.Post), &p) != nil || !isID(p.ID) || !isID(p.ChannelID) {
-		return in, false, nil
+		return in, false, nil //nolint:nilerr // as above
 	}
 	ch := channel{ID: p.ChannelID, Type: d.ChannelType, Name: d.ChannelName, DisplayName: d.DisplayName}
 	in, ok, e := r.a.message(ctx, &p, ch, d.SenderName)
