@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"hermes/internal/domain"
@@ -58,8 +59,8 @@ type Turn struct {
 	Input    []domain.Message
 	Steps    []domain.Step     // the journal, when the turn is continued
 	Answers  []domain.Question // answers to the turn's questions
-	Tools    []tool.Tool
-	Env      tool.Env // CallID and Answer are filled in per call
+	Tools    *Toolset          // nil for none
+	Env      tool.Env          // CallID and Answer are filled in per call
 	Limits   Limits
 	CanAsk   bool   // a person can be asked and will be waited for
 	DenyWith string // what the model is told when nobody can be asked
@@ -255,7 +256,7 @@ func (r *run) ask() (*model.Answer, error) {
 
 // prepare makes the run ready for a model call, and gives the tools that the
 // model may use in it: none in the last call that the limit allows.
-func (r *run) prepare() ([]tool.Tool, error) {
+func (r *run) prepare() (*Toolset, error) {
 	if err := context.Cause(r.ctx); err != nil {
 		return nil, err
 	}
@@ -272,7 +273,7 @@ func (r *run) prepare() ([]tool.Tool, error) {
 }
 
 // complete makes a model call and counts what it cost.
-func (r *run) complete(tools []tool.Tool) (*model.Answer, error) {
+func (r *run) complete(tools *Toolset) (*model.Answer, error) {
 	ans, err := r.Agent.model.Complete(r.ctx, r.request(tools), r.heard)
 	r.touch()
 	if err != nil {
@@ -282,16 +283,16 @@ func (r *run) complete(tools []tool.Tool) (*model.Answer, error) {
 	if ans.Model != "" {
 		r.model = ans.Model
 	}
-	if len(tools) == 0 {
+	if len(tools.offered()) == 0 {
 		ans.ToolCalls = nil
 	}
 	return ans, nil
 }
 
 // request words the next model call.
-func (r *run) request(tools []tool.Tool) *model.Request {
+func (r *run) request(tools *Toolset) *model.Request {
 	r.calls++
-	return &model.Request{Model: r.Model, System: r.System, Messages: r.prompt(), Tools: specs(tools), MaxTokens: r.Limits.MaxTokens, SessionID: r.Env.SessionID, TurnID: r.ID}
+	return &model.Request{Model: r.Model, System: r.System, Messages: r.prompt(), Tools: tools.offered(), MaxTokens: r.Limits.MaxTokens, SessionID: r.Env.SessionID, TurnID: r.ID}
 }
 
 // heard takes a piece of the answer.
@@ -376,10 +377,50 @@ func asDomain(err error) error {
 	return domain.E(code, m.Cause, "%s", m.Message)
 }
 
-func specs(tools []tool.Tool) []model.ToolSpec {
-	out := make([]model.ToolSpec, 0, len(tools))
+// Toolset is a selection of tools, with what models are told of them. It does
+// not change, and turns share it. A nil one is empty.
+type Toolset struct {
+	tools []tool.Tool
+	specs []model.ToolSpec
+}
+
+// NewToolset makes a Toolset.
+func NewToolset(tools []tool.Tool) *Toolset {
+	s := &Toolset{tools: tools, specs: make([]model.ToolSpec, 0, len(tools))}
 	for _, t := range tools {
-		out = append(out, model.ToolSpec{Name: t.Name, Description: t.Description, Schema: t.Schema})
+		s.specs = append(s.specs, model.ToolSpec{Name: t.Name, Description: t.Description, Schema: t.Schema})
 	}
-	return out
+	return s
+}
+
+// lookup finds a tool by its name.
+func (s *Toolset) lookup(name string) (tool.Tool, bool) {
+	if s != nil {
+		for _, t := range s.tools {
+			if t.Name == name {
+				return t, true
+			}
+		}
+	}
+	return tool.Tool{}, false
+}
+
+// names lists the tools for people.
+func (s *Toolset) names() string {
+	if s == nil {
+		return ""
+	}
+	names := make([]string, 0, len(s.tools))
+	for _, t := range s.tools {
+		names = append(names, t.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// offered is what a model is told.
+func (s *Toolset) offered() []model.ToolSpec {
+	if s == nil {
+		return nil
+	}
+	return s.specs
 }

@@ -242,7 +242,7 @@ func (a *App) reportSent(list []domain.Delivery, f sendFlags) error {
 		default:
 			reason := strings.TrimSuffix(d.Reason, ".")
 			if reason == "" {
-				reason = "no receipt came within " + f.timeout.String()
+				reason = "no receipt has come yet"
 			}
 			fmt.Fprintf(a.Err, "✗ Not sent to %s yet: %s. It stays in the outbox and the gateway goes on trying; `hermes deliveries drop %d` gives it up.\n", d.To, reason, d.ID)
 		}

@@ -100,9 +100,9 @@ type Explained struct {
 	Advice []string    `json:"advice,omitempty"`
 }
 
-// Create makes a job. It fails with domain.Invalid (also for a target that
-// cannot be resolved), domain.NotFound (script, context), domain.Forbidden
-// (prompt or script path), each with what to do.
+// Create makes a job. It fails with domain.Invalid (also for a target or a
+// script that cannot be resolved), domain.NotFound (context), domain.Forbidden
+// (prompt), each with what to do.
 func (s *Service) Create(ctx context.Context, c Change) (Explained, error) {
 	now := s.wall.Now()
 	job := domain.Job{ID: newID(), Enabled: true, CreatedAt: now}
@@ -432,7 +432,7 @@ func (s *Service) Run(ctx context.Context, ref string) (domain.Job, domain.Run, 
 		if err != nil {
 			return job, domain.Run{}, err
 		}
-		at := s.wall.Now().Truncate(time.Second)
+		at := s.wall.Now().Truncate(time.Millisecond) // finer than a schedule, so that runs in a row do not meet
 		for range 10 {
 			made, err := s.opt.Store.Fire(ctx, job.ID, job.NextAt, job.NextAt, []domain.Run{{Job: job.ID, Instant: at, Manual: true, State: domain.RunDue}})
 			if domain.IsCode(err, domain.Conflict) {
@@ -445,7 +445,7 @@ func (s *Service) Run(ctx context.Context, ref string) (domain.Job, domain.Run, 
 				s.opt.Changed()
 				return job, made[0], nil
 			}
-			at = at.Add(time.Second) // that instant has a run
+			at = at.Add(time.Millisecond) // that instant has a run
 		}
 	}
 	return domain.Job{}, domain.Run{}, domain.E(domain.Conflict, nil, "the job kept changing while a run of it was asked for; try again")

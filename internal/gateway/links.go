@@ -14,6 +14,8 @@ import (
 	"hermes/internal/health"
 	"hermes/internal/home"
 	"hermes/internal/platform"
+	"hermes/internal/platform/discord"
+	"hermes/internal/platform/mattermost"
 	"hermes/internal/platform/telegram"
 	"hermes/internal/platform/webchat"
 	"hermes/internal/succession"
@@ -38,6 +40,26 @@ type adapterDeps struct {
 
 // kinds is the table of platforms: a new one is one more row.
 var kinds = map[domain.Platform]kind{
+	discord.Name: {
+		scope: "discord-bot-token", capabilities: new(discord.Adapter).Capabilities(),
+		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
+			cfg, err := discord.FromProfile(c)
+			if err != nil {
+				return nil, err
+			}
+			return discord.New(cfg, discord.Deps{Log: d.log, Health: d.health, Now: d.now})
+		},
+	},
+	mattermost.Name: {
+		scope: "mattermost-token", capabilities: new(mattermost.Adapter).Capabilities(),
+		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
+			cfg, err := mattermost.FromProfile(c)
+			if err != nil {
+				return nil, err
+			}
+			return mattermost.New(cfg, mattermost.Deps{Log: d.log, Health: d.health, Now: d.now})
+		},
+	},
 	telegram.Name: {
 		scope: "telegram-bot-token", capabilities: new(telegram.Adapter).Capabilities(),
 		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {

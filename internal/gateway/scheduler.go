@@ -2,8 +2,10 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"time"
 
+	"hermes/internal/delivery"
 	"hermes/internal/domain"
 )
 
@@ -46,6 +48,7 @@ const (
 func (g *Gateway) watchOthers(ctx context.Context) {
 	timer := time.NewTimer(othersFirst)
 	defer timer.Stop()
+	told := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -53,6 +56,7 @@ func (g *Gateway) watchOthers(ctx context.Context) {
 		case <-timer.C:
 		}
 		timer.Reset(othersEvery)
+		told = g.checkScheduler(ctx, told)
 		rec, err := g.store.Recover(ctx, g.Now())
 		switch {
 		case err != nil && ctx.Err() == nil:
@@ -63,6 +67,50 @@ func (g *Gateway) watchOthers(ctx context.Context) {
 			g.Poke()
 		}
 	}
+}
+
+// stuckAfter is how long the scheduler may be silent: it looks once a minute
+// at least.
+const stuckAfter = 100 * time.Second
+
+// checkScheduler tells people when the scheduler has not looked for long, once
+// (told) until it looks again. The service manager's watchdog, where there is
+// one, ends the process then; what is due stays in the ledger.
+func (g *Gateway) checkScheduler(ctx context.Context, told bool) bool {
+	last := g.lastLooked()
+	silence := g.Now().Sub(last)
+	if last.IsZero() || silence <= stuckAfter {
+		return false
+	}
+	g.cron.Wake() // a clock that was set forward looks like silence, until it is woken
+	if told {
+		return true
+	}
+	text := fmt.Sprintf("The scheduler has not looked for due jobs for %s, so no job fires. Restart the gateway: `hermes%s gateway restart`", silence.Round(time.Second), g.flag())
+	g.health.Part("cron").Down("stuck", text)
+	g.Log.Error("the scheduler is stuck", "component", "cron", "last_looked", last)
+	for _, p := range g.homes.Platforms() {
+		to, ok := g.homes.Home(p)
+		if !ok {
+			continue
+		}
+		if _, err := g.store.Enqueue(ctx, g.outbox.Plan(to, "alert", "⚠️ "+text, delivery.PlanOptions{}), g.Now()); err != nil {
+			g.Log.Error("that the scheduler is stuck could not be told", "component", "cron", "err", err)
+		}
+		g.outbox.Wake(to)
+		break
+	}
+	return true
+}
+
+// lastLooked is when the scheduler last looked for due jobs, by its evidence.
+func (g *Gateway) lastLooked() (at time.Time) {
+	for _, p := range g.health.Parts() {
+		if p.Name == "cron" {
+			at, _ = time.Parse(time.RFC3339, p.Evidence["last_looked"]) // zero before the first look
+		}
+	}
+	return at
 }
 
 // RunDue runs the jobs that are due, those of the agent too, sends what they

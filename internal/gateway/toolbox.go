@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"hermes/internal/agent"
 	"hermes/internal/cron"
 	"hermes/internal/delivery"
 	"hermes/internal/domain"
@@ -31,7 +32,7 @@ type toolbox struct {
 	closeIdle func()
 
 	mu     sync.Mutex
-	chosen map[string][]tool.Tool // selections, which are the same for most turns
+	chosen map[string]*agent.Toolset // selections, which are the same for most turns
 }
 
 // newToolbox makes the tools. One that cannot be made is told in the log and
@@ -124,7 +125,7 @@ func (g *Gateway) allowFile(path string) error {
 
 // forTurn gives the tools of a turn: the given toolsets, else those that the
 // configuration names for its platform, without what its kind must not have.
-func (t *toolbox) forTurn(kind domain.TurnKind, p domain.Platform, toolsets []string) []tool.Tool {
+func (t *toolbox) forTurn(kind domain.TurnKind, p domain.Platform, toolsets []string) *agent.Toolset {
 	if kind == domain.TurnCron {
 		p = domain.PlatformCron
 	}
@@ -138,9 +139,9 @@ func (t *toolbox) forTurn(kind domain.TurnKind, p domain.Platform, toolsets []st
 		return got
 	}
 	if t.chosen == nil || len(t.chosen) >= maxChosen {
-		t.chosen = map[string][]tool.Tool{}
+		t.chosen = map[string]*agent.Toolset{}
 	}
-	t.chosen[key] = t.registry.Select(toolsets, t.without(kind))
+	t.chosen[key] = agent.NewToolset(t.registry.Select(toolsets, t.without(kind)))
 	return t.chosen[key]
 }
 

@@ -24,9 +24,9 @@ type Request struct {
 	Model       string // "" means the provider's default
 	System      string
 	Messages    []domain.Message
-	Tools       []ToolSpec
-	MaxTokens   int      // 0 means the provider's default
-	Temperature *float64 // nil means the provider's default
+	Tools       []ToolSpec // must not change any more: providers remember what they made of a list
+	MaxTokens   int        // 0 means the provider's default
+	Temperature *float64   // nil means the provider's default
 	SessionID   domain.SessionID
 	TurnID      int64 // a Chain that fell to a fallback stays there for the rest of the turn; 0: each call stands alone
 }

@@ -77,7 +77,6 @@ func TestAFullDisk(t *testing.T) {
 	w.waitStatus("the status says that the disk is full", func(s control.Status) bool { return !s.Healthy && shows(s, "space") })
 	gate.Open()
 	w.sees(ann.ID, "answer to gate before")
-	// Again, as a gateway that was restarted on the full disk.
 	if got := w.tg.Confirmed(); got != confirmed {
 		t.Errorf("update %d was confirmed though it could not be stored", got)
 	}
@@ -91,11 +90,7 @@ func TestAFullDisk(t *testing.T) {
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	w.sees(bob.ID, "full")
-	w.eventually("both were answered", func() bool {
-		all := w.tg.Transcript(bob.ID)
-		return strings.Contains(all, "you said: while full") || strings.Contains(all, "still full")
-	})
+	w.sees(bob.ID, "still full")
 	w.waitStatus("healthy again", func(s control.Status) bool { return s.Healthy })
 	w.settled()
 	var said strings.Builder
@@ -105,7 +100,7 @@ func TestAFullDisk(t *testing.T) {
 	for _, text := range []string{"while full", "still full"} {
 		n := 0
 		for _, r := range w.brain.Requests() {
-			if r.LastUser() == text || strings.Contains(r.LastUser(), text) {
+			if strings.Contains(string(r.Raw), text) { // the first may be history of the second
 				n++
 			}
 		}

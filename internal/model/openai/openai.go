@@ -11,6 +11,7 @@ package openai
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"log/slog"
@@ -79,10 +80,13 @@ type Client struct {
 	endpoint  *url.URL
 	user      *url.Userinfo // of the base URL
 	where     string        // scheme and host, for messages
+	whole     http.Header   // of requests whose answer comes whole
+	stream    http.Header   // of requests whose answer is streamed
 	transport http.RoundTripper
 	log       *slog.Logger
 	now       func() time.Time
 	quirks    *quirkBook
+	tools     toolBook
 }
 
 // New makes a client. It connects to nothing. It fails with domain.Config when
@@ -100,6 +104,7 @@ func New(cfg Config, deps Deps) (*Client, error) {
 		u.Path += "/chat/completions"
 	}
 	c.endpoint = u
+	c.whole, c.stream = newHeader(&cfg, c.user, "application/json"), newHeader(&cfg, c.user, "text/event-stream")
 	if c.transport == nil {
 		c.transport = NewTransport()
 	}
@@ -205,11 +210,7 @@ func (c *Client) send(ctx context.Context, r *model.Request, q quirks, stream bo
 	if err != nil {
 		return nil, c.fail(model.Other, 0, err, "the request to %s could not be written as JSON; this is a defect of hermes", c.cfg.Name)
 	}
-	req, err := c.request(ctx, body, stream)
-	if err != nil {
-		return nil, c.fail(model.Other, 0, err, "the request to %s could not be made; check the headers of the provider in config.yaml", c.cfg.Name)
-	}
-	resp, err := c.transport.RoundTrip(req)
+	resp, err := c.transport.RoundTrip(c.request(ctx, body, stream))
 	if err != nil {
 		return nil, c.netFailure(ctx, err)
 	}
@@ -227,33 +228,38 @@ func (c *Client) contentType(resp *http.Response) (string, error) {
 	return kind, nil
 }
 
-// request builds the HTTP request.
-func (c *Client) request(ctx context.Context, body *payload, stream bool) (*http.Request, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.endpoint.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-	req.Body, req.GetBody, req.ContentLength = body.open(), func() (io.ReadCloser, error) { return body.open(), nil }, body.size
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("User-Agent", "hermes")
-	req.Header.Set("Accept", "application/json")
+// request builds the HTTP request. Its address and header are shared by all
+// requests: a RoundTripper must not change them.
+func (c *Client) request(ctx context.Context, body *payload, stream bool) *http.Request {
+	req := &http.Request{Method: http.MethodPost, URL: c.endpoint, Host: c.endpoint.Host, Header: c.whole, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Body: body.open(), GetBody: func() (io.ReadCloser, error) { return body.open(), nil }, ContentLength: body.size}
 	if stream {
-		req.Header.Set("Accept", "text/event-stream")
+		req.Header = c.stream
 	}
+	return req.WithContext(ctx)
+}
+
+// newHeader makes the header of every request that accepts a media type. user
+// is that of the base URL.
+func newHeader(cfg *Config, user *url.Userinfo, accept string) http.Header {
+	h := http.Header{}
+	h.Set("Content-Type", "application/json")
+	h.Set("User-Agent", "hermes")
+	h.Set("Accept", accept)
 	switch {
-	case c.cfg.Key.IsSet():
-		req.Header.Set("Authorization", "Bearer "+c.cfg.Key.Reveal())
-	case c.user != nil:
-		password, _ := c.user.Password()
-		req.SetBasicAuth(c.user.Username(), password)
+	case cfg.Key.IsSet():
+		h.Set("Authorization", "Bearer "+cfg.Key.Reveal())
+	case user != nil:
+		password, _ := user.Password()
+		h.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password)))
 	}
-	for k, v := range c.cfg.Headers {
-		req.Header.Set(k, v)
+	for k, v := range cfg.Headers {
+		h.Set(k, v)
 	}
 	// An empty value sends nothing and lets net/http repeat the request on a
 	// fresh connection when a kept-alive one turns out to be dead.
-	req.Header["Idempotency-Key"] = []string{}
-	return req, nil
+	h["Idempotency-Key"] = []string{}
+	return h
 }
 
 // finish checks a complete answer and gives it.
