@@ -46,7 +46,7 @@ func (r *cronRoom) runNow(ctx context.Context, ref string) error {
 		fmt.Fprintf(r.app.Out, "Job '%s' (%s) is started by the running scheduler. `hermes cron runs %s` shows how it went.\n", job.Name, job.ID, job.ID)
 		return nil
 	}
-	if _, err := r.tick(ctx); err != nil {
+	if _, err := r.tick(ctx, job.ID); err != nil {
 		return err
 	}
 	runs, err := r.Runs(ctx, string(job.ID), 20)
@@ -85,8 +85,8 @@ func (r *cronRoom) ranHere(job domain.Job, run cron.RunView) error {
 }
 
 // tick runs what is due in this process, scripts and agent jobs, and sends what
-// they say.
-func (r *cronRoom) tick(ctx context.Context) (int, error) {
+// they say; with only, nothing but the asked-for runs of that job.
+func (r *cronRoom) tick(ctx context.Context, only domain.JobID) (int, error) {
 	env, err := r.app.Env()
 	if err != nil {
 		return 0, err
@@ -95,7 +95,7 @@ func (r *cronRoom) tick(ctx context.Context) (int, error) {
 	log := slog.New(slog.NewTextHandler(r.app.Err, &slog.HandlerOptions{Level: slog.LevelError, ReplaceAttr: redactor.Attr}))
 	r.changed = true
 	return gateway.RunDue(ctx, gateway.Options{
-		Profile: r.profile, Config: r.config, Env: env, Process: r.app.Environ, Version: Version(), Log: log, Redactor: redactor, Now: r.app.Now, NoBallast: true,
+		Profile: r.profile, Config: r.config, Env: env, Process: r.app.Environ, Version: Version(), Log: log, Redactor: redactor, Now: r.app.Now, NoBallast: true, OnlyJob: only,
 	})
 }
 
@@ -109,7 +109,7 @@ func newCronTickCommand(app *App) *cobra.Command {
 					fmt.Fprintln(app.Out, "A scheduler runs already and fires what is due; nothing was done here.")
 					return nil
 				}
-				n, err := r.tick(cmd.Context())
+				n, err := r.tick(cmd.Context(), "")
 				if err != nil {
 					return err
 				}

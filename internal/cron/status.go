@@ -3,6 +3,7 @@ package cron
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"hermes/internal/domain"
@@ -26,6 +27,7 @@ type Status struct {
 	// Undelivered are the results of the last day that were given up or still
 	// wait for their platform, newest first, with the reason.
 	Undelivered []string `json:"undelivered,omitempty"`
+	Failing     []string `json:"failing,omitempty"` // names of the jobs whose last run failed
 }
 
 const (
@@ -69,8 +71,49 @@ func (s *Service) Status(ctx context.Context) (Status, error) {
 			st.Behind = int(late.Seconds())
 		}
 	}
-	st.Undelivered, err = s.undelivered(ctx)
+	if st.Undelivered, err = s.undelivered(ctx); err != nil {
+		return st, err
+	}
+	st.Failing, err = s.failing(ctx)
 	return st, err
+}
+
+// How far failing looks.
+const (
+	failingSince = 7 * 24 * time.Hour
+	maxFailing   = 20
+)
+
+// failing names the jobs that fire and whose last run failed in the last days.
+func (s *Service) failing(ctx context.Context) ([]string, error) {
+	failures := []domain.RunState{domain.RunFailed, domain.RunTimedOut, domain.RunInterrupted}
+	runs, err := s.opt.Store.Runs(ctx, ledger.RunFilter{States: failures, Since: s.wall.Now().Add(-failingSince), Limit: 200})
+	if err != nil {
+		return nil, err
+	}
+	seen := map[domain.JobID]bool{}
+	var names []string
+	for _, r := range runs {
+		if seen[r.Job] || len(names) == maxFailing {
+			continue
+		}
+		seen[r.Job] = true
+		job, err := s.opt.Store.Job(ctx, r.Job)
+		if domain.IsCode(err, domain.NotFound) {
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		last, err := s.opt.Store.Runs(ctx, ledger.RunFilter{Job: r.Job, Limit: 1, States: append([]domain.RunState{domain.RunOK, domain.RunSilent}, failures...)})
+		if err != nil {
+			return nil, err
+		}
+		if job.Enabled && len(last) == 1 && last[0].State != domain.RunOK && last[0].State != domain.RunSilent {
+			names = append(names, job.Name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 // undelivered says which results of the last day did not arrive, and why.

@@ -155,6 +155,9 @@ func (st Status) Text(now time.Time) string {
 	if !st.Next.IsZero() {
 		fmt.Fprintf(&b, "Next run: %s — %s\n", bothClocks(st.Next.UTC(), "UTC"), st.NextName)
 	}
+	if len(st.Failing) > 0 {
+		fmt.Fprintf(&b, "⚠ The last run failed of: %s\n", strings.Join(st.Failing, ", "))
+	}
 	for _, u := range st.Undelivered {
 		fmt.Fprintf(&b, "⚠ Not delivered: %s\n", u)
 	}

@@ -91,16 +91,12 @@ func (f *face) ModelName() string { return f.Config.Model.Model }
 func (f *face) Status(ctx context.Context) (api.Status, error) {
 	g := (*Gateway)(f)
 	s := apiStatus(g.Status(ctx))
-	if next, err := g.store.NextDue(ctx); err == nil {
-		jobs, err := g.store.ListJobs(ctx, ledger.JobFilter{EnabledOnly: true, Limit: 1000})
-		if err == nil {
-			s.Cron = &api.CronStatus{Jobs: len(jobs), Enabled: len(jobs), NextAt: next}
-			for _, j := range jobs {
-				if !next.IsZero() && j.NextAt.Equal(next) {
-					s.Cron.NextJob = j.Name
-				}
-			}
+	if st, err := g.jobs.Status(ctx); err == nil {
+		all, err := g.store.CountJobs(ctx, ledger.JobFilter{})
+		if err != nil {
+			all = st.Active
 		}
+		s.Cron = &api.CronStatus{Jobs: all, Enabled: st.Active, NextAt: st.Next, NextJob: st.NextName, Failing: st.Failing}
 	}
 	return s, nil
 }

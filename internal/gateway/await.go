@@ -48,7 +48,7 @@ func (g *Gateway) awaitLedger(ctx context.Context) error {
 	}
 	for pause := firstWait; passes(err); pause = min(2*pause, mostWait) {
 		if w.because(err) {
-			g.Log.Error("the start waits for the ledger, and goes on by itself", "component", "gateway", "err", err)
+			g.Log.Error("the start waits for the ledger; it is tried again", "component", "gateway", "err", err)
 		}
 		timer := time.NewTimer(pause)
 		select {
@@ -90,7 +90,7 @@ func (w *waiting) Status(context.Context) control.Status {
 		Profile: g.Profile.Name, Home: g.Profile.Home, Version: g.Version, PID: os.Getpid(), State: phaseStarting,
 		StartedAt: g.started, Uptime: g.Now().Sub(g.started).Seconds(), API: control.API{Enabled: g.Config.API.Enabled},
 		Model:    control.Model{Name: g.Config.Model.Model, Provider: g.Config.Model.Provider, Set: g.Config.Model.IsSet()},
-		Problems: []string{"ledger: " + w.on + ". Nothing is taken in until then, and nothing is lost; the start goes on by itself."},
+		Problems: []string{"ledger: " + w.on + ". It is tried again by itself; nothing is taken in until it works, so nothing is lost."},
 		Warnings: g.Warnings, Memory: residentBytes(), Mode: supervision(g.Env.Get),
 	}
 }

@@ -42,6 +42,9 @@ type Options struct {
 	// CronOnly runs the scheduler alone: no platform listens, no API is served,
 	// but jobs can be delivered.
 	CronOnly bool
+	// OnlyJob, where not "", is the one job whose asked-for runs are performed;
+	// nothing else is fired.
+	OnlyJob domain.JobID
 	// NoBallast leaves out the reserve for a full disk (demo, tests).
 	NoBallast bool
 	// Legacy is what other processes left for this one; nil is nothing.

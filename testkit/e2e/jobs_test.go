@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"hermes/internal/cron"
 	"hermes/internal/domain"
@@ -242,6 +243,8 @@ func TestAnAgentJobWithoutAGateway(t *testing.T) {
 	}
 	defer own.Close()
 	w := withJobs(t, options{config: fmt.Sprintf("custom_providers:\n  - name: lab\n    base_url: %s\n    models: [lab-1]\n", own.URL())})
+	w.script("other.sh", "echo the other one\n", 0o644)
+	w.must("cron", "create", time.Now().UTC().Add(-30*time.Second).Format(time.RFC3339), "--no-agent", "--script", "other.sh", "--deliver", "telegram", "--name", "other")
 	w.must("cron", "create", "every 1h", "Say something", "--deliver", "telegram", "--name", "agent", "--provider", "lab")
 	out := w.must("cron", "run", "agent")
 	if !strings.Contains(out, "ran here") || !strings.Contains(out, "Delivered.") {
@@ -264,6 +267,17 @@ func TestAnAgentJobWithoutAGateway(t *testing.T) {
 		t.Errorf("exit %d\n%s", code, out)
 	}
 	w.sees(ada, "XAI_API_KEY")
+	if out = w.must("cron", "status"); !strings.Contains(out, "The last run failed of: broken") {
+		t.Errorf("status said:\n%s", out)
+	}
+	// What else was due is no business of theirs, but of tick.
+	if out = w.must("cron", "runs", "other"); !strings.Contains(out, "No runs yet") {
+		t.Errorf("another job was fired:\n%s", out)
+	}
+	if out = w.must("cron", "tick"); !strings.Contains(out, "1 run(s) performed") {
+		t.Errorf("tick said:\n%s", out)
+	}
+	w.sees(ada, "the other one")
 }
 
 // The jobs of the older system are taken over at the first start, once.

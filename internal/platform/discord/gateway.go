@@ -65,7 +65,7 @@ func (l *loop) run(ctx context.Context) error {
 		began := time.Now()
 		ready, err := l.connect(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // it was asked to end
 		}
 		if ready && time.Since(began) >= l.a.pause.steady {
 			l.failures = 0

@@ -225,10 +225,6 @@ func (b *buffer) wait(t testing.TB, ctx context.Context, text string) {
 	}
 }
 
-func address(chat string) domain.Address {
-	return domain.Address{Platform: discord.Name, ChatID: chat}
-}
-
 // fails wants an error of a kind and gives it.
 func fails(t testing.TB, err error, kind platform.Kind) *platform.Error {
 	t.Helper()
