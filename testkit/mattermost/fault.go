@@ -15,8 +15,9 @@ type Fault struct {
 	// the fault is taken back or the server closes.
 	BlackHole bool
 
-	Act bool // carry the request out before failing
-	Cut bool // close the connection without an answer
+	Act  bool            // carry the request out before failing
+	Then <-chan struct{} // having carried it out, wait for this to be closed, or for the client to go
+	Cut  bool            // close the connection without an answer
 
 	Status     int    // the answer's HTTP status
 	ID         string // of the error
@@ -114,6 +115,19 @@ func (f *armed) wait(s *Server, r *http.Request) bool {
 	case <-s.done:
 	}
 	return false
+}
+
+// linger waits between carrying a request out and answering it.
+func (f *armed) linger(s *Server, r *http.Request) {
+	if f.Then == nil {
+		return
+	}
+	select {
+	case <-f.Then:
+	case <-f.gone:
+	case <-r.Context().Done():
+	case <-s.done:
+	}
 }
 
 // answers tells whether the fault answers in place of the server.

@@ -230,6 +230,7 @@ func (s *Server) route(pattern string, status int, h handler) {
 		}
 		if f.Act {
 			act() //nolint:errcheck // the answer is what gets lost
+			f.linger(s, r)
 		}
 		f.answer(w)
 	})

@@ -67,7 +67,7 @@ func (a *Adapter) message(ctx context.Context, p *post, ch channel, sender strin
 			return in, false, e
 		}
 	}
-	sender = name(strings.TrimPrefix(sender, "@"))
+	sender = name(strings.TrimPrefix(sender, "@"), p.UserID)
 	in.Source = domain.Source{
 		Address:  domain.Address{Platform: Name, ChatID: p.ChannelID, ThreadID: p.RootID},
 		ChatType: chatType, ChatName: name(ch.DisplayName, ch.Name), MessageID: p.ID,
