@@ -222,7 +222,12 @@ func (s *Server) add(c *channelState, m *Message) {
 // store keeps a file; the caller holds s.mu.
 func (s *Server) store(channel, name, mime string, data []byte) File {
 	f := File{ID: s.newID(), Filename: name, ContentType: mime, Size: len(data)}
-	f.URL = "http://" + s.addr + "/attachments/" + channel + "/" + f.ID + "/" + name
+	f.URL = "http://" + s.addr + "/attachments/" + channel + "/" + f.ID + "/" + strings.Map(func(r rune) rune {
+		if strings.ContainsRune(`/\?#% `, r) {
+			return '_' // as Discord does
+		}
+		return r
+	}, name)
 	s.files[f.ID] = data
 	return f
 }
