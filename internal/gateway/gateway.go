@@ -251,6 +251,9 @@ func (g *Gateway) start(ctx context.Context) error {
 	}
 	g.work.Go(func() { g.watch(ctx) })
 	g.work.Go(func() { g.watchOthers(ctx) })
+	if g.CronOnly {
+		g.work.Go(func() { g.watchPokes(ctx) })
+	}
 	return nil
 }
 
@@ -288,6 +291,9 @@ func (g *Gateway) Reason() string {
 func (g *Gateway) Poke() {
 	g.outbox.WakeAll()
 	g.cron.Wake()
+	if g.CronOnly { // conversations are the gateway's
+		return
+	}
 	keys, err := g.store.ActiveKeys(context.Background())
 	if err != nil {
 		g.Log.Warn("after a poke the ledger could not be read", "component", "gateway", "err", err)
