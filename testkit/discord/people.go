@@ -355,7 +355,8 @@ func (s *Server) Replies(channel string) []Message {
 	return slices.DeleteFunc(s.Messages(channel), func(m Message) bool { return !m.FromBot })
 }
 
-// Calls counts the calls by name, failed ones included: gateway, create_message,
+// Calls counts the calls by name, failed ones included: gateway,
+// gateway_url, create_message,
 // edit_message, get_message, get_messages, get_channel, typing, reaction,
 // start_thread, callback, application, commands, open_dm, file, user.
 func (s *Server) Calls(name string) int {
