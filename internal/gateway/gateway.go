@@ -45,6 +45,8 @@ type Options struct {
 	// OnlyJob, where not "", is the one job whose asked-for runs are performed;
 	// nothing else is fired.
 	OnlyJob domain.JobID
+	// CrashTold says that the end of the last life is on record already.
+	CrashTold bool
 	// NoBallast leaves out the reserve for a full disk (demo, tests).
 	NoBallast bool
 	// Legacy is what other processes left for this one; nil is nothing.
@@ -120,6 +122,9 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		if g.instance, err = o.Legacy.Claim(o.Profile); err != nil {
 			return nil, err
 		}
+	}
+	if g.instance != nil && g.instance.Before.PID > 0 && !o.CrashTold {
+		WriteExit(o.Profile.LogDir(), Unclean(g.instance.Before.PID))
 	}
 	if g.instance != nil && g.instance.Unrecorded != nil {
 		o.Log.Warn("this process stands in no file that other tools read; commands find it all the same", "component", "gateway", "err", g.instance.Unrecorded)
