@@ -80,7 +80,7 @@ func Spawn(program string, args, environ []string) (*Successor, error) {
 		conn.Close()
 		return nil, fail(err)
 	}
-	cmd := exec.Command(program, args...)
+	cmd := exec.Command(program, args...) //nolint:noctx // it outlives whoever asked for it
 	cmd.Env = append(WithoutLegacy(environ), handoverEnv+"="+string(text))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{theirs}
