@@ -17,6 +17,7 @@ type Fault struct {
 	// the fault is taken back or the server closes.
 	BlackHole bool
 	Act       bool // carry the call out before failing
+	Stall     bool // then wait until the client goes, and close the connection
 	Cut       bool // close the connection without an answer
 
 	Status     int     // the answer's HTTP status
@@ -119,7 +120,7 @@ func (f *armed) wait(s *Server, r *http.Request) bool {
 // answer writes what the fault gives in place of the call's answer.
 func (f *armed) answer(w http.ResponseWriter) {
 	switch {
-	case f.Cut:
+	case f.Cut || f.Stall:
 		cut(w)
 	case f.Body != "":
 		if f.RetryAfter > 0 {
@@ -133,7 +134,16 @@ func (f *armed) answer(w http.ResponseWriter) {
 	}
 }
 
-func (f *armed) answers() bool { return f.Cut || f.Status != 0 || f.Body != "" }
+// stall waits until nobody waits for the answer any more.
+func (f *armed) stall(s *Server, r *http.Request) {
+	select {
+	case <-f.gone:
+	case <-r.Context().Done():
+	case <-s.done:
+	}
+}
+
+func (f *armed) answers() bool { return f.Stall || f.Cut || f.Status != 0 || f.Body != "" }
 
 // cut ends the connection in the middle of the exchange.
 func cut(w http.ResponseWriter) {

@@ -130,6 +130,9 @@ func (s *Server) call(name string, f method) http.HandlerFunc {
 			if fault.Act {
 				_, _ = act() // the answer is what gets lost
 			}
+			if fault.Stall {
+				fault.stall(s, r)
+			}
 			fault.answer(w)
 			return
 		}
