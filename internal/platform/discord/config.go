@@ -52,7 +52,8 @@ type Config struct {
 	SyncCommands     string           // safe or off; "" means safe
 	Reactions        bool             // 👀 on a message that is being worked on
 	NoTyping         bool
-	MaxFile          int64 // largest inbound attachment, bytes; 0 means 32 MiB
+	Roles            []string // role ids that were to be allowed, which nobody is by: a warning says so
+	MaxFile          int64    // largest inbound attachment, bytes; 0 means 32 MiB
 
 	SendTimeout time.Duration // of one request without a file; 0 means 30 s
 }
@@ -66,6 +67,7 @@ func FromProfile(p home.PlatformConfig) (Config, error) {
 		AllowedChannels: p.AllowedChats, IgnoredThreads: p.IgnoredThreads,
 		FreeChannels: list(p.Extra["free_response_channels"]), IgnoredChannels: list(p.Extra["ignored_channels"]),
 		NoThreadChannels: list(p.Extra["no_thread_channels"]),
+		Roles:            list(p.Extra["allowed_roles"]),
 		RequireMention:   p.RequireMention, AutoThread: true, Reactions: p.Reactions, NoTyping: !p.Typing,
 	}
 	var problems []string
@@ -103,9 +105,6 @@ func FromProfile(p home.PlatformConfig) (Config, error) {
 		c.SyncCommands = syncOff
 	default:
 		bad("command_sync_policy", v, "safe or off")
-	}
-	if p.Extra["allowed_roles"] != "" {
-		problems = append(problems, "DISCORD_ALLOWED_ROLES cannot be honoured, since people are allowed by their user id alone: list them in DISCORD_ALLOWED_USERS and take the roles out")
 	}
 	for _, s := range p.MentionPatterns {
 		re, err := regexp.Compile("(?i)" + s)

@@ -37,12 +37,12 @@ func TestFromProfile(t *testing.T) {
 func TestWhatIsWrongWithAConfiguration(t *testing.T) {
 	const bad = "very-secret-token"
 	_, err := discord.FromProfile(home.PlatformConfig{Token: bad, TokenOrigin: ".env line 3 (DISCORD_BOT_TOKEN)", MentionPatterns: []string{"("},
-		Extra: map[string]string{"auto_thread": "perhaps", "allow_bots": "some", "max_attachment_bytes": "-1", "command_sync_policy": "wild", "allowed_roles": "1"}})
+		Extra: map[string]string{"auto_thread": "perhaps", "allow_bots": "some", "max_attachment_bytes": "-1", "command_sync_policy": "wild"}})
 	text := domain.MessageOf(err)
 	if domain.CodeOf(err) != domain.Config || strings.Contains(text, bad) {
 		t.Error(err)
 	}
-	for _, want := range []string{"auto_thread", "allow_bots", "max_attachment_bytes", "command_sync_policy", "DISCORD_ALLOWED_USERS", `"("`, ".env line 3"} {
+	for _, want := range []string{"auto_thread", "allow_bots", "max_attachment_bytes", "command_sync_policy", `"("`, ".env line 3"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("nothing is said of %s: %s", want, text)
 		}

@@ -76,6 +76,9 @@ type conn struct {
 // connect makes one connection and serves it to its end. ready tells whether a
 // session was established.
 func (l *loop) connect(ctx context.Context) (ready bool, err error) {
+	if err := l.load(ctx); err != nil {
+		return false, err
+	}
 	address, err := l.address(ctx)
 	if err != nil {
 		return false, err
@@ -100,6 +103,19 @@ func (l *loop) connect(ctx context.Context) (ready bool, err error) {
 		l.a.noContent = true // the other intents need nobody's leave
 	}
 	return c.ready, err
+}
+
+// load begins at what is committed: what the last connection took and did not
+// commit is read again.
+func (l *loop) load(ctx context.Context) error {
+	cursor, err := l.sink.Cursor(ctx, l.a.account)
+	if err != nil {
+		return err
+	}
+	held := l.at.held
+	l.at, l.dirty = readPosition(cursor), false
+	l.at.held = held
+	return nil
 }
 
 // bye closes without waiting for the other side, which may be gone.
@@ -266,12 +282,15 @@ func (c *conn) read(ctx, rctx context.Context) error {
 
 // alive records a proof of life. It says what is missing where something is.
 func (c *conn) alive() {
-	if c.a.noContent {
+	switch {
+	case c.stuck.Load():
+		c.a.health.Alive()
+	case c.a.noContent:
 		c.a.health.Degraded(codeIntents, noContentReason)
 		c.a.health.Alive()
-		return
+	default:
+		c.a.health.OK()
 	}
-	c.a.health.OK()
 }
 
 // invalid is the end of a session,

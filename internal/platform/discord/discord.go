@@ -126,6 +126,11 @@ func New(c Config, d Deps) (*Adapter, error) {
 		pause: pauses{first: time.Second, most: time.Minute, hello: 20 * time.Second, invalid: 5 * time.Second,
 			identify: 5 * time.Second, intent: 5 * time.Minute, inner: 5 * time.Second, steady: time.Minute},
 	}
+	if len(c.Roles) > 0 {
+		const text = "DISCORD_ALLOWED_ROLES allows nobody, since people are known by their user id alone: list them in DISCORD_ALLOWED_USERS, or let them pair"
+		a.log.Warn(text)
+		a.health.Note("warning", text)
+	}
 	own := *d.HTTP
 	// A redirect would turn a POST into a GET and carry the token elsewhere.
 	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

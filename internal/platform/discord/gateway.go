@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hermes/internal/domain"
@@ -22,6 +23,7 @@ type loop struct {
 	dirty   bool // at holds more than what is committed
 	answers *answers
 
+	stuck    atomic.Bool     // events cannot be stored, which a living connection does not change
 	servers  map[string]bool // of the session, that have not been looked at
 	failures int             // in a row
 }
@@ -34,14 +36,7 @@ type loop struct {
 func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	cursor, err := sink.Cursor(ctx, a.account)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
-	}
-	l := &loop{a: a, sink: sink, at: readPosition(cursor), answers: newAnswers(a)}
+	l := &loop{a: a, sink: sink, at: &position{}, answers: newAnswers(a)}
 	var wg sync.WaitGroup
 	wg.Go(func() { l.answers.run(ctx) })
 	defer a.http.CloseIdleConnections()
@@ -49,7 +44,7 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	defer wg.Wait()
 	defer cancel()
 
-	err = l.run(ctx)
+	err := l.run(ctx)
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -185,6 +180,7 @@ func (l *loop) accept(ctx context.Context, events []domain.Inbound, cursor strin
 		err := l.sink.Accept(ctx, l.a.account, events, cursor)
 		if err == nil {
 			l.dirty = false
+			l.stuck.Store(false)
 			return nil
 		}
 		code := domain.CodeOf(err)
@@ -203,6 +199,7 @@ func (l *loop) accept(ctx context.Context, events []domain.Inbound, cursor strin
 			events = nil
 			continue
 		}
+		l.stuck.Store(true)
 		l.a.health.Degraded(string(code), "messages from Discord wait, because they cannot be stored: "+domain.MessageOf(err)+"; none is lost")
 		l.a.log.Warn("messages could not be stored; they are not acknowledged", "events", len(events), "error", l.a.scrub(err), "wait", wait)
 		if !sleep(ctx, wait) {

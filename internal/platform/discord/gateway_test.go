@@ -303,6 +303,40 @@ func TestASinkThatFails(t *testing.T) {
 	r.logs.wait(t, r.ctx, "the disk is full")
 }
 
+// A connection that ends while its events wait to be stored takes nothing with
+// it, even where the session is over as well.
+func TestAConnectionEndsBeforeTheCommit(t *testing.T) {
+	r := newRig(t, fake.Options{}, nil)
+	ann := r.srv.AddUser("Ann")
+	dm := r.srv.DM(ann)
+	r.connected(t)
+	r.srv.Say(ann, dm, "zero")
+	r.sink.wait(t, r.ctx, 1)
+	r.sink.setAccept(func(events []domain.Inbound) error {
+		if len(events) > 0 && !strings.Contains(r.logs.String(), "has ended") {
+			r.srv.ForgetSessions()
+			r.srv.CutGateway()
+			return domain.E(domain.StorageFull, nil, "the disk is full")
+		}
+		return nil
+	})
+	r.srv.Say(ann, dm, "one")
+	if got := texts(r.sink.wait(t, r.ctx, 2)); !slices.Equal(got, []string{"zero", "one"}) {
+		t.Errorf("stored %q", got)
+	}
+}
+
+// A black hole does not hold up the end.
+func TestTheEndOfADeafConnection(t *testing.T) {
+	r := newRig(t, fake.Options{}, nil)
+	stop := r.connected(t)
+	r.logs.wait(t, r.ctx, "is connected")
+	r.srv.Silence(true)
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAnEventThatCannotBeStoredBlocksNothing(t *testing.T) {
 	r := newRig(t, fake.Options{}, nil)
 	ann := r.srv.AddUser("Ann")

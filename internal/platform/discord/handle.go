@@ -91,6 +91,11 @@ func (c *conn) dispatch(ctx context.Context, f frame, b *batch) error {
 			}
 			c.unseen(g.ID)
 		}
+	case "GUILD_DELETE": // the bot was taken out, or the server is away
+		var g guild
+		if json.Unmarshal(f.Data, &g) == nil && !g.Unavailable {
+			c.unseen(g.ID)
+		}
 	case "CHANNEL_CREATE", "THREAD_CREATE":
 		c.channel(f.Data, true)
 	case "CHANNEL_UPDATE", "THREAD_UPDATE":

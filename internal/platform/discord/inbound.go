@@ -58,10 +58,7 @@ func (a *Adapter) event(ctx context.Context, m *message) (in domain.Inbound, ok 
 	if m.Referenced != nil {
 		in.ReplyText = clip(clean(m.Referenced.Content), maxInReply)
 	}
-	in.EventID, in.SentAt = m.ID, m.Timestamp
-	if in.SentAt.IsZero() {
-		in.SentAt = timeOf(m.ID)
-	}
+	in.EventID, in.SentAt = m.ID, timeOf(m.ID)
 	a.received(&in)
 	return in, true, nil
 }

@@ -36,12 +36,11 @@ type message struct {
 	Member    *struct {
 		Nick string `json:"nick"`
 	} `json:"member"`
-	Type        int       `json:"type"`
-	Flags       int       `json:"flags"`
-	Content     string    `json:"content"`
-	Timestamp   time.Time `json:"timestamp"`
-	Mentions    []user    `json:"mentions"`
-	Attachments []file    `json:"attachments"`
+	Type        int    `json:"type"`
+	Flags       int    `json:"flags"`
+	Content     string `json:"content"`
+	Mentions    []user `json:"mentions"`
+	Attachments []file `json:"attachments"`
 	Stickers    []struct {
 		Name string `json:"name"`
 	} `json:"sticker_items"`
