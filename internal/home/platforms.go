@@ -35,7 +35,7 @@ func platformSpecs() []platformSpec {
 		{name: "slack", prefix: "SLACK_", token: "SLACK_BOT_TOKEN", required: []string{"SLACK_APP_TOKEN"}, mention: true, react: true, replyTo: "first",
 			extras: []string{"ALLOW_BOTS", "ALLOWED_CHANNELS", "FREE_RESPONSE_CHANNELS"}},
 		{name: "mattermost", prefix: "MATTERMOST_", token: "MATTERMOST_TOKEN", required: []string{"MATTERMOST_URL"}, mention: true, replyTo: "off",
-			extras: []string{"ALLOWED_CHANNELS", "FREE_RESPONSE_CHANNELS", "REPLY_MODE"}},
+			extras: []string{"ALLOWED_CHANNELS", "FREE_RESPONSE_CHANNELS", "REPLY_MODE", "ALLOW_BOTS", "CATCH_UP", "PROXY"}},
 		{name: "matrix", prefix: "MATRIX_", token: "MATRIX_ACCESS_TOKEN", required: []string{"MATRIX_HOMESERVER"}, home: "MATRIX_HOME_ROOM", mention: true, replyTo: "first",
 			extras: []string{"USER_ID", "PASSWORD", "ALLOWED_ROOMS", "ENCRYPTION", "DEVICE_ID", "AUTO_THREAD", "SESSION_SCOPE"}},
 		{name: "email", prefix: "EMAIL_", token: "EMAIL_PASSWORD", required: []string{"EMAIL_ADDRESS", "EMAIL_IMAP_HOST", "EMAIL_SMTP_HOST"}, home: "EMAIL_HOME_ADDRESS", replyTo: "first", noPair: true,
