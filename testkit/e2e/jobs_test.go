@@ -74,7 +74,7 @@ func (w *world) runJob(job string) cron.RunView {
 
 // The three commands of the runbook.
 func TestTheRunbooksWatchdog(t *testing.T) {
-	w := withJobs(t, options{})
+	w := withJobs(t, options{api: true})
 	w.script("disk-watchdog.sh", "echo disk at 91 percent\n", 0o644)
 	w.start()
 	out := w.must("cron", "create", "every 10m", "--no-agent", "--script", "disk-watchdog.sh", "--deliver", "telegram", "--name", "disk-watchdog")
@@ -92,6 +92,22 @@ func TestTheRunbooksWatchdog(t *testing.T) {
 	if out = w.must("cron", "list"); !strings.Contains(out, "Delivery:  sent") {
 		t.Errorf("list said:\n%s", out)
 	}
+	// The same over HTTP, for programs and for the schedule page.
+	if code, text := w.api("GET", "/api/jobs", ""); code != 200 || !strings.Contains(text, `"name":"disk-watchdog"`) || !strings.Contains(text, `"last_delivery":"sent"`) {
+		t.Errorf("%d %s", code, text)
+	}
+	if code, text := w.api("GET", "/api/schedule", ""); code != 200 || !strings.Contains(text, `"state":"ok"`) || !strings.Contains(text, `"running":true`) {
+		t.Errorf("%d %s", code, text)
+	}
+	code, text := w.api("POST", "/api/jobs", `{"name":"hello","schedule":"every 1h","prompt":"Say hello","deliver":"telegram"}`)
+	var made struct{ Job cron.View }
+	if err := json.Unmarshal([]byte(text), &made); err != nil || code != 200 {
+		t.Fatalf("%d %s", code, text)
+	}
+	if code, text = w.api("POST", "/api/jobs/"+string(made.Job.ID)+"/run", ""); code != 200 {
+		t.Errorf("%d %s", code, text)
+	}
+	w.sees(ada, "Cronjob Response: hello")
 }
 
 // Whatever is wrong with a script is told where its result would have gone.
