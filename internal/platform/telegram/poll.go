@@ -222,6 +222,9 @@ func (l *loop) accept(ctx context.Context, events []domain.Inbound, cursor strin
 	for {
 		err := l.sink.Accept(ctx, l.a.account, events, cursor)
 		if err == nil {
+			if wait > l.a.pause.first { // it was told that they wait
+				l.a.health.OK()
+			}
 			return nil
 		}
 		code := domain.CodeOf(err)
