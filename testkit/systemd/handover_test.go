@@ -1,0 +1,116 @@
+package systemd
+
+import (
+	"fmt"
+	"strconv"
+	"testing"
+
+	"hermes/testkit/rig"
+)
+
+// The hand-overs of one test, and the streams that are open over each.
+const (
+	handOvers = 10
+	streams   = 20
+)
+
+// unitState is what a planned restart must not change.
+type unitState struct{ restarts, wentDown, began, stored string }
+
+func (p *profile) state() unitState {
+	p.t.Helper()
+	return unitState{p.show("NRestarts"), p.show("InactiveEnterTimestampMonotonic"), p.show("ActiveEnterTimestampMonotonic"), p.show("NFileDescriptorStore")}
+}
+
+// A generated unit under load: every planned restart, whoever asks for it,
+// leaves no trace but a new process.
+func testHandOverUnderLoad(t *testing.T, w *world) {
+	p := w.profile(t, "liam", 8642)
+	p.install()
+	p.awaitServing()
+	want(t, p.cli("gateway status"), "✓ Gateway (liam)", p.unit+" (user unit), active (running), enabled")
+	for property, value := range map[string]string{"Type": "notify", "NotifyAccess": "main", "NFileDescriptorStore": "1", "StatusText": "serving profile liam, version test"} {
+		if got := p.show(property); got != value {
+			t.Errorf("%s is %q, not %q", property, got, value)
+		}
+	}
+	if armed := p.show("WatchdogTimestampMonotonic"); armed == "0" || p.show("WatchdogUSec") == "0" {
+		t.Errorf("the watchdog is not fed: %s", armed)
+	}
+	before := p.state()
+	l := p.startLoad(false)
+	l.goOn()
+	for i := range handOvers {
+		p.replacedOverStreams(l, fmt.Sprintf("s%d", i), func() {
+			want(t, p.cli("gateway restart"), "✓ Restarted hermes-gateway-liam")
+		})
+	}
+	for i := range 2 {
+		p.replacedOverStreams(l, fmt.Sprintf("reload%d", i), func() { p.user.Run(t, "systemctl --user reload "+p.unit) })
+	}
+	ann := p.tg.AddUser("Ann")
+	p.replacedOverStreams(l, "chat", func() {
+		p.tg.Say(ann, "/restart")
+		if err := p.sees(ann, "♻️ I am back (version…"); err != nil {
+			t.Error(err)
+		}
+	})
+	pid := p.mainPID()
+	p.user.Run(t, "systemctl --user daemon-reload")
+	p.user.Run(t, "systemctl --user daemon-reexec")
+	p.user.AwaitManager(t)
+	l.goOn()
+	if now := p.mainPID(); now != pid {
+		t.Errorf("daemon-reload and daemon-reexec changed the main PID from %d to %d", pid, now)
+	}
+	l.finish()
+	if after := p.state(); after != before {
+		t.Errorf("the unit was %+v and is %+v", before, after)
+	}
+	want(t, p.cli("gateway status"), "✓ Gateway (liam)")
+}
+
+// replacedOverStreams replaces the main process while streams are open, and
+// holds that there is another and that the streams live on.
+func (p *profile) replacedOverStreams(l *load, id string, replace func()) {
+	p.t.Helper()
+	open := p.openStreams(streams, id)
+	before := p.mainPID()
+	replace()
+	p.until("another main process", func() bool {
+		pid, err := strconv.Atoi(p.show("MainPID"))
+		return err == nil && pid != before && pid != 0
+	})
+	l.goOn()
+	close(p.gate(id))
+	for _, s := range open {
+		if err := s.rest(id); err != nil {
+			p.t.Errorf("%s: %v", id, err)
+		}
+	}
+}
+
+// A profile's restart leaves another's process alone, and of two that want to
+// take over at once one wins and the other is told.
+func testNeighbours(t *testing.T, w *world) {
+	a, b := w.profile(t, "harry", 8650), w.profile(t, "sally", 8651)
+	a.install()
+	b.install()
+	a.awaitServing()
+	b.awaitServing()
+	pidA, pidB, stateB := a.mainPID(), b.mainPID(), b.state()
+	ctx, cancel := rig.Deadline(stepLimit)
+	defer cancel()
+	out, err := w.user.Try(ctx, fmt.Sprintf("for i in 1 2; do %s -p harry gateway restart >~/r$i 2>&1 & p[$i]=$!; done; wait ${p[1]}; a=$?; wait ${p[2]}; echo $a $?; cat ~/r1 ~/r2", spare))
+	t.Logf("two restarts at once: %s %v", out, err)
+	if a.mainPID() == pidA {
+		t.Error("neither restart happened")
+	}
+	for range 2 {
+		want(t, a.cliFails("gateway run --replace"), "is run by a systemd unit")
+	}
+	a.awaitServing()
+	if b.mainPID() != pidB || b.state() != stateB {
+		t.Errorf("the neighbour's process was %d %+v and is %d %+v", pidB, stateB, b.mainPID(), b.state())
+	}
+}
