@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -62,6 +63,13 @@ func TestMattermost(t *testing.T) {
 	}
 	mm.Post(mattermost.Post{From: ann, Channel: town.ID, Root: root.ID, Text: "!status"})
 	sees(town.ID, "Session")
+	mm.Say(ann, "run rm -rf "+filepath.Join(t.TempDir(), "absent")+" && echo removed-$((1+1))")
+	asked, err := mm.WaitFor(w.deadline(), dm, func(m mattermost.Message) bool { return len(m.Reactions) > 1 })
+	if err != nil {
+		t.Fatalf("no question with numbers: %v\n%s", err, w.logs())
+	}
+	mm.Press(ann, asked.ID, "one")
+	sees(dm, "removed-2")
 	w.settled()
 	w.stop(p)
 

@@ -252,6 +252,26 @@ func (s *Server) Delete(id string) {
 	s.touch()
 }
 
+// Press lets a person add a reaction to a post, and tells the bot.
+func (s *Server) Press(by User, post, emoji string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reacted(s.posts[post], by.ID, emoji)
+}
+
+// reacted tells the bot of a reaction; the caller holds s.mu.
+func (s *Server) reacted(p *post, user, emoji string) {
+	p.UpdateAt = s.stamp()
+	text, err := json.Marshal(map[string]any{"user_id": user, "post_id": p.ID, "emoji_name": emoji, "create_at": p.UpdateAt})
+	if err != nil {
+		panic(err)
+	}
+	s.touch()
+	for k := range s.sockets {
+		s.emit(k, event{Event: "reaction_added", Data: map[string]any{"reaction": string(text)}, Broadcast: map[string]any{"channel_id": p.ChannelID}})
+	}
+}
+
 // message is a post as people see it; the caller holds s.mu.
 func (s *Server) message(p *post) Message {
 	m := Message{ID: p.ID, Channel: p.ChannelID, FromBot: p.UserID == s.self.ID, From: s.users[p.UserID].Username, Root: p.RootID, Text: p.Message,

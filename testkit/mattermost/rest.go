@@ -25,6 +25,8 @@ func (s *Server) routes() {
 	s.route("GET /users/{id}/channels", http.StatusOK, s.getChannels)
 	s.route("POST /users/{id}/typing", http.StatusOK, s.publishTyping)
 	s.route("GET /config/client", http.StatusOK, s.getConfig)
+	s.route("GET /channels/{id}", http.StatusOK, s.getChannel)
+	s.route("GET /posts/{id}", http.StatusOK, s.getPost)
 	s.route("GET /channels/{id}/posts", http.StatusOK, s.getPosts)
 	s.route("GET /posts/{id}/thread", http.StatusOK, s.getThread)
 	s.route("POST /posts", http.StatusCreated, s.createPost)
@@ -50,6 +52,26 @@ func (s *Server) getChannels(*http.Request, []byte) (any, *apiError) {
 		}
 	}
 	return out, nil
+}
+
+func (s *Server) getChannel(r *http.Request, _ []byte) (any, *apiError) {
+	c, e := s.channel(r.PathValue("id"))
+	if e != nil {
+		return nil, e
+	}
+	return c.Channel, nil
+}
+
+func (s *Server) getPost(r *http.Request, _ []byte) (any, *apiError) {
+	p := s.posts[r.PathValue("id")]
+	if p == nil || p.DeleteAt != 0 {
+		return nil, errAbsent("post")
+	}
+	if _, e := s.channel(p.ChannelID); e != nil {
+		return nil, e
+	}
+	out := *p
+	return &out, nil
 }
 
 func (s *Server) getConfig(r *http.Request, _ []byte) (any, *apiError) {
@@ -250,7 +272,7 @@ func (s *Server) saveReaction(_ *http.Request, body []byte) (any, *apiError) {
 		return nil, errAbsent("post")
 	}
 	p.reactions = append(p.reactions, in.Emoji)
-	s.touch()
+	s.reacted(p, in.UserID, in.Emoji)
 	return in, nil
 }
 

@@ -28,7 +28,7 @@ func FuzzEvents(f *testing.F) {
 	for _, s := range []string{
 		`{"event":"posted","data":{"channel_type":"D","channel_display_name":"x","sender_name":"@bob","post":` + string(quoted) + `},"seq":1}`,
 		`{"event":"posted","data":{"channel_type":"D","sender_name":" ","post":` + string(quoted) + `}}`,
-		`{"event":"posted","data":{"channel_type":"O","post":"{}"}}`, `{"event":"posted","data":7}`, `{"seq":null}`, `[]`, `{"status":"OK","seq_reply":2}`,
+		`{"event":"posted","data":{"channel_type":"O","post":"{}"}}`, `{"event":"reaction_added","data":{"reaction":"{\"user_id\":\"00000000000000000000000001\",\"post_id\":\"` + id + `\",\"emoji_name\":\"one\"}"},"seq":1}`, `{"event":"posted","data":7}`, `{"seq":null}`, `[]`, `{"status":"OK","seq_reply":2}`,
 	} {
 		f.Add(s)
 	}

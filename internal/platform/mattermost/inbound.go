@@ -3,7 +3,6 @@ package mattermost
 import (
 	"cmp"
 	"context"
-	"net/http"
 	"path"
 	"slices"
 	"strings"
@@ -16,10 +15,10 @@ import (
 
 // Bounds of one event; a server's own are lower.
 const (
-	maxInText  = 64 << 10 // bytes
-	maxInFiles = 32
-	maxInName  = 200 // bytes
-	maxAcks    = 256 // reactions that wait to be given
+	maxInText    = 64 << 10 // bytes
+	maxInFiles   = 32
+	maxInName    = 200 // bytes
+	maxReactions = 256 // that wait to be given
 )
 
 // ackEmoji is the reaction that acknowledges a message.
@@ -210,21 +209,6 @@ func kindOf(mime string) domain.AttachmentKind {
 		return domain.Video
 	}
 	return domain.Document
-}
-
-// acknowledge gives the reactions. It is a courtesy: what fails is dropped.
-func (a *Adapter) acknowledge(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case id := <-a.acks:
-			in := map[string]string{"user_id": a.self.Load().id, "post_id": id, "emoji_name": ackEmoji}
-			if _, e := a.call(ctx, http.MethodPost, "/reactions", in, nil); e != nil {
-				a.log.Debug("a message could not be acknowledged by a reaction", "error", e)
-			}
-		}
-	}
 }
 
 // name is the first candidate that is not blank, cleaned and bounded.

@@ -12,10 +12,8 @@
 // a repetition for half a minute, and in its props, where the adapter itself
 // looks for it before it repeats what may have arrived (send.go).
 //
-// Buttons need an address at which the Mattermost server reaches this process,
-// which a gateway behind a router does not have; Capabilities.Buttons is
-// false, and questions are asked in text. Mattermost keeps what begins with a
-// slash to itself, so that !stop means /stop here.
+// Buttons are reactions with numbers (choice.go). Mattermost keeps what begins
+// with a slash to itself, so that !stop means /stop here.
 package mattermost
 
 import (
@@ -38,7 +36,7 @@ const Name domain.Platform = "mattermost"
 
 // Limits of the server.
 const (
-	maxText      = 4000      // characters of a post that every server takes; newer ones take 16383
+	maxPost      = 4000      // characters of a post that every server takes; newer ones take 16383
 	maxUpload    = 100 << 20 // bytes of a file by default, https://docs.mattermost.com/configure/file-storage-configuration-settings.html
 	filesPerPost = 5         // newer servers take ten
 )
@@ -66,7 +64,8 @@ type Adapter struct {
 	commands atomic.Pointer[map[string]bool] // names that may be typed with "!"
 	names    directory
 	sends    sends
-	acks     chan string // posts to be acknowledged by a reaction
+
+	reactions chan reaction // that are to be given
 }
 
 // identity is who the bot is.
@@ -113,9 +112,9 @@ func New(c Config, d Deps) (*Adapter, error) {
 	}
 	return &Adapter{
 		cfg: c, log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now,
-		wire:  newWire(d.HTTP, c.URL, c.Token),
-		pause: pauses{first: 500 * time.Millisecond, most: 30 * time.Second, failures: 10},
-		acks:  make(chan string, maxAcks),
+		wire:      newWire(d.HTTP, c.URL, c.Token),
+		pause:     pauses{first: 500 * time.Millisecond, most: 30 * time.Second, failures: 10},
+		reactions: make(chan reaction, maxReactions),
 	}, nil
 }
 
@@ -128,10 +127,11 @@ func (a *Adapter) Name() domain.Platform { return Name }
 // (https://docs.mattermost.com/configure/rate-limiting-configuration-settings.html).
 func (a *Adapter) Capabilities() platform.Capabilities {
 	c := platform.Capabilities{
-		MaxText:     maxText,
-		MaxCaption:  maxText,
+		MaxText:     maxPost - legendRoom,
+		MaxCaption:  maxPost - legendRoom,
 		Unit:        platform.Runes,
 		Dialect:     platform.DialectMarkdown,
+		Buttons:     true,
 		Threads:     true,
 		MaxUpload:   maxUpload,
 		EditEvery:   time.Second,
@@ -166,7 +166,7 @@ func (a *Adapter) SetCommands(_ context.Context, cmds []platform.Command) error 
 func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	wg.Go(func() { a.acknowledge(ctx) })
+	wg.Go(func() { a.give(ctx) })
 	defer a.wire.http.CloseIdleConnections()
 	defer wg.Wait()
 	defer cancel()

@@ -13,7 +13,10 @@ import (
 	"hermes/internal/platform"
 )
 
-const batchLimit = 100 // events that are committed at once
+const (
+	batchLimit = 100 // events that are committed at once
+	pressTries = 6   // at reading a press, over about fifteen seconds
+)
 
 // receiver is one Run: it keeps a connection and commits what comes. It
 // belongs to one goroutine.
@@ -211,6 +214,13 @@ func (r *receiver) event(ctx context.Context, f frame) (in domain.Inbound, at in
 	if err := json.Unmarshal(f.Data, &d); err != nil {
 		return in, 0, false, nil //nolint:nilerr // an event that is not understood is passed over
 	}
+	if f.Event == "reaction_added" {
+		in, ok, e := r.pressed(ctx, f)
+		if e != nil {
+			return in, 0, false, e
+		}
+		return in, 0, ok, nil
+	}
 	var p post
 	if f.Event != "posted" || json.Unmarshal([]byte(d.Post), &p) != nil || !isID(p.ID) || !isID(p.ChannelID) {
 		return in, 0, false, nil //nolint:nilerr // as above
@@ -221,6 +231,19 @@ func (r *receiver) event(ctx context.Context, f frame) (in domain.Inbound, at in
 		return in, 0, false, e
 	}
 	return in, p.CreateAt, ok, nil
+}
+
+// pressed reads a press, and tries again what fails: no history has it.
+func (r *receiver) pressed(ctx context.Context, f frame) (in domain.Inbound, ok bool, e *platform.Error) {
+	wait := r.a.pause.first
+	for range pressTries {
+		in, ok, e = r.a.press(ctx, f)
+		if e == nil || e.Kind != platform.Retry || !sleep(ctx, wait) {
+			break
+		}
+		wait = min(2*wait, r.a.pause.most)
+	}
+	return in, ok, e
 }
 
 // message maps a post that this run has not committed yet.
@@ -313,9 +336,8 @@ func (r *receiver) accepted(events []domain.Inbound) {
 		return
 	}
 	for _, in := range events {
-		select {
-		case r.a.acks <- in.MessageID:
-		default:
+		if !in.Button {
+			r.a.react(reaction{post: in.MessageID, emoji: ackEmoji})
 		}
 	}
 }

@@ -45,12 +45,13 @@ func (a *Adapter) Send(ctx context.Context, to domain.Address, p domain.Part, no
 	if strings.TrimSpace(text) == "" && len(p.Attachments) == 0 {
 		return "", &platform.Error{Kind: platform.GiveUp, Code: "mattermost_empty", Reason: "there is nothing in the message that Mattermost could show"}
 	}
+	under, choices := legend(p.Buttons, true)
 	receipt := ""
 	for i, files := 0, p.Attachments; i == 0 || len(files) > 0; i++ {
 		n := min(len(files), filesPerPost)
-		one := outgoing{self: self, to: to, root: root, text: text, files: files[:n], nonce: nonce}
+		one := outgoing{self: self, to: to, root: root, text: text + under, choices: choices, files: files[:n], nonce: nonce}
 		if i > 0 {
-			one.text, one.nonce = "", nonce+"."+strconv.Itoa(i)
+			one.text, one.choices, one.nonce = "", nil, nonce+"."+strconv.Itoa(i)
 		}
 		id, e := a.sendOne(ctx, one)
 		if e != nil {
@@ -85,12 +86,13 @@ func target(to domain.Address, p domain.Part) (root string, e *platform.Error) {
 
 // outgoing is one post.
 type outgoing struct {
-	self  *identity
-	to    domain.Address
-	root  string
-	text  string
-	files []domain.Attachment
-	nonce string
+	self    *identity
+	to      domain.Address
+	root    string
+	text    string
+	choices []string // commands that are offered by number
+	files   []domain.Attachment
+	nonce   string
 }
 
 // sendOne sends a post, unless it has been sent.
@@ -132,6 +134,7 @@ func (a *Adapter) sendOne(ctx context.Context, o outgoing) (string, *platform.Er
 		return "", e
 	}
 	a.sends.done(o.to.String(), o.nonce, made.ID)
+	a.offer(made.ID, len(o.choices))
 	if o.root != "" {
 		a.names.joinThread(o.root)
 	}
@@ -140,20 +143,23 @@ func (a *Adapter) sendOne(ctx context.Context, o outgoing) (string, *platform.Er
 
 // newPost is a post to be made.
 type newPost struct {
-	ChannelID     string            `json:"channel_id"`
-	RootID        string            `json:"root_id,omitempty"`
-	Message       string            `json:"message"`
-	FileIDs       []string          `json:"file_ids,omitempty"`
-	PendingPostID string            `json:"pending_post_id,omitempty"`
-	Props         map[string]string `json:"props,omitempty"`
+	ChannelID     string         `json:"channel_id"`
+	RootID        string         `json:"root_id,omitempty"`
+	Message       string         `json:"message"`
+	FileIDs       []string       `json:"file_ids,omitempty"`
+	PendingPostID string         `json:"pending_post_id,omitempty"`
+	Props         map[string]any `json:"props,omitempty"`
 }
 
 // create makes the post, https://api.mattermost.com/#tag/posts/operation/CreatePost.
 func (a *Adapter) create(ctx context.Context, o outgoing, files []string) (post, *platform.Error) {
-	in := newPost{ChannelID: o.to.ChatID, RootID: o.root, Message: o.text, FileIDs: files}
+	in := newPost{ChannelID: o.to.ChatID, RootID: o.root, Message: o.text, FileIDs: files, Props: map[string]any{}}
 	if o.nonce != "" {
 		in.PendingPostID = o.self.id + ":" + o.nonce
-		in.Props = map[string]string{nonceProp: o.nonce}
+		in.Props[nonceProp] = o.nonce
+	}
+	if len(o.choices) > 0 {
+		in.Props[choicesProp] = o.choices
 	}
 	if e := a.fits(o.text); e != nil {
 		return post{}, e
@@ -207,7 +213,8 @@ func (a *Adapter) Edit(ctx context.Context, to domain.Address, messageID string,
 	if !isID(messageID) {
 		return &platform.Error{Kind: platform.EditRefused, Code: "mattermost_edit", Reason: "the message id " + strconv.Quote(clip(messageID, 40)) + " is not one of Mattermost's"}
 	}
-	text := strings.ToValidUTF8(p.Text, "\uFFFD")
+	under, _ := legend(p.Buttons, false) // the props, which would give numbers a meaning, stay what they were
+	text := strings.ToValidUTF8(p.Text, "\uFFFD") + under
 	if e := a.fits(text); e != nil {
 		return e
 	}
