@@ -63,6 +63,11 @@ soak: build
 bench: build
 	$(GO) run ./testkit/bench -binary build/hermes -out docs/benchmarks.md
 
+## bench-cron: how late jobs fire among 100,000, and what they cost at rest
+.PHONY: bench-cron
+bench-cron: build
+	$(GO) run ./testkit/bench -binary build/hermes -only cron
+
 ## fuzz: every fuzz target for FUZZTIME
 FUZZTIME ?= 20s
 .PHONY: fuzz

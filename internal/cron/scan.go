@@ -281,7 +281,7 @@ func (s *Scheduler) realign(ctx context.Context) {
 	if s.outputs.zone() == zone {
 		return
 	}
-	const page = 500
+	const page = 5000 // a page costs the walk to where it begins
 	for offset := 0; ctx.Err() == nil; offset += page {
 		jobs, err := s.opt.Store.ListJobs(ctx, ledger.JobFilter{EnabledOnly: true, Limit: page, Offset: offset})
 		if err != nil {

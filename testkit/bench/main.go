@@ -95,6 +95,7 @@ var figures = []figure{
 	{"api", measureAPI},
 	{"turns", measureTurns},
 	{"streams", measureStreams},
+	{"cron", measureCron},
 }
 
 func report(rows []row, rounds int) string {
