@@ -103,19 +103,8 @@ func (a *Adapter) give(ctx context.Context) {
 // press reads a reaction that somebody added; ok is false when it is none of
 // the numbers that the bot has offered.
 func (a *Adapter) press(ctx context.Context, f frame) (in domain.Inbound, ok bool, e *platform.Error) {
-	var d struct {
-		Reaction string `json:"reaction"`
-	}
-	var pressed struct {
-		UserID   string `json:"user_id"`
-		PostID   string `json:"post_id"`
-		Emoji    string `json:"emoji_name"`
-		CreateAt int64  `json:"create_at"`
-	}
-	if json.Unmarshal(f.Data, &d) != nil || json.Unmarshal([]byte(d.Reaction), &pressed) != nil {
-		return in, false, nil
-	}
-	self, n := a.self.Load(), slices.Index(digits, pressed.Emoji)
+	pressed, self := pressOf(f), a.self.Load()
+	n := slices.Index(digits, pressed.Emoji)
 	if n < 0 || pressed.UserID == self.id || !isID(pressed.UserID) || !isID(pressed.PostID) {
 		return in, false, nil
 	}
@@ -152,6 +141,26 @@ func (a *Adapter) press(ctx context.Context, f frame) (in domain.Inbound, ok boo
 	in.Account, in.Text, in.Button, in.Mentioned = self.id, clip(clean(command), maxInText), true, true
 	in.SentAt, in.ReceivedAt, in.State = a.now(), a.now(), domain.InboundReceived
 	return in, true, nil
+}
+
+// added is a reaction, https://api.mattermost.com/#tag/reactions.
+type added struct {
+	UserID   string `json:"user_id"`
+	PostID   string `json:"post_id"`
+	Emoji    string `json:"emoji_name"`
+	CreateAt int64  `json:"create_at"` // milliseconds
+}
+
+// pressOf reads the reaction of an event, which is JSON within JSON; the zero
+// value stands for what is none.
+func pressOf(f frame) (out added) {
+	var d struct {
+		Reaction string `json:"reaction"`
+	}
+	if json.Unmarshal(f.Data, &d) != nil || json.Unmarshal([]byte(d.Reaction), &out) != nil {
+		return added{}
+	}
+	return out
 }
 
 // unlessGone passes a failure on, unless it says that a thing is not there.
