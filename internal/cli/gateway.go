@@ -62,6 +62,9 @@ const memoryShare = 60
 func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 	debug.SetGCPercent(memoryShare)
 	legacy, refuse, err := a.inherit(ctx, o.replace)
+	if errors.Is(err, succession.ErrLaunched) {
+		return nil
+	}
 	defer func() { refuse(err) }()
 	if err != nil {
 		return err

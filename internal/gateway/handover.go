@@ -73,7 +73,7 @@ func (g *Gateway) Restart(ctx context.Context, r control.RestartRequest) (contro
 		}
 	} else {
 		var s *succession.Successor
-		if s, err = succession.Spawn(r.Program, g.Args, g.Process); err == nil {
+		if s, err = succession.Spawn(ctx, r.Program, g.Args, g.Process); err == nil {
 			err = g.handOver(ctx, s)
 			done.PID, done.Version = s.PID, s.Release
 		}
