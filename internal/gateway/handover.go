@@ -181,6 +181,7 @@ func (g *Gateway) reclaim() error {
 func (g *Gateway) give(s *succession.Successor) {
 	g.told(g.notifier.MainPID(s.PID))
 	g.quietWatchdog()
+	g.instance.Pass() // the profile is free when the successor ends, whatever still runs here
 	if g.control != nil {
 		g.control.Passed()
 	}

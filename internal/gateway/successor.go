@@ -72,7 +72,7 @@ func (g *Gateway) fit(ctx context.Context, working []string) error {
 func (g *Gateway) takeOver(ctx context.Context) error {
 	if g.Legacy != nil {
 		g.handing.mu.Lock()
-		g.handing.elders = g.Legacy.Elders
+		g.handing.elders = append(g.handing.elders, g.Legacy.Elders...)
 		g.handing.mu.Unlock()
 		if g.Legacy.Became {
 			failpoint.Hit(failpoint.InPlaceBecame)
@@ -177,6 +177,20 @@ func (g *Gateway) askToStop(ctx context.Context, e succession.Elder, reason stri
 	}
 }
 
-func (g *Gateway) isElder(pid int) bool {
-	return pid == os.Getpid() || slices.ContainsFunc(g.handing.living(), func(e succession.Elder) bool { return e.PID == pid })
+// findElders takes up processes that handed over to one that has ended since,
+// and removes what dead ones left.
+func (g *Gateway) findElders(path string) {
+	for pid, socket := range control.Asides(path) {
+		r := succession.RecordOf(pid)
+		ctx, cancel := context.WithTimeout(context.Background(), elderDeadline)
+		s, err := control.Dial(socket).Status(ctx)
+		cancel()
+		if err != nil || s.PID != pid || pid == os.Getpid() || s.Home != g.Profile.Home {
+			_ = os.Remove(socket)
+			continue
+		}
+		g.handing.mu.Lock()
+		g.handing.elders = append(g.handing.elders, succession.Elder{Record: r, Socket: socket})
+		g.handing.mu.Unlock()
+	}
 }
