@@ -10,6 +10,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/failpoint"
 	"hermes/internal/health"
+	"hermes/internal/platform"
 	"hermes/internal/succession"
 )
 
@@ -59,12 +60,38 @@ func (g *Gateway) fit(ctx context.Context, working []string) error {
 	if g.api != nil {
 		_ = g.api.Listen() // what is wrong is in its health
 	}
+	for _, l := range g.links {
+		if slices.Contains(working, "platform."+string(l.name)) {
+			l.checkCredentials(ctx)
+		}
+	}
 	for _, p := range g.health.Parts() {
 		if p.State == health.Down && slices.Contains(working, p.Name) {
 			return domain.E(domain.Config, nil, "%s works in the running process and would not in the new one: %s", p.Name, p.Message)
 		}
 	}
 	return nil
+}
+
+// checkLimit bounds the question to a platform whether it takes the credentials.
+const checkLimit = 5 * time.Second
+
+// checkCredentials marks a platform down that refuses the credentials. One that
+// cannot be reached is no worse here than in the predecessor.
+func (l *link) checkCredentials(ctx context.Context) {
+	c, ok := l.adapter.(platform.Checker)
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkLimit)
+	defer cancel()
+	err := c.Check(ctx)
+	if err == nil {
+		return
+	}
+	if e := platform.AsError(err); e.Kind == platform.BadCredentials {
+		l.part.Down(orElse(e.Code, "bad_credentials"), e.Reason)
+	}
 }
 
 // takeOver tells the predecessor that this process serves, and takes what only
