@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,13 +20,17 @@ import (
 	"hermes/internal/home"
 	"hermes/internal/logging"
 	"hermes/internal/secret"
+	"hermes/internal/service"
 	"hermes/internal/succession"
 )
 
 func newGatewayCommand(app *App) *cobra.Command {
 	run := newGatewayRunCommand(app)
-	cmd := group("gateway", "Run the gateway of a profile, and look at it", run, newGatewayStatusCommand(app), newGatewayStopCommand(app), newGatewayRestartCommand(app),
-		newGatewayListCommand(app), newGatewayPreflightCommand(app))
+	cmd := group("gateway", "Run the gateway of a profile, and look at it", run, newGatewayStatusCommand(app),
+		newGatewayOperation(app, "start", "Start the service of this profile, and wait until it serves"),
+		newGatewayOperation(app, "stop", "Drain and stop the running gateway"),
+		newGatewayOperation(app, "restart", "Put a new process in the place of the running one, and wait until it serves"),
+		newGatewayListCommand(app), newGatewayPreflightCommand(app), newGatewayInstallCommand(app), newGatewayUninstallCommand(app))
 	cmd.RunE = run.RunE // a bare `hermes gateway` runs it
 	cmd.Flags().AddFlagSet(run.Flags())
 	return cmd
@@ -61,6 +67,7 @@ const memoryShare = 60
 // serve runs the profile's gateway until ctx ends.
 func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 	debug.SetGCPercent(memoryShare)
+	defer surviveLostReaders()()
 	legacy, refuse, err := a.inherit(ctx, o.replace)
 	if errors.Is(err, succession.ErrLaunched) {
 		return nil
@@ -75,6 +82,7 @@ func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 	}
 	cfg, problems, err := a.Config()
 	if err != nil {
+		gateway.WriteExit(p.LogDir(), gateway.ExitRecord{Tag: "gateway.exit_nonzero", Code: exitCode(err), Reason: err.Error(), Version: Version()})
 		return err
 	}
 	redactor := secret.NewRedactor(a.env.Secrets()...)
@@ -94,6 +102,10 @@ func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 		Warnings: warnings, CronOnly: o.cronOnly, NoBallast: o.noBallast,
 		Legacy: legacy, Args: a.args,
 	})
+	if domain.IsCode(err, domain.Cancelled) {
+		gateway.WriteExit(p.LogDir(), gateway.ExitRecord{Tag: "gateway.exit", Reason: redactor.Redact(err.Error()), Version: Version()})
+		return nil
+	}
 	if err != nil {
 		gateway.WriteExit(p.LogDir(), gateway.ExitRecord{Tag: "gateway.exit_nonzero", Code: exitCode(err), Reason: redactor.Redact(err.Error()), Version: Version()})
 		return err
@@ -102,18 +114,54 @@ func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 		log.Debug("which variables stand in .env was not noted", "component", "gateway", "err", err)
 	}
 	adviseOnLogout(log, a)
+	run, stopCode := a.judgeStop(ctx)
 	stopSignals := restartOnSignal(ctx, g)
-	err = g.Run(ctx)
+	err = g.Run(run)
 	stopSignals()
+	code := stopCode()
 	record := gateway.ExitRecord{Tag: "gateway.exit", Reason: g.Reason(), Version: Version(), Uptime: a.Now().Sub(began).Seconds()}
 	if err != nil {
 		record.Tag, record.Code, record.Reason = "gateway.exit_nonzero", exitCode(err), redactor.Redact(err.Error())
+	}
+	if err == nil && code != service.ExitOK {
+		record.Tag, record.Code = "gateway.exit_nonzero", code
+		record.Reason = "stopped by a signal while its unit is active; the unit starts it again"
+		err = &ExitError{Code: code}
 	}
 	gateway.WriteExit(p.LogDir(), record)
 	if err == nil {
 		err = g.Become() // comes back only when there is nothing to become
 	}
 	return err
+}
+
+// surviveLostReaders makes a write to an output whose reader has gone an error in
+// place of a death; see SIGPIPE in the documentation of os/signal. Asking for the
+// signal, and not ignoring it, leaves the commands that tools start as they were.
+func surviveLostReaders() (undo func()) {
+	lost := make(chan os.Signal, 1)
+	signal.Notify(lost, syscall.SIGPIPE)
+	return func() { signal.Stop(lost) }
+}
+
+// judgeStop gives a context that ends a moment after ctx: when a signal came,
+// the manager is first asked whether it is stopping the unit, since once the
+// gateway has told it of its end the answer is lost. code gives the exit code,
+// and is called when the gateway has ended.
+func (a *App) judgeStop(ctx context.Context) (run context.Context, code func() int) {
+	run, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	answer := make(chan int, 1)
+	idle := context.AfterFunc(ctx, func() {
+		answer <- service.StopExitCode(context.WithoutCancel(ctx), a.getenv)
+		end(context.Cause(ctx))
+	})
+	return run, func() int {
+		defer end(nil)
+		if idle() {
+			return service.ExitOK // no signal came
+		}
+		return <-answer
+	}
 }
 
 // exitCode is the code that fail will give an error.
@@ -174,40 +222,54 @@ func (a *App) controlClient() (*control.Client, home.Profile, error) {
 	if err != nil {
 		return nil, p, err
 	}
-	return control.Dial(control.SocketPath(p, func(k string) string { v, _ := a.Lookup(k); return v })), p, nil
+	return a.dial(p), p, nil
+}
+
+// dial talks to a given profile's gateway.
+func (a *App) dial(p home.Profile) *control.Client {
+	return control.Dial(control.SocketPath(p, a.getenv))
 }
 
 func newGatewayStatusCommand(app *App) *cobra.Command {
-	var asJSON, deep, full bool
+	var asJSON, deep, full, system bool
 	cmd := &cobra.Command{
 		Use: "status", Short: "Say what the gateway does, from evidence", Args: cobra.NoArgs,
 		Long: "Say what the gateway of this profile does, from evidence. The exit code is 0 only when it\nruns and is healthy.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return app.gatewayStatus(cmd.Context(), asJSON)
+			return app.gatewayStatus(cmd.Context(), asJSON, system)
 		},
 	}
 	jsonFlag(cmd, &asJSON)
+	cmd.Flags().BoolVar(&system, "system", false, "show the unit of the system")
 	cmd.Flags().BoolVar(&deep, "deep", false, "accepted for compatibility: everything is always shown")
 	cmd.Flags().BoolVarP(&full, "full", "l", false, "accepted for compatibility: lines are never cut")
 	return cmd
 }
 
 // gatewayStatus prints the status of the running gateway, or why there is none.
-func (a *App) gatewayStatus(ctx context.Context, asJSON bool) error {
+func (a *App) gatewayStatus(ctx context.Context, asJSON, system bool) error {
 	c, p, err := a.controlClient()
 	if err != nil {
 		return err
+	}
+	unit := a.serviceReport(ctx, p, system)
+	if system && unit.Unit != nil { // root looks at what runs as another
+		c = a.dial(service.ProfileOf(*unit.Unit, p))
 	}
 	s, err := c.Status(ctx)
 	switch {
 	case err == nil:
 		if r, ok := gateway.LastExit(p.LogDir()); ok {
-			s.LastExit = fmt.Sprintf("%s: %s", r.Time, r.Reason)
+			s.LastExit = r.String()
 		}
 		if asJSON {
-			err = a.JSON(s)
+			err = a.JSON(struct {
+				control.Status
+				Service service.Report `json:"service"`
+			}{s, unit})
 		} else {
 			a.printStatus(s)
+			a.printService(unit)
 		}
 		if err == nil && !s.Healthy {
 			return &ExitError{Code: exitFailed}
@@ -216,20 +278,20 @@ func (a *App) gatewayStatus(ctx context.Context, asJSON bool) error {
 	case !domain.IsCode(err, domain.NotFound):
 		return err
 	}
-	return a.notRunning(p, asJSON)
+	return a.notRunning(p, unit, asJSON)
 }
 
 // notRunning explains that no gateway answers.
-func (a *App) notRunning(p home.Profile, asJSON bool) error {
+func (a *App) notRunning(p home.Profile, unit service.Report, asJSON bool) error {
 	holder, held := succession.Holder(p)
 	last, known := gateway.LastExit(p.LogDir())
 	if asJSON {
-		out := map[string]any{"profile": p.Name, "home": p.Home, "gateway_state": "stopped", "healthy": false}
+		out := map[string]any{"profile": p.Name, "home": p.Home, "gateway_state": "stopped", "healthy": false, "service": unit}
 		if held {
 			out["pid"] = holder.PID
 		}
 		if known {
-			out["last_exit"] = last
+			out["last_exit"] = last.String()
 		}
 		return errors.Join(a.JSON(out), &ExitError{Code: exitFailed})
 	}
@@ -239,11 +301,16 @@ func (a *App) notRunning(p home.Profile, asJSON bool) error {
 		fmt.Fprintf(a.Out, "✗ Gateway (%s): not running\n", p.Name)
 	}
 	if known {
-		fmt.Fprintf(a.Out, "  last exit   %s, code %d: %s\n", last.Time, last.Code, last.Reason)
+		fmt.Fprintf(a.Out, "  last exit   %s\n", last)
 	}
 	if !held {
-		fmt.Fprintf(a.Out, "  start it    hermes%s gateway run\n", profileFlag(p))
+		verb := "run"
+		if unit.Unit != nil {
+			verb = "start"
+		}
+		fmt.Fprintf(a.Out, "  start it    hermes%s gateway %s\n", profileFlag(p), verb)
 	}
+	a.printService(unit)
 	return &ExitError{Code: exitFailed}
 }
 
@@ -253,26 +320,6 @@ func profileFlag(p home.Profile) string {
 		return ""
 	}
 	return " -p " + p.Name
-}
-
-func newGatewayStopCommand(app *App) *cobra.Command {
-	return &cobra.Command{
-		Use: "stop", Short: "Drain and stop the running gateway", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, p, err := app.controlClient()
-			if err != nil {
-				return err
-			}
-			if err := c.Stop(cmd.Context(), "hermes gateway stop"); err != nil {
-				if domain.IsCode(err, domain.NotFound) {
-					fmt.Fprintf(app.Out, "The gateway of %s is not running.\n", p.Name)
-					return nil
-				}
-				return err
-			}
-			return app.waitStopped(cmd.Context(), p)
-		},
-	}
 }
 
 // waitStopped returns when the profile is free.

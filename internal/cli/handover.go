@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -45,7 +44,7 @@ func (a *App) inherit(ctx context.Context, replace bool) (l *succession.Legacy, 
 	if err != nil {
 		return l, refuse, err
 	}
-	conn, err := control.Ask(ctx, control.SocketPath(p, a.lookup))
+	conn, err := control.Ask(ctx, control.SocketPath(p, a.getenv))
 	if domain.IsCode(err, domain.NotFound) {
 		return l, refuse, nil // nobody to replace
 	}
@@ -53,11 +52,6 @@ func (a *App) inherit(ctx context.Context, replace bool) (l *succession.Legacy, 
 		return l, refuse, err
 	}
 	return l, refuse, l.Meet(ctx, conn)
-}
-
-func (a *App) lookup(name string) string {
-	v, _ := a.Lookup(name)
-	return v
 }
 
 // restartOnSignal hands over on SIGUSR1, as ExecReload= of the unit and older
@@ -112,39 +106,22 @@ func (a *App) checkStart(ctx context.Context) error {
 	return sqlite.Probe(ctx, p.LedgerFile())
 }
 
-func newGatewayRestartCommand(app *App) *cobra.Command {
-	return &cobra.Command{
-		Use: "restart", Short: "Put a new process in the gateway's place; nothing is lost meanwhile", Args: cobra.NoArgs,
-		Long: "Put a new process in the place of the one that runs, and return when it serves. When the\nnew one could not serve, the old one goes on, and the reason is shown.",
-		RunE: func(cmd *cobra.Command, _ []string) error { return app.restartByControl(cmd.Context()) },
-	}
-}
-
 // restartByControl asks the running gateway to be replaced, and waits until the
-// new process serves.
-func (a *App) restartByControl(ctx context.Context) error {
-	c, p, err := a.controlClient()
-	if err != nil {
-		return err
-	}
+// new process serves. An error says why the old one serves on.
+func (a *App) restartByControl(ctx context.Context, p home.Profile) (control.Restarted, error) {
+	c := a.dial(p)
 	before, err := c.Status(ctx)
 	if domain.IsCode(err, domain.NotFound) {
-		return domain.E(domain.NotFound, nil, "the gateway of %s is not running; start it with `hermes%s gateway run`", p.Name, profileFlag(p))
+		return control.Restarted{}, domain.E(domain.NotFound, nil, "the gateway of %s is not running; start it with `hermes%s gateway run`", p.Name, profileFlag(p))
 	}
 	if err != nil {
-		return err
+		return control.Restarted{}, err
 	}
 	done, err := c.Restart(ctx, control.RestartRequest{Reason: "hermes gateway restart"})
-	if err != nil {
-		return err
+	if err == nil && done.Mode == string(succession.InPlace) {
+		err = waitBack(ctx, c, p, before.StartedAt)
 	}
-	if done.Mode == string(succession.InPlace) {
-		if err := waitBack(ctx, c, p, before.StartedAt); err != nil {
-			return err
-		}
-	}
-	fmt.Fprintf(a.Out, "✓ Restarted the gateway of %s (PID %d, was %d).\n", p.Name, done.PID, done.OldPID)
-	return nil
+	return done, err
 }
 
 // backLimit is the longest restart in place: its drain and a start.

@@ -76,6 +76,9 @@ func commands() []func(*App) *cobra.Command {
 	return []func(*App) *cobra.Command{
 		newGatewayCommand,
 		newStatusCommand,
+		newModelCommand,
+		newSendCommand,
+		newSessionsCommand,
 		newPairingCommand,
 		newDeliveriesCommand,
 		newCronCommand,

@@ -168,7 +168,7 @@ func (ln *lane) busy(ctx context.Context) error {
 		return nil
 	}
 	ln.noted = newest.ID
-	ack := ""
+	var ack string
 	switch ln.Config.Display.BusyMode {
 	case BusyQueue:
 		ack = "⏳ I am still at it; yours comes next. (/stop ends what runs)"

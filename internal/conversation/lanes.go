@@ -22,7 +22,6 @@ import (
 	"hermes/internal/home"
 	"hermes/internal/ledger"
 	"hermes/internal/platform"
-	"hermes/internal/tool"
 )
 
 // Store is the part of the ledger that conversations need.
@@ -42,7 +41,7 @@ type Outbox interface {
 }
 
 // Toolbox gives the tools of a turn.
-type Toolbox func(kind domain.TurnKind, p domain.Platform, toolsets []string) []tool.Tool
+type Toolbox func(kind domain.TurnKind, p domain.Platform, toolsets []string) *agent.Toolset
 
 // Options wires Lanes. All fields but Hooks and Commands are needed.
 type Options struct {

@@ -66,7 +66,7 @@ func (s *Service) commandOn(ctx context.Context, verb, ref string) (string, erro
 		runs, err := s.Runs(ctx, ref, 10)
 		var b strings.Builder
 		for _, r := range runs {
-			b.WriteString(RunText(r, s.opt.Zone()) + "\n")
+			b.WriteString(r.Text(s.opt.Zone()) + "\n")
 		}
 		return orDefault(b.String(), "It has not run yet."), err
 	case "run":
@@ -86,7 +86,7 @@ func (s *Service) commandOn(ctx context.Context, verb, ref string) (string, erro
 }
 
 func (s *Service) listText(ctx context.Context, all bool) (string, error) {
-	views, err := s.List(ctx, all)
+	views, total, err := s.List(ctx, Page{All: all, Limit: maxChatJobs})
 	if err != nil {
 		return "", err
 	}
@@ -97,8 +97,14 @@ func (s *Service) listText(ctx context.Context, all bool) (string, error) {
 	if len(views) == 0 {
 		b.WriteString("There are no jobs that fire. /cron add \"every day at 9am\" what to do — creates one.\n")
 	}
+	if total > len(views) {
+		fmt.Fprintf(&b, "… and %d more: `hermes cron list --offset %d`\n", total-len(views), len(views))
+	}
 	return b.String() + s.NotRunning(ctx), nil
 }
+
+// maxChatJobs bounds the list that a chat is sent.
+const maxChatJobs = 20
 
 // splitSchedule takes a schedule in quotes, or a single word, off a line.
 func splitSchedule(line string) (when, rest string) {

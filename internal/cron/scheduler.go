@@ -21,6 +21,7 @@ import (
 type Store interface {
 	ledger.Jobs
 	Enqueue(ctx context.Context, d []domain.NewDelivery, now time.Time) ([]int64, error)
+	Deliveries(ctx context.Context, f ledger.DeliveryFilter) ([]domain.Delivery, error)
 	AcquireLease(ctx context.Context, name string) (ledger.Lease, error)
 	ReleaseLease(ctx context.Context, l ledger.Lease) error
 }

@@ -42,7 +42,7 @@ func TestCreateRefuses(t *testing.T) {
 			t.Errorf("want %q, got %v", want, err)
 		}
 	}
-	if views, err := r.service.List(t.Context(), true); err != nil || len(views) != 0 {
+	if views, _, err := r.service.List(t.Context(), Page{All: true}); err != nil || len(views) != 0 {
 		t.Errorf("a refused job was stored: %v, %v", views, err)
 	}
 }

@@ -22,6 +22,22 @@ const (
 	DeliveryMarked      = "delivery.marked"
 )
 
+// The marks, in the order in which a job's firing meets them.
+const (
+	FiringBeforeCommit = "firing.before_commit"
+	FiringCommitted    = "firing.committed"
+	RunClaimed         = "run.claimed"
+	ScriptStarted      = "script.started"
+	ScriptEnded        = "script.ended"
+	RunBeforeFinish    = "run.before_finish"
+	RunFinished        = "run.finished"
+)
+
+// Firing lists the marks of a job's firing.
+func Firing() []string {
+	return []string{FiringBeforeCommit, FiringCommitted, RunClaimed, ScriptStarted, ScriptEnded, RunBeforeFinish, RunFinished}
+}
+
 // The marks of a hand-over. The first three are the successor's, the others the
 // predecessor's. See Handover.
 const (

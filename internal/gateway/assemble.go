@@ -2,11 +2,9 @@ package gateway
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"os"
 	"sync/atomic"
-	"time"
 
 	"hermes/internal/agent"
 	"hermes/internal/api"
@@ -18,7 +16,9 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/home"
 	"hermes/internal/ledger"
+	"hermes/internal/model"
 	"hermes/internal/model/catalog"
+	"hermes/internal/model/openai"
 	"hermes/internal/platform/webchat"
 	"hermes/internal/succession"
 )
@@ -26,8 +26,8 @@ import (
 // buildAgent makes the tools, the model and the agent.
 func (g *Gateway) buildAgent() {
 	g.toolbox = newToolbox(g)
-	provider := catalog.FromConfig(g.Config, catalog.Deps{Health: g.health.Part("model"), Log: g.Log.With("component", "model"), Now: g.Now})
-	g.agent = agent.New(provider, g.Log, g.Now)
+	g.models = catalog.Deps{Transport: openai.NewTransport(), Health: g.health.Part("model"), Log: g.Log.With("component", "model"), Now: g.Now}
+	g.agent = agent.New(catalog.FromConfig(g.Config, g.models), g.Log, g.Now)
 }
 
 // buildLanes makes the lanes; jobs and their chat command are there already.
@@ -69,7 +69,7 @@ func (g *Gateway) buildAPI(socket *succession.Socket) {
 		mounts = append(mounts, api.Mount{Pattern: p, Handler: pages, Open: true})
 	}
 	o := api.Options{
-		Config: g.Config.API, Profile: g.Profile.Name, Gateway: (*face)(g), Log: log, Health: part, Now: g.Now, Mounts: mounts,
+		Config: g.Config.API, Profile: g.Profile.Name, Gateway: (*face)(g), Jobs: g.jobs, Log: log, Health: part, Now: g.Now, Mounts: mounts,
 		MaxConcurrent: maxAPITurns,
 	}
 	if socket != nil {
@@ -91,40 +91,46 @@ func (f *face) ModelName() string { return f.Config.Model.Model }
 func (f *face) Status(ctx context.Context) (api.Status, error) {
 	g := (*Gateway)(f)
 	s := apiStatus(g.Status(ctx))
-	if next, err := g.store.NextDue(ctx); err == nil {
-		jobs, err := g.store.ListJobs(ctx, ledger.JobFilter{EnabledOnly: true, Limit: 1000})
-		if err == nil {
-			s.Cron = &api.CronStatus{Jobs: len(jobs), Enabled: len(jobs), NextAt: next}
-			for _, j := range jobs {
-				if !next.IsZero() && j.NextAt.Equal(next) {
-					s.Cron.NextJob = j.Name
-				}
-			}
+	if st, err := g.jobs.Status(ctx); err == nil {
+		all, err := g.store.CountJobs(ctx, ledger.JobFilter{})
+		if err != nil {
+			all = st.Active
 		}
+		s.Cron = &api.CronStatus{Jobs: all, Enabled: st.Active, NextAt: st.Next, NextJob: st.NextName, Failing: st.Failing}
 	}
 	return s, nil
 }
 
 // Chat runs a turn for a client of the API.
-func (f *face) Chat(ctx context.Context, r api.ChatRequest, onEvent func(domain.TurnEvent)) (api.ChatResult, error) {
-	model := r.Model
-	if model == f.Config.API.ModelName || model == f.Config.Model.Model || !f.knownModel(model) {
-		model = ""
-	}
-	res, err := f.lanes.Chat(ctx, conversation.ChatRequest{
-		SessionID: domain.SessionID(r.SessionID), Stored: r.Stored, Kind: domain.TurnAPI, System: r.System, History: r.History, Input: r.Input, Model: model,
-		Source: domain.Source{Address: domain.Address{Platform: domain.PlatformAPI, ChatID: r.SessionID}, ChatType: domain.ChatDM, UserID: r.SessionKey},
-	}, onEvent)
-	out := api.ChatResult{Text: res.Text, Finish: api.Finish(res.Finish), Usage: res.Usage, SessionID: string(res.SessionID), TurnID: res.TurnID, Model: res.Model, Partial: !res.Completed}
-	if res.Finish != "length" {
-		out.Finish = api.FinishStop
-	}
-	return out, err
+func (f *face) Chat(ctx context.Context, r *api.ChatRequest, onEvent func(domain.TurnEvent)) (*api.ChatResult, error) {
+	res, err := f.lanes.Chat(ctx, f.request(r), onEvent)
+	return f.result(res), err
 }
 
-// knownModel tells whether a name that a client wrote is one that we should
-// hand on. Clients send all sorts of names; the agent is the one model here, and
-// only names of the configuration select another.
+// result words the lanes' result for the API.
+func (f *face) result(r *conversation.ChatResult) *api.ChatResult {
+	finish := api.FinishStop
+	if r.Finish == model.FinishLength {
+		finish = api.FinishLength
+	}
+	return &api.ChatResult{Text: r.Text, Finish: finish, Usage: r.Usage, SessionID: string(r.SessionID), TurnID: r.TurnID, Model: r.Model, Partial: !r.Completed}
+}
+
+// request words an API request for the lanes. Clients send all sorts of model
+// names; the agent is the one model here, and only names of the configuration
+// select another.
+func (f *face) request(r *api.ChatRequest) *conversation.ChatRequest {
+	name := r.Model
+	if !f.knownModel(name) {
+		name = ""
+	}
+	return &conversation.ChatRequest{
+		SessionID: domain.SessionID(r.SessionID), Stored: r.Stored, Kind: domain.TurnAPI, System: r.System, History: r.History, Input: r.Input, Model: name,
+		Source: domain.Source{Address: domain.Address{Platform: domain.PlatformAPI, ChatID: r.SessionID}, ChatType: domain.ChatDM, UserID: r.SessionKey},
+	}
+}
+
+// knownModel tells whether a name selects a model of the configuration.
 func (f *face) knownModel(name string) bool {
 	for _, m := range f.Config.Fallbacks {
 		if m.Model == name {
@@ -170,40 +176,13 @@ func (h *homes) set(_ context.Context, to domain.Address, name string) error {
 }
 
 // approvals is the configuration of the command analysis.
-func (g *Gateway) approvals() approval.Options {
-	userHome := g.Env.Get("HOME")
-	return approval.Options{
-		Mode: approval.Mode(g.Config.Approvals.Mode), CronMode: g.Config.Approvals.CronMode, Allowlist: g.Config.Approvals.Allowlist,
-		Home: g.Profile.Home, Root: g.Profile.Root, UserHome: userHome, GatewayPID: os.Getpid(),
-	}
-}
+func (g *Gateway) approvals() approval.Options { return approvals(g.Profile, g.Config, g.Env) }
 
-// runJob runs the turn of an agent job in a session of its own. The run ends in
-// the transaction that ends the turn, with what is to be delivered.
-func (g *Gateway) runJob(ctx context.Context, t cron.JobTurn) (cron.JobResult, error) {
-	if t.Provider != "" && t.Provider != g.Config.Model.Provider {
-		return cron.JobResult{}, domain.E(domain.Config, nil, "the job names the provider %s, but the profile is set up for %s; jobs use the profile's provider and its fallbacks", t.Provider, g.Config.Model.Provider)
+func approvals(p home.Profile, cfg *home.Config, env *home.Env) approval.Options {
+	return approval.Options{
+		Mode: approval.Mode(cfg.Approvals.Mode), CronMode: cfg.Approvals.CronMode, Allowlist: cfg.Approvals.Allowlist,
+		Home: p.Home, Root: p.Root, UserHome: env.Get("HOME"), GatewayPID: os.Getpid(),
 	}
-	ended := false
-	req := conversation.ChatRequest{
-		SessionID: t.SessionID, Kind: domain.TurnCron, System: t.Hint, Input: domain.Message{Role: domain.RoleUser, Content: t.Prompt, At: g.Now()},
-		Model: t.Model, Toolsets: t.Toolsets, Workdir: t.Workdir, RunID: t.Run.ID,
-		Source: domain.Source{Address: domain.Address{Platform: domain.PlatformCron, ChatID: string(t.Job)}, ChatType: domain.ChatDM},
-		End: func(r conversation.ChatResult, err error) (*ledger.RunEnd, []domain.NewDelivery) {
-			end, out := t.End(cron.JobResult{Text: r.Text, Usage: r.Usage, Model: r.Model}, err)
-			ended = true
-			return &end, out
-		},
-	}
-	t.Touch("starting")
-	res, err := g.lanes.Chat(ctx, req, func(e domain.TurnEvent) {
-		doing := string(e.Kind)
-		if e.Tool != "" {
-			doing = fmt.Sprintf("%s: %s", e.Kind, e.Tool)
-		}
-		t.Touch(doing)
-	})
-	return cron.JobResult{Text: res.Text, Usage: res.Usage, Model: res.Model, Ended: ended}, err
 }
 
 // startControl binds the control socket, or takes its place from the process
@@ -232,6 +211,3 @@ func (g *Gateway) startControl() (err error) {
 }
 
 func (g *Gateway) controlPath() string { return control.SocketPath(g.Profile, g.Env.Get) }
-
-// closeDeadline bounds the end of running tool processes.
-const closeDeadline = 5 * time.Second

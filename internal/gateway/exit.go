@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -22,6 +23,9 @@ type ExitRecord struct {
 	Uptime    float64 `json:"uptime_seconds,omitempty"`
 	InFlight  int64   `json:"turns_in_flight,omitempty"`
 }
+
+// String is the record for people.
+func (r ExitRecord) String() string { return fmt.Sprintf("%s, code %d: %s", r.Time, r.Code, r.Reason) }
 
 // exitLogKept bounds the file: beyond it the older half is dropped.
 const exitLogKept = 512 << 10

@@ -23,6 +23,7 @@ import (
 	"hermes/internal/home"
 	"hermes/internal/ledger"
 	"hermes/internal/ledger/sqlite"
+	"hermes/internal/model/catalog"
 	"hermes/internal/secret"
 	"hermes/internal/succession"
 )
@@ -41,6 +42,9 @@ type Options struct {
 	// CronOnly runs the scheduler alone: no platform listens, no API is served,
 	// but jobs can be delivered.
 	CronOnly bool
+	// OnlyJob, where not "", is the one job whose asked-for runs are performed;
+	// nothing else is fired.
+	OnlyJob domain.JobID
 	// NoBallast leaves out the reserve for a full disk (demo, tests).
 	NoBallast bool
 	// Legacy is what other processes left for this one; nil is nothing.
@@ -60,6 +64,7 @@ type Gateway struct {
 	gate     *access.Gate
 	toolbox  *toolbox
 	agent    *agent.Agent
+	models   catalog.Deps // shared by every provider of the process
 	outbox   *delivery.Dispatcher
 	lanes    *conversation.Lanes
 	cron     *cron.Scheduler
@@ -99,17 +104,16 @@ const (
 // and builds every part. Only what the profile cannot live without fails it: the
 // instance lock (domain.Conflict) and the ledger. Everything else that is wrong
 // degrades its own part and is shown.
-func New(ctx context.Context, o Options) (g *Gateway, err error) {
+func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	g = &Gateway{Options: o, started: o.Now(), phase: phaseStarting, shutdown: make(chan struct{}), intake: make(chan struct{})}
+	g := &Gateway{Options: o, started: o.Now(), phase: phaseStarting, shutdown: make(chan struct{}), intake: make(chan struct{})}
 	g.health = health.New(o.Now)
 	g.notifier = succession.NewNotifier(g.processEnv)
-	begun := g // what is returned may be nil
 	defer func() {
 		if err != nil {
-			begun.close()
+			g.close()
 		}
 	}()
 	if !o.CronOnly {
@@ -117,7 +121,10 @@ func New(ctx context.Context, o Options) (g *Gateway, err error) {
 			return nil, err
 		}
 	}
-	if err := g.openLedger(ctx); err != nil {
+	if g.instance != nil && g.instance.Unrecorded != nil {
+		o.Log.Warn("this process stands in no file that other tools read; commands find it all the same", "component", "gateway", "err", g.instance.Unrecorded)
+	}
+	if err := g.awaitLedger(ctx); err != nil {
 		return nil, err
 	}
 	g.homes = newHomes(o.Profile, o.Config, o.Process)
@@ -132,11 +139,11 @@ func New(ctx context.Context, o Options) (g *Gateway, err error) {
 	g.buildLanes()
 	api, ctl := g.takeSockets()
 	g.socket = ctl
+	g.buildLinks()
 	if !o.CronOnly {
-		g.buildLinks()
 		g.buildAPI(api)
+		g.state = newStateFile(o.Profile.StateFile(), g.record(), o.Log)
 	}
-	g.state = newStateFile(o.Profile.StateFile(), g.record(), o.Log)
 	return g, nil
 }
 
@@ -151,11 +158,11 @@ func (g *Gateway) openLedger(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g.store = s
 	rec, err := s.Recover(ctx, g.Now())
 	if err != nil {
-		return err
+		return errors.Join(err, s.Close())
 	}
+	g.store = s
 	part.OK()
 	if rec.Processes > 0 {
 		g.Log.Warn("the last life ended without a clean stop; its work was taken over", "component", "gateway",
@@ -230,9 +237,12 @@ func (g *Gateway) start(ctx context.Context) error {
 			return err
 		}
 	}
+	g.importJobs(ctx)
 	g.cron.Start()
-	for _, l := range g.links {
-		g.work.Go(func() { l.run(ctx) })
+	if !g.CronOnly { // a scheduler sends by the platforms, but does not listen
+		for _, l := range g.links {
+			g.work.Go(func() { l.run(ctx) })
+		}
 	}
 	if g.api != nil {
 		if err := g.api.Start(); err != nil {
@@ -240,6 +250,7 @@ func (g *Gateway) start(ctx context.Context) error {
 		}
 	}
 	g.work.Go(func() { g.watch(ctx) })
+	g.work.Go(func() { g.watchOthers(ctx) })
 	return nil
 }
 
@@ -287,9 +298,13 @@ func (g *Gateway) Poke() {
 	}
 }
 
-// stopDrain is how long a stop waits for running turns: inside systemd's
+// How long a stop may take: together it must stay inside systemd's
 // TimeoutStopSec=20 of a hand-written unit.
-const stopDrain = 15 * time.Second
+const (
+	stopDrain     = 13 * time.Second // running turns, jobs and streams
+	sendDrain     = 3 * time.Second  // then what is being sent
+	closeDeadline = 2 * time.Second  // then running commands
+)
 
 // drain stops the parts in the order in which work flows: nothing new comes in,
 // what runs may end, what was said goes out, and what is left stays in the
@@ -316,15 +331,16 @@ func (g *Gateway) drain() {
 			g.Log.Warn("while stopping", "component", part, "err", err)
 		}
 	}
-	if err := g.cron.Stop(ctx); err != nil {
-		report("cron", err)
-	}
-	// Turns end first, so that API streams end by themselves.
+	// Jobs, some of which are turns, and turns end together; then the API's
+	// streams have ended by themselves.
+	var jobs sync.WaitGroup
+	jobs.Go(func() { report("cron", g.cron.Stop(ctx)) })
 	report("conversation", g.lanes.Stop(ctx))
+	jobs.Wait()
 	if g.api != nil {
 		report("api", g.api.Stop(ctx))
 	}
-	last, cancelLast := context.WithTimeout(context.Background(), 3*time.Second)
+	last, cancelLast := context.WithTimeout(context.Background(), sendDrain)
 	defer cancelLast()
 	report("delivery", g.outbox.Stop(last))
 	if g.stopWork != nil {

@@ -14,6 +14,8 @@ import (
 	"hermes/internal/health"
 	"hermes/internal/home"
 	"hermes/internal/platform"
+	"hermes/internal/platform/discord"
+	"hermes/internal/platform/mattermost"
 	"hermes/internal/platform/telegram"
 	"hermes/internal/platform/webchat"
 	"hermes/internal/succession"
@@ -26,19 +28,46 @@ type kind struct {
 	// capabilities are known before an adapter is there, so that answers can be
 	// rendered for a platform that is down.
 	capabilities platform.Capabilities
-	build        func(c home.PlatformConfig, g *Gateway, h *health.Reporter) (platform.Adapter, error)
+	build        func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error)
+}
+
+// adapterDeps is what an adapter is given beside its configuration.
+type adapterDeps struct {
+	log    *slog.Logger
+	health *health.Reporter // may be nil
+	now    func() time.Time
 }
 
 // kinds is the table of platforms: a new one is one more row.
 var kinds = map[domain.Platform]kind{
+	discord.Name: {
+		scope: "discord-bot-token", capabilities: new(discord.Adapter).Capabilities(),
+		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
+			cfg, err := discord.FromProfile(c)
+			if err != nil {
+				return nil, err
+			}
+			return discord.New(cfg, discord.Deps{Log: d.log, Health: d.health, Now: d.now})
+		},
+	},
+	mattermost.Name: {
+		scope: "mattermost-token", capabilities: new(mattermost.Adapter).Capabilities(),
+		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
+			cfg, err := mattermost.FromProfile(c)
+			if err != nil {
+				return nil, err
+			}
+			return mattermost.New(cfg, mattermost.Deps{Log: d.log, Health: d.health, Now: d.now})
+		},
+	},
 	telegram.Name: {
 		scope: "telegram-bot-token", capabilities: new(telegram.Adapter).Capabilities(),
-		build: func(c home.PlatformConfig, g *Gateway, h *health.Reporter) (platform.Adapter, error) {
+		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
 			cfg, err := telegram.FromProfile(c)
 			if err != nil {
 				return nil, err
 			}
-			return telegram.New(cfg, telegram.Deps{Log: g.Log, Health: h, Now: g.Now})
+			return telegram.New(cfg, telegram.Deps{Log: d.log, Health: d.health, Now: d.now})
 		},
 	},
 }
@@ -90,7 +119,7 @@ func (g *Gateway) buildLinks() {
 			part.Disabled("this version cannot connect to " + string(n))
 			continue
 		}
-		a, err := k.build(cfg, g, part)
+		a, err := k.build(cfg, adapterDeps{g.Log, part, g.Now})
 		if err != nil {
 			part.Down("config", domain.MessageOf(err))
 			g.Log.Error("a platform is not set up right; the others run", "component", string(n), "err", err)
@@ -200,12 +229,20 @@ func (l *link) receive(ctx context.Context) (err error) {
 	}()
 	if m, ok := l.adapter.(platform.Menu); ok {
 		l.g.work.Go(func() {
+			defer l.survive("setting the command menu")
 			if err := m.SetCommands(ctx, l.g.lanes.Menu()); err != nil && ctx.Err() == nil {
 				l.log.Info("the native command menu was not set", "err", err)
 			}
 		})
 	}
 	return l.adapter.Run(ctx, l.g.lanes.Sink(l.name))
+}
+
+// survive is deferred around a call of the adapter that nothing depends on.
+func (l *link) survive(what string) {
+	if p := recover(); p != nil {
+		l.log.Error(what+" panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	}
 }
 
 func orElse(s, other string) string {

@@ -1,0 +1,176 @@
+package service
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"hermes/internal/domain"
+	"hermes/internal/home"
+	"hermes/internal/succession"
+)
+
+// Host is the machine as one account sees it: where its units lie and how its
+// managers are reached. Its methods may be used at once by several goroutines.
+type Host struct {
+	Account Account
+	Getenv  func(string) string
+	// UserUnits and SystemUnits are the folders of unit files.
+	UserUnits, SystemUnits string
+}
+
+// NewHost is the host for an account. getenv gives the process's environment.
+func NewHost(a Account, getenv func(string) string) Host {
+	config := getenv("XDG_CONFIG_HOME")
+	if !filepath.IsAbs(config) || a.UID != os.Getuid() {
+		config = filepath.Join(a.Home, ".config")
+	}
+	return Host{Account: a, Getenv: getenv, UserUnits: filepath.Join(config, "systemd/user"), SystemUnits: "/etc/systemd/system"}
+}
+
+// Dir is the folder of unit files of a manager.
+func (h Host) Dir(system bool) string {
+	if system {
+		return h.SystemUnits
+	}
+	return h.UserUnits
+}
+
+// names are the units that may serve a profile, the generated one first.
+func (h Host) names(p home.Profile) []string {
+	own := Spec{Kind: Gateway, Profile: p, Account: h.Account}.Name()
+	return []string{own, "hermes-gateway@" + p.Name + ".service"}
+}
+
+// Found is a unit with the manager that runs it.
+type Found struct {
+	Unit
+	Manager *Manager
+}
+
+// Find gives the unit that serves a profile: the one that runs it, whatever its
+// name, else one that is active, else one that is enabled, else one that is
+// there. With system only the system's manager is asked, and a unit of another
+// home counts too, for root acts on what others run. Errors: NotFound, when no
+// unit is there; Unavailable, when no manager can be asked, and why.
+func (h Host) Find(ctx context.Context, p home.Profile, system bool) (Found, error) {
+	all, err := h.All(ctx, p, system)
+	if len(all) > 0 {
+		return all[0], nil
+	}
+	if err != nil {
+		return Found{}, err
+	}
+	return Found{}, domain.E(domain.NotFound, nil, "no unit is installed for profile %s; `hermes%s gateway install` makes one", p.Name, profileFlag(p))
+}
+
+// All gives every unit of a profile, the one that Find chooses first. An error
+// says why a manager could not be asked; what others said is there.
+func (h Host) All(ctx context.Context, p home.Profile, system bool) ([]Found, error) {
+	var out []Found
+	var trouble error
+	running, runningSystem := h.running(p)
+	for _, sys := range []bool{false, true} {
+		if system && !sys {
+			continue
+		}
+		m, err := Open(sys, h.Getenv)
+		if err != nil {
+			trouble = err
+			continue
+		}
+		names := h.names(p)
+		if running != "" && runningSystem == sys && !slices.Contains(names, running) {
+			names = append(names, running)
+		}
+		for _, name := range names {
+			u, err := m.Show(ctx, name)
+			if err != nil {
+				trouble = err
+				continue
+			}
+			if u.Load != "not-found" && (u.Name == running || system || h.serves(u, p)) {
+				out = append(out, Found{u, m})
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Found) int { return rank(b.Unit, running) - rank(a.Unit, running) })
+	return out, trouble
+}
+
+// running gives the unit whose main process serves the profile now, "" when no
+// unit does.
+func (h Host) running(p home.Profile) (unit string, system bool) {
+	r, ok := succession.Holder(p)
+	if !ok || r.PID <= 0 {
+		return "", false
+	}
+	unit, system, ok = unitOf(strconv.Itoa(r.PID))
+	if !ok || !strings.Contains(unit, "hermes") {
+		return "", false // a terminal's own service, for one
+	}
+	return unit, system
+}
+
+// rank orders the units of one profile.
+func rank(u Unit, running string) int {
+	n := 0
+	if u.Name == running {
+		n += 8
+	}
+	if u.Active == "active" || u.Active == "activating" || u.Active == "reloading" || u.Active == "deactivating" {
+		n += 4
+	}
+	if strings.HasPrefix(u.Enabled, "enabled") {
+		n += 2
+	}
+	if u.Active == "failed" {
+		n++
+	}
+	return n
+}
+
+// serves tells whether a unit's home is the profile's. One that names no home
+// means the standard one.
+func (h Host) serves(u Unit, p home.Profile) bool {
+	set := homeOf(u)
+	if set == "" {
+		set = filepath.Join(h.Account.Home, ".hermes")
+	}
+	return set == p.Root || set == p.Home
+}
+
+// homeOf gives HERMES_HOME as the unit sets it.
+func homeOf(u Unit) string {
+	set := ""
+	for _, e := range u.Environment {
+		if v, ok := strings.CutPrefix(e, "HERMES_HOME="); ok {
+			set = filepath.Clean(v)
+		}
+	}
+	return set
+}
+
+// ProfileOf gives the profile that a unit serves, which need not be p: root
+// acts on units of others. p is the answer where the unit names no home.
+func ProfileOf(u Unit, p home.Profile) home.Profile {
+	set := homeOf(u)
+	if set == "" || set == p.Root || set == p.Home {
+		return p
+	}
+	if q, err := home.Named(set, p.Name); err == nil {
+		return q
+	}
+	return p
+}
+
+// profileFlag is what names the profile on a command line.
+func profileFlag(p home.Profile) string {
+	if p.Name == home.DefaultProfile {
+		return ""
+	}
+	return " -p " + p.Name
+}

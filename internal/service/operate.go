@@ -1,0 +1,243 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"hermes/internal/control"
+	"hermes/internal/domain"
+	"hermes/internal/home"
+)
+
+// Operation starts, stops and restarts one unit, and returns when the truth is
+// known. Jobs are handed in without waiting, and the manager and the gateway
+// are asked until both say the same, so that neither a lost D-Bus answer nor a
+// passing state misleads.
+type Operation struct {
+	Found
+	Profile home.Profile // whose control socket proves that the unit serves
+	Getenv  func(string) string
+	Say     func(format string, args ...any) // progress, for people
+	// HandOver replaces the running process without a gap and returns when the
+	// new one serves. It is called for a restart of an active unit; nil, or an
+	// answer of false, means that the unit is stopped and started. An error says
+	// that the old process goes on serving, and why.
+	HandOver func(ctx context.Context) (done bool, err error)
+}
+
+// The pace and the limits of waiting.
+const (
+	pollEvery  = 100 * time.Millisecond
+	startLimit = 90 * time.Second // as DefaultTimeoutStartSec
+	settle     = 3 * time.Second  // a job that was handed in is visible by then
+	slowDelay  = 2 * time.Second  // a restart delay over it is cut short
+)
+
+// Start starts the unit, clearing a failure first, and returns when its gateway
+// serves. Errors: Unavailable with the unit's result, Timeout, Forbidden.
+func (o Operation) Start(ctx context.Context) (Unit, error) {
+	if u, err := o.Manager.Show(ctx, o.Name); err == nil && u.Active == "active" {
+		if s, ok := o.serving(ctx, u); ok {
+			o.Say("%s already runs (PID %d)", o.Name, s.PID)
+			return u, nil
+		}
+	}
+	if err := o.Manager.resetFailed(ctx, o.Name); err != nil {
+		return o.Unit, err
+	}
+	if err := o.Manager.job(ctx, "start", o.Name); err != nil {
+		return o.Unit, err
+	}
+	return o.await(ctx, 0, startLimit)
+}
+
+// Stop stops the unit and returns when it has stopped. Errors: Timeout,
+// Forbidden (also from inside the unit), Unavailable.
+func (o Operation) Stop(ctx context.Context) (Unit, error) {
+	if err := o.refuseInside("stop"); err != nil {
+		return o.Unit, err
+	}
+	if err := o.Manager.job(ctx, "stop", o.Name); err != nil {
+		return o.Unit, err
+	}
+	limit := o.StopTimeout + 10*time.Second
+	began := time.Now()
+	u, err := o.poll(ctx, limit, func(u Unit) (bool, error) {
+		return (u.Active == "inactive" || u.Active == "failed") && u.MainPID == 0, nil
+	})
+	switch {
+	case domain.IsCode(err, domain.Timeout):
+		return u, domain.E(domain.Timeout, nil, "%s did not stop within %s (it is %s, %s); `%s` shows what it does", o.Name, limit, u.Active, u.Sub, o.journal())
+	case err == nil:
+		o.Say("%s stopped after %.1f s (%s)", o.Name, time.Since(began).Seconds(), u.Result)
+	}
+	return u, err
+}
+
+// Restart puts a new process in the place of the running one and returns when
+// that serves. A start limit that was hit is cleared. Errors: as Start.
+func (o Operation) Restart(ctx context.Context) (Unit, error) {
+	if err := o.refuseInside("restart"); err != nil {
+		return o.Unit, err
+	}
+	u, err := o.Manager.Show(ctx, o.Name)
+	if err != nil {
+		return u, err
+	}
+	if u.Active == "active" && o.HandOver != nil && !outgrown(u) {
+		if done, err := o.HandOver(ctx); err != nil {
+			return u, err
+		} else if done {
+			return o.await(ctx, 0, startLimit)
+		}
+	}
+	if err := o.Manager.resetFailed(ctx, o.Name); err != nil {
+		return u, err
+	}
+	if err := o.Manager.job(ctx, "restart", o.Name); err != nil {
+		return u, err
+	}
+	return o.await(ctx, u.MainPID, u.StopTimeout+startLimit)
+}
+
+// outgrown tells whether the running process was started when the unit promised
+// less than it does now: only a start by systemd brings that in force.
+func outgrown(u Unit) bool {
+	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", u.MainPID))
+	return err == nil && u.Type == string(Notify) && !bytes.Contains(env, []byte("NOTIFY_SOCKET="))
+}
+
+// refuseInside holds what lives in the unit from ending it.
+func (o Operation) refuseInside(verb string) error {
+	if !Inside(o.Unit) {
+		return nil
+	}
+	return domain.E(domain.Forbidden, nil, "this command runs inside %s, which it would %s, and itself with it; send /restart to the bot instead, which waits for the turn to end", o.Name, verb)
+}
+
+// serving asks the gateway itself, and believes it only when it is the unit's
+// main process.
+func (o Operation) serving(ctx context.Context, u Unit) (control.Status, bool) {
+	if u.MainPID == 0 {
+		return control.Status{}, false
+	}
+	s, err := control.Dial(control.SocketPath(o.Profile, o.Getenv)).Status(ctx)
+	return s, err == nil && s.PID == u.MainPID && s.State == "running"
+}
+
+// await returns when the unit's main process, another than old, serves. Passing
+// states are waited out: activating (auto-restart) too, whose delay is cut
+// short where it is long.
+func (o Operation) await(ctx context.Context, old int, limit time.Duration) (Unit, error) {
+	began := time.Now()
+	hurried := false
+	u, err := o.poll(ctx, limit, func(u Unit) (bool, error) {
+		switch {
+		case u.MainPID != 0 && u.MainPID != old && u.Active != "deactivating":
+			_, ok := o.serving(ctx, u)
+			return ok, nil
+		case u.Active == "failed":
+			return false, o.failure(u)
+		case u.Active == "inactive" && time.Since(began) > settle:
+			return false, o.failure(u)
+		case u.Sub == "auto-restart" && u.RestartDelay > slowDelay && !hurried:
+			hurried = true
+			return false, o.Manager.job(ctx, "start", o.Name)
+		}
+		return false, nil
+	})
+	if domain.IsCode(err, domain.Timeout) {
+		return u, domain.E(domain.Timeout, nil, "%s is %s (%s) after %s, and its gateway does not say that it serves; `%s` shows why", o.Name, u.Active, u.Sub, limit, o.journal())
+	}
+	return u, err
+}
+
+// failure says why a unit is down, and what to do.
+func (o Operation) failure(u Unit) error {
+	return domain.E(domain.Unavailable, nil, "%s", Explain(u))
+}
+
+// Explain says in a sentence why a unit does not run, and what to do.
+func Explain(u Unit) string {
+	look := fmt.Sprintf("`%s` shows what it said", journalOf(u))
+	manager := "systemctl --user"
+	if u.System {
+		manager = "systemctl"
+	}
+	switch {
+	case u.Load == "bad-setting" || u.Load == "error":
+		return fmt.Sprintf("systemd cannot read %s; `systemd-analyze verify %s` says why", u.Name, u.File)
+	case u.ExitStatus == 203: // systemd.exec(5), "Process Exit Codes"
+		return fmt.Sprintf("%s names a program that cannot be run (status 203/EXEC): `hermes gateway install` writes the right path; %s", u.Name, look)
+	case limitHit(u):
+		return fmt.Sprintf("%s was started %d times within %s and ended each time (last status %d), so systemd gave up; %s. When that is mended: `%s reset-failed %s`, or `hermes gateway start`, which does it by itself",
+			u.Name, u.LimitBurst, u.LimitSpan, u.ExitStatus, look, manager, u.Name)
+	case u.ExitStatus == ExitConfig:
+		return fmt.Sprintf("%s ended with status 78: its configuration is unusable, and starting it again cannot help; %s, `hermes config check` what is wrong", u.Name, look)
+	case u.Active == "failed":
+		return fmt.Sprintf("%s failed (%s, status %d); %s", u.Name, u.Result, u.ExitStatus, look)
+	}
+	return fmt.Sprintf("%s is %s (%s, status %d); %s", u.Name, u.Active, u.Result, u.ExitStatus, look)
+}
+
+// limitHit tells whether systemd has given the unit up. Its Result says so only
+// where the first start was refused; after a crash loop it names the last crash.
+func limitHit(u Unit) bool {
+	if u.Result == "start-limit-hit" {
+		return true
+	}
+	revived := u.Restart == "always" || u.Restart == "on-failure"
+	return u.Active == "failed" && revived && u.ExitStatus != ExitConfig && u.LimitBurst > 0 && u.Restarts+1 >= u.LimitBurst
+}
+
+func (o Operation) journal() string { return journalOf(o.Unit) }
+
+func journalOf(u Unit) string {
+	if u.System {
+		return "journalctl -u " + u.Name + " -n 30"
+	}
+	return "journalctl --user -u " + u.Name + " -n 30"
+}
+
+// poll shows the unit every pollEvery until done says so or fails. Errors:
+// Timeout at the limit. A manager that does not answer once is asked again.
+func (o Operation) poll(ctx context.Context, limit time.Duration, done func(Unit) (bool, error)) (Unit, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	last := o.Unit
+	for {
+		if u, err := o.Manager.Show(ctx, o.Name); err == nil {
+			last = u
+			if ok, err := done(u); ok || err != nil {
+				return u, err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return last, domain.E(domain.Timeout, ctx.Err(), "%s did not get there in time", o.Name)
+		case <-tick.C:
+		}
+	}
+}
+
+// StartsLeft is how many starts the unit's limit still allows at the least, -1
+// when there is no limit. systemd counts within the interval and does not tell;
+// what it does tell, how often it restarted the unit and since when it stands,
+// gives a bound.
+func StartsLeft(u Unit, now time.Time) int {
+	if u.LimitSpan <= 0 || u.LimitBurst <= 0 {
+		return -1
+	}
+	switch {
+	case limitHit(u):
+		return 0
+	case !u.Since.IsZero() && now.Sub(u.Since) > u.LimitSpan:
+		return u.LimitBurst
+	}
+	return max(u.LimitBurst-1-u.Restarts, 0)
+}
