@@ -74,7 +74,7 @@ func (l *Lanes) Chat(ctx context.Context, r *ChatRequest, onEvent func(domain.Tu
 		}
 		defer leave()
 		if err := l.awaitElsewhere(ctx, chatKey(r)); err != nil {
-			return ChatResult{}, err
+			return &ChatResult{}, err
 		}
 	}
 	c := &call{Lanes: l, req: r}
