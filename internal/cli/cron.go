@@ -54,6 +54,11 @@ func (a *App) withCron(ctx context.Context, f func(*cronRoom) error) error {
 		r.Service = cron.NewService(cron.ServiceOptions{Store: store, Home: profile.Home, RootDir: profile.Root, Zone: r.zone, Targets: r.targets,
 			Changed: func() { r.changed = true }})
 		err := f(r)
+		if r.changed {
+			if told := cron.Poke(profile.Home); told != nil {
+				fmt.Fprintln(a.Err, "hermes: done, but "+domain.MessageOf(told))
+			}
+		}
 		return r.changed, err
 	})
 }

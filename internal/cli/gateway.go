@@ -89,7 +89,8 @@ func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 	logs := a.openLogs(p, cfg, redactor, o)
 	defer logs.Close()
 	log := logs.Logger()
-	if last, err := gateway.CatchCrash(p.LogDir()); err == nil && last != "" {
+	last, _ := gateway.CatchCrash(p.LogDir()) // without the file only the next dump is lost
+	if last != "" {
 		log.Error("the last life ended in a crash of the runtime; the dump is in gateway-crash.log.1", "component", "gateway")
 	}
 	var warnings []string
@@ -99,7 +100,7 @@ func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 	began := a.Now()
 	g, err := gateway.New(ctx, gateway.Options{
 		Profile: p, Config: cfg, Env: a.env, Process: a.Environ, Version: Version(), Log: log, Redactor: redactor, Now: a.Now,
-		Warnings: warnings, CronOnly: o.cronOnly, NoBallast: o.noBallast,
+		Warnings: warnings, CronOnly: o.cronOnly, NoBallast: o.noBallast, CrashTold: last != "",
 		Legacy: legacy, Args: a.args,
 	})
 	if domain.IsCode(err, domain.Cancelled) {
@@ -107,7 +108,7 @@ func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 		return nil
 	}
 	if err != nil {
-		gateway.WriteExit(p.LogDir(), gateway.ExitRecord{Tag: "gateway.exit_nonzero", Code: exitCode(err), Reason: redactor.Redact(err.Error()), Version: Version()})
+		gateway.WriteExit(p.LogDir(), gateway.FailedStart(err, exitCode(err), redactor.Redact(err.Error()), Version()))
 		return err
 	}
 	if err := a.env.Remember(); err != nil {
@@ -285,6 +286,9 @@ func (a *App) gatewayStatus(ctx context.Context, asJSON, system bool) error {
 func (a *App) notRunning(p home.Profile, unit service.Report, asJSON bool) error {
 	holder, held := succession.Holder(p)
 	last, known := gateway.LastExit(p.LogDir())
+	if dead, unclean := succession.Unclean(p); unclean && !held {
+		last, known = gateway.Unclean(dead.PID), true
+	}
 	if asJSON {
 		out := map[string]any{"profile": p.Name, "home": p.Home, "gateway_state": "stopped", "healthy": false, "service": unit}
 		if held {

@@ -186,19 +186,26 @@ func ownPath() (string, error) {
 	if err != nil {
 		return "", domain.E(domain.Internal, err, "the path of this program is unknown")
 	}
-	called, err := exec.LookPath(os.Args[0])
-	if err != nil {
-		return file, nil
-	}
-	if called, err = filepath.Abs(called); err != nil {
-		return file, nil
-	}
+	called := calledPath()
 	one, err1 := os.Stat(file)
 	two, err2 := os.Stat(called)
 	if err1 != nil || err2 != nil || !os.SameFile(one, two) {
-		return file, nil
+		return file, nil //nolint:nilerr // then the file itself is the answer
 	}
 	return called, nil
+}
+
+// calledPath is the path by which this program was called; "" when that cannot
+// be told.
+func calledPath() string {
+	called, err := exec.LookPath(os.Args[0])
+	if err != nil {
+		return ""
+	}
+	if called, err = filepath.Abs(called); err != nil {
+		return ""
+	}
+	return called
 }
 
 // servicePath is the PATH of the unit: the user's own, without what is passing

@@ -45,6 +45,8 @@ type Options struct {
 	// OnlyJob, where not "", is the one job whose asked-for runs are performed;
 	// nothing else is fired.
 	OnlyJob domain.JobID
+	// CrashTold says that the end of the last life is on record already.
+	CrashTold bool
 	// NoBallast leaves out the reserve for a full disk (demo, tests).
 	NoBallast bool
 	// Legacy is what other processes left for this one; nil is nothing.
@@ -120,6 +122,9 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		if g.instance, err = o.Legacy.Claim(o.Profile); err != nil {
 			return nil, err
 		}
+	}
+	if g.instance != nil && g.instance.Before.PID > 0 && !o.CrashTold {
+		WriteExit(o.Profile.LogDir(), Unclean(g.instance.Before.PID))
 	}
 	if g.instance != nil && g.instance.Unrecorded != nil {
 		o.Log.Warn("this process stands in no file that other tools read; commands find it all the same", "component", "gateway", "err", g.instance.Unrecorded)
@@ -251,6 +256,9 @@ func (g *Gateway) start(ctx context.Context) error {
 	}
 	g.work.Go(func() { g.watch(ctx) })
 	g.work.Go(func() { g.watchOthers(ctx) })
+	if g.CronOnly {
+		g.work.Go(func() { g.watchPokes(ctx) })
+	}
 	return nil
 }
 
@@ -288,6 +296,9 @@ func (g *Gateway) Reason() string {
 func (g *Gateway) Poke() {
 	g.outbox.WakeAll()
 	g.cron.Wake()
+	if g.CronOnly { // conversations are the gateway's
+		return
+	}
 	keys, err := g.store.ActiveKeys(context.Background())
 	if err != nil {
 		g.Log.Warn("after a poke the ledger could not be read", "component", "gateway", "err", err)

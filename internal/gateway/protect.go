@@ -25,7 +25,7 @@ func (g *Gateway) Refuses(pid int) error {
 	if r, ok := succession.Holder(g.Profile); ok && r.PID == pid {
 		return nil // it serves now
 	}
-	why := ""
+	var why string
 	switch {
 	case succession.Ancestor(os.Getpid(), pid):
 		why = "a process of this gateway asked"

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"hermes/internal/cron"
 	"hermes/internal/delivery"
 	"hermes/internal/domain"
 )
@@ -72,6 +73,14 @@ func (g *Gateway) watchOthers(ctx context.Context) {
 // stuckAfter is how long the scheduler may be silent: it looks once a minute
 // at least.
 const stuckAfter = 100 * time.Second
+
+// watchPokes looks at the jobs when a command has changed them, in a process
+// that has no control socket.
+func (g *Gateway) watchPokes(ctx context.Context) {
+	if err := cron.WatchPokes(ctx, g.Profile.Home, g.Poke); err != nil {
+		g.Log.Warn("commands cannot wake this scheduler", "component", "cron", "err", err)
+	}
+}
 
 // checkScheduler tells people when the scheduler has not looked for long, once
 // (told) until it looks again. The service manager's watchdog, where there is

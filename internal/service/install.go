@@ -227,7 +227,7 @@ func (h Host) Uninstall(ctx context.Context, op Operation, now time.Time) error 
 func (h Host) removeFile(op Operation, now time.Time) error {
 	text, err := os.ReadFile(op.File)
 	if err != nil {
-		return nil // it was a transient unit, or is gone
+		return nil //nolint:nilerr // it was a transient unit, or is gone
 	}
 	origin := OriginOf(string(text))
 	if origin == Foreign {
@@ -256,7 +256,7 @@ func (h Host) removeFile(op Operation, now time.Time) error {
 func drop(path string, now time.Time, say func(string, ...any)) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil // nothing to remove
+		return nil //nolint:nilerr // nothing to remove
 	}
 	switch OriginOf(string(text)) {
 	case Foreign:

@@ -152,13 +152,20 @@ func TestAnotherProfileIsNotTakenOver(t *testing.T) {
 	}
 	defer i.Release()
 	s, end := pair(t)
-	go func() { _ = s.Offer(t.Context(), Offer{Instance: i}) }()
+	offered := make(chan error, 1)
+	ctx := limit(t)
+	go func() { offered <- s.Offer(ctx, Offer{Instance: i}) }()
 	l := &Legacy{}
-	if err := l.Meet(limit(t), end); err != nil {
+	if err := l.Meet(ctx, end); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.Claim(q); !domain.IsCode(err, domain.Conflict) {
+	_, err = l.Claim(q)
+	if !domain.IsCode(err, domain.Conflict) {
 		t.Errorf("%v", err)
+	}
+	l.Waiting.Refuse(ctx, err)
+	if err := <-offered; !domain.IsCode(err, domain.Conflict) {
+		t.Errorf("the predecessor heard %v", err)
 	}
 }
 

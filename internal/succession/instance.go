@@ -24,6 +24,16 @@ type Instance struct {
 	// Unrecorded is why the files do not name this process, nil where they do.
 	// The right holds all the same: a full disk must not keep a gateway down.
 	Unrecorded error
+	// Before is the process that served last, where it left its PID file: it
+	// ended without a clean stop. PID 0 where there was none.
+	Before Record
+}
+
+// Unclean gives the process that served a profile last, when it ended without a
+// clean stop (killed, crashed, or the machine went down): it left its PID file.
+func Unclean(p home.Profile) (r Record, ok bool) {
+	r = readRecord(p.PIDFile())
+	return r, r.PID > 0 && r.PID != os.Getpid() && !r.Alive()
 }
 
 // Claim takes the right to serve a profile. domain.Conflict when a live process
@@ -46,6 +56,9 @@ func Claim(p home.Profile) (*Instance, error) {
 		return nil, inUse(p, r)
 	}
 	i := &Instance{profile: p, lock: f, Record: Self(p.Home, p.Name)}
+	if before, unclean := Unclean(p); unclean {
+		i.Before = before
+	}
 	if err := i.write(); errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		i.Unrecorded = err
 	} else if err != nil {

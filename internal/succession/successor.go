@@ -109,7 +109,7 @@ func start(program string, args, environ []string, left legacy, end *os.File) (*
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(program, args...)
+	cmd := exec.Command(program, args...) //nolint:noctx // it outlives whoever asked for it
 	cmd.Args[0] = os.Args[0]
 	cmd.Env = append(WithoutLegacy(environ), handoverEnv+"="+string(text))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr

@@ -100,6 +100,48 @@ func TestTwoSchedulers(t *testing.T) {
 	}
 }
 
+// TestAForegroundScheduler: without a gateway, what commands change counts at
+// once, and not at the next look.
+func TestAForegroundScheduler(t *testing.T) {
+	binary, err := rig.Build(t.Context(), t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := setUp(t.Context(), t.TempDir(), binary, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.store.Close()
+	// Shorter than the minute after which it would look by itself.
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	defer cancel()
+	p, err := b.home.StartArgs(nil, "cron", "run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Kill()
+	if err := p.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.add(ctx, time.Now().UTC().Add(time.Hour).Truncate(time.Second), func(*cron.Definition) {}); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := b.home.Run(ctx, "cron", "run", "j1"); err != nil || !strings.Contains(out, "is started by the running scheduler") {
+		t.Fatalf("%v %s", err, out)
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for ; ; <-tick.C {
+		runs, err := b.store.Runs(ctx, ledger.RunFilter{States: []domain.RunState{domain.RunSilent}, Limit: 1})
+		if err != nil {
+			t.Fatalf("the run did not come at once: %v\n%s", err, p.Output())
+		}
+		if len(runs) == 1 {
+			return
+		}
+	}
+}
+
 // wait waits until all jobs have run.
 func (b *bench) wait(ctx context.Context, t *testing.T) {
 	t.Helper()

@@ -222,7 +222,12 @@ func (s *Server) add(c *channelState, m *Message) {
 // store keeps a file; the caller holds s.mu.
 func (s *Server) store(channel, name, mime string, data []byte) File {
 	f := File{ID: s.newID(), Filename: name, ContentType: mime, Size: len(data)}
-	f.URL = "http://" + s.addr + "/attachments/" + channel + "/" + f.ID + "/" + name
+	f.URL = "http://" + s.addr + "/attachments/" + channel + "/" + f.ID + "/" + strings.Map(func(r rune) rune {
+		if strings.ContainsRune(`/\?#% `, r) {
+			return '_' // as Discord does
+		}
+		return r
+	}, name)
 	s.files[f.ID] = data
 	return f
 }
@@ -350,7 +355,8 @@ func (s *Server) Replies(channel string) []Message {
 	return slices.DeleteFunc(s.Messages(channel), func(m Message) bool { return !m.FromBot })
 }
 
-// Calls counts the calls by name, failed ones included: gateway, create_message,
+// Calls counts the calls by name, failed ones included: gateway,
+// gateway_url, create_message,
 // edit_message, get_message, get_messages, get_channel, typing, reaction,
 // start_thread, callback, application, commands, open_dm, file, user.
 func (s *Server) Calls(name string) int {

@@ -73,7 +73,7 @@ func (s *Server) routes() http.Handler {
 			pattern, name string
 			f             method
 		}{
-			{"GET %/gateway", "gateway", s.getGateway},
+			{"GET %/gateway", "gateway_url", s.getGateway},
 			{"GET %/gateway/bot", "gateway", s.getGateway},
 			{"GET %/users/@me", "user", func(*http.Request, []byte) (any, *refusal) { return s.self, nil }},
 			{"POST %/users/@me/channels", "open_dm", s.openDM},
@@ -118,7 +118,7 @@ func (s *Server) call(name string, f method) http.HandlerFunc {
 			}
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			if bare(r.Header.Get("Authorization")) != s.token && name != "callback" {
+			if bare(r.Header.Get("Authorization")) != s.token && name != "callback" && name != "gateway_url" { // which need none
 				return nil, unauthorized
 			}
 			if ref := s.limited(w, name, r.PathValue("channel")); ref != nil {

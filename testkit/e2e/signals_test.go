@@ -136,3 +136,37 @@ func TestALostReaderOfTheOutputIsSurvived(t *testing.T) {
 		t.Errorf("the gateway ended by %v", err)
 	}
 }
+
+// What ended the last life is told, also when it could not tell itself, and an
+// attempt that was refused does not hide it.
+func TestTheLastExitIsTold(t *testing.T) {
+	t.Parallel()
+	w := setUp(t, options{})
+	p := w.start()
+	w.stop(p)
+	p = w.start()
+	pid := p.Cmd.Process.Pid
+	p.Kill()
+	unclean := fmt.Sprintf("PID %d ended without a clean stop", pid)
+	if out, code := w.run("gateway", "status"); code == 0 || !strings.Contains(strings.Join(strings.Fields(out), " "), unclean) {
+		t.Errorf("after kill -9: exit %d\n%s", code, out)
+	}
+	p = w.start()
+	if out, code := w.run("gateway", "run"); code != 1 {
+		t.Errorf("a second instance: exit %d\n%s", code, out)
+	}
+	if s, code := w.status(); code != 0 || !strings.Contains(s.LastExit, unclean) {
+		t.Errorf("exit %d, last exit %q", code, s.LastExit)
+	}
+	_ = p.Cmd.Process.Signal(syscall.SIGABRT) // the runtime dies with a dump of its goroutines
+	<-p.Done()
+	p = w.start()
+	w.waitOutput(p, "ended in a crash")
+	if s, _ := w.status(); !strings.Contains(s.LastExit, "crash") {
+		t.Errorf("last exit %q", s.LastExit)
+	}
+	w.stop(p)
+	if out, _ := w.run("gateway", "status"); !strings.Contains(out, "asked to stop") && !strings.Contains(out, "SIGTERM") && !strings.Contains(out, "terminated") {
+		t.Errorf("after a clean stop:\n%s", out)
+	}
+}

@@ -30,7 +30,7 @@ func Probe(ctx context.Context, path string) error {
 	if err != nil {
 		return classifyFile(err, o.Path)
 	}
-	defer c.close()
+	defer func() { _ = c.close() }() // it was opened to be looked at
 	if err := ctx.Err(); err != nil {
 		return domain.E(domain.CodeOf(err), err, "the ledger was not looked at in time")
 	}

@@ -136,6 +136,7 @@ func New(c Config, d Deps) (*Adapter, error) {
 	}
 	s.Client = &http.Client{Transport: &wire{next: &own}}
 	s.MaxRestRetries, s.ShouldRetryOnRateLimit = 0, false // only delivery retries
+	s.LogLevel = discordgo.LogError - 1                   // it would write to standard error; errors are returned as well
 	a.rest = s
 	return a, nil
 }

@@ -121,7 +121,7 @@ func TestADeadConnectionIsNoticed(t *testing.T) {
 func TestATokenThatIsRefused(t *testing.T) {
 	for name, refuse := range map[string]func(*rig){
 		"by REST":        func(r *rig) { r.srv.ResetToken(fake.Token("1100000000000000001", "Gnew.x")) },
-		"by the gateway": func(r *rig) { r.srv.Fail("gateway", fake.Fault{}); r.srv.CloseWith(4004) },
+		"by the gateway": func(r *rig) { r.srv.CloseWith(4004) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, fake.Options{}, nil)

@@ -69,6 +69,17 @@ func newRig(t testing.TB, o fake.Options, change func(*discord.Config)) *rig {
 	return r
 }
 
+// adapterFor makes another adapter for the rig's server.
+func adapterFor(t testing.TB, r *rig, c discord.Config) *discord.Adapter {
+	t.Helper()
+	c.Token, c.BaseURL = secret.Value(r.srv.Token()), r.srv.URL()
+	a, err := discord.New(c, discord.Deps{})
+	must(t, err)
+	a.Hasten()
+	t.Cleanup(a.CloseIdle)
+	return a
+}
+
 // connected starts the adapter and waits for its session.
 func (r *rig) connected(t testing.TB) (stop func() error) {
 	t.Helper()
@@ -173,6 +184,16 @@ func (s *inbox) wait(t testing.TB, ctx context.Context, n int) []domain.Inbound 
 	}
 }
 
+// waitFor waits for an event with a text and gives all that there are.
+func (s *inbox) waitFor(t testing.TB, ctx context.Context, text string) []domain.Inbound {
+	t.Helper()
+	for n := 1; ; n++ {
+		if events := s.wait(t, ctx, n); slices.Contains(texts(events), text) {
+			return events
+		}
+	}
+}
+
 func texts(events []domain.Inbound) []string {
 	out := make([]string, len(events))
 	for i, e := range events {
@@ -239,3 +260,7 @@ func fails(t testing.TB, err error, kind platform.Kind) *platform.Error {
 }
 
 func tail(s string, n int) string { return s[max(0, len(s)-n):] }
+
+func address(chat string) domain.Address {
+	return domain.Address{Platform: discord.Name, ChatID: chat}
+}

@@ -9,11 +9,11 @@ import (
 	"unicode/utf8"
 )
 
-// deaf answers every request with a refusal.
-type deaf struct{}
+// deaf answers every request with a refusal of its status.
+type deaf int
 
-func (deaf) RoundTrip(*http.Request) (*http.Response, error) {
-	return &http.Response{StatusCode: http.StatusNotFound, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(`{"id":"x","message":"no"}`))}, nil
+func (d deaf) RoundTrip(*http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: int(d), Header: http.Header{}, Body: io.NopCloser(strings.NewReader(`{"id":"x","message":"no"}`))}, nil
 }
 
 // FuzzEvents feeds frames of the websocket: whatever a server may send is read
@@ -32,7 +32,7 @@ func FuzzEvents(f *testing.F) {
 	} {
 		f.Add(s)
 	}
-	a, err := New(Config{Token: "abc", URL: "http://127.0.0.1:1", RequireMention: true}, Deps{HTTP: &http.Client{Transport: deaf{}}})
+	a, err := New(Config{Token: "abc", URL: "http://127.0.0.1:1", RequireMention: true}, Deps{HTTP: &http.Client{Transport: deaf(http.StatusNotFound)}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func FuzzEvents(f *testing.F) {
 			t.Skip()
 		}
 		r := &receiver{a: a}
-		in, ok, err := r.event(t.Context(), fr)
+		in, _, ok, err := r.event(t.Context(), fr)
 		if err != nil {
 			t.Fatalf("%q fails: %v", s, err)
 		}
@@ -66,6 +66,39 @@ func FuzzEvents(f *testing.F) {
 			t.Errorf("%q is stored with bytes that the store cannot hold: %q", s, all)
 		}
 	})
+}
+
+// What was taken from the socket together with an event that fails is not
+// committed, so the position must stay before it.
+func TestThePositionWaitsForTheCommit(t *testing.T) {
+	a, err := New(Config{Token: "abc", URL: "http://127.0.0.1:1", RequireMention: true}, Deps{HTTP: &http.Client{Transport: deaf(http.StatusBadGateway)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, e := a.become(user{ID: "zzzzzzzzzzzzzzzzzzzzzzzzzz", Username: "me"}); e != nil {
+		t.Fatal(e)
+	}
+	posted := func(kind string, p post) item {
+		p.ChannelID, p.UserID, p.Message = "abcdefghijklmnopqrstuvwxyz", "00000000000000000000000001", "hello"
+		inner, err := json.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := json.Marshal(map[string]string{"post": string(inner), "channel_type": kind, "sender_name": "@bob"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return item{frame: frame{Event: "posted", Data: data}}
+	}
+	more := make(chan item, 1)
+	more <- posted("O", post{ID: "00000000000000000000000003", RootID: "00000000000000000000000004", CreateAt: 900})
+	r := &receiver{a: a, at: position{From: 1, Seen: 2}}
+	if err := r.take(t.Context(), posted("D", post{ID: "00000000000000000000000002", CreateAt: 800}), more); err == nil {
+		t.Fatal("the thread could not be read, and nothing is said")
+	}
+	if r.at.Seen != 2 {
+		t.Errorf("the position moved to %d over what is not committed", r.at.Seen)
+	}
 }
 
 // FuzzPosition holds that whatever stands in the ledger is read as a position

@@ -18,6 +18,7 @@ const (
 	sinceLimit = 1000        // posts that the server gives at most for one "since"
 	pageLimit  = 200         // posts of one page
 	maxHistory = 5000        // posts read of one channel after a time without a connection
+	maxPauses  = 20          // that the rate limiter may ask for in a row
 )
 
 // position is how far the account is up to date, by the server's own clock in
@@ -48,7 +49,7 @@ func (p position) String() string {
 // what was committed before a failure is dropped as known when it comes again.
 func (r *receiver) catchUp(ctx context.Context) error {
 	var channels []channel
-	c, e := r.a.call(ctx, http.MethodGet, "/users/"+r.a.self.Load().id+"/channels", nil, &channels)
+	c, e := r.a.get(ctx, "/users/"+r.a.self.Load().id+"/channels", &channels)
 	if e != nil {
 		return harmless(e, "Mattermost did not say which channels the bot is in")
 	}
@@ -75,6 +76,17 @@ func (r *receiver) catchUp(ctx context.Context) error {
 	}
 	r.at.Seen = max(r.at.Seen, newest)
 	return r.keep(ctx)
+}
+
+// get reads for the receiver. It waits where the rate limiter asks for it:
+// beginning anew, an account in very many channels would never come to an end.
+func (a *Adapter) get(ctx context.Context, path string, out any) (*call, *platform.Error) {
+	for pauses := 0; ; pauses++ {
+		c, e := a.call(ctx, http.MethodGet, path, nil, out)
+		if e == nil || e.RetryAfter == 0 || pauses == maxPauses || !sleep(ctx, e.RetryAfter) {
+			return c, e
+		}
+	}
 }
 
 // serverTime is the earlier of the server's clock and ours.
@@ -110,7 +122,7 @@ func (r *receiver) readChannel(ctx context.Context, ch channel, since int64) err
 	}
 	var events []domain.Inbound
 	for _, p := range posts {
-		in, ok, e := r.a.message(ctx, p, ch, "")
+		in, ok, e := r.message(ctx, p, ch, "")
 		if e != nil {
 			return harmless(e, "what belongs to a post could not be read")
 		}
@@ -133,7 +145,7 @@ func (r *receiver) readChannel(ctx context.Context, ch channel, since int64) err
 func (a *Adapter) postsSince(ctx context.Context, channel string, since int64) ([]*post, *platform.Error) {
 	path := "/channels/" + channel + "/posts?"
 	var l postList
-	if _, e := a.call(ctx, http.MethodGet, path+"since="+strconv.FormatInt(since, 10), nil, &l); e != nil {
+	if _, e := a.get(ctx, path+"since="+strconv.FormatInt(since, 10), &l); e != nil {
 		return nil, e
 	}
 	found := map[string]*post{}
@@ -144,7 +156,7 @@ func (a *Adapter) postsSince(ctx context.Context, channel string, since int64) (
 			break
 		}
 		l = postList{}
-		if _, e := a.call(ctx, http.MethodGet, path+"per_page="+strconv.Itoa(pageLimit)+"&before="+oldest.ID, nil, &l); e != nil {
+		if _, e := a.get(ctx, path+"per_page="+strconv.Itoa(pageLimit)+"&before="+oldest.ID, &l); e != nil {
 			return nil, e
 		}
 		before := oldest

@@ -90,7 +90,8 @@ func (a *Adapter) message(ctx context.Context, p *post, ch channel, sender strin
 // bots that answer each other never end. The props are set by the server
 // (https://developers.mattermost.com/integrate/webhooks/incoming/).
 func (a *Adapter) isBot(p *post) bool {
-	return !a.cfg.AllowBots && (p.Props["from_bot"] == "true" || p.Props["from_webhook"] == "true")
+	set := func(prop string) bool { v := p.Props[prop]; return v == "true" || v == true }
+	return !a.cfg.AllowBots && (set("from_bot") || set("from_webhook"))
 }
 
 // heard tells whether the configuration lets the place be heard at all. Who
@@ -153,7 +154,7 @@ func (a *Adapter) inThread(ctx context.Context, self *identity, root string) (bo
 		return joined, nil
 	}
 	var l postList
-	_, e := a.call(ctx, http.MethodGet, "/posts/"+root+"/thread?perPage=200", nil, &l)
+	_, e := a.get(ctx, "/posts/"+root+"/thread?perPage=200", &l)
 	if e != nil && e.Kind != platform.GiveUp {
 		return false, harmless(e, "a thread could not be read")
 	}
@@ -171,7 +172,7 @@ func (a *Adapter) userName(ctx context.Context, id string) (string, *platform.Er
 		return s, nil
 	}
 	var u user
-	_, e := a.call(ctx, http.MethodGet, "/users/"+id, nil, &u)
+	_, e := a.get(ctx, "/users/"+id, &u)
 	if e != nil && e.Kind != platform.GiveUp {
 		return "", harmless(e, "a user's name could not be read")
 	}

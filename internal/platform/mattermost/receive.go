@@ -27,6 +27,7 @@ type receiver struct {
 	proven   bool     // the last connection was up to date at least once
 	failures int      // in a row
 	connects int
+	known    table[bool] // events that this run has committed: the history brings many again
 }
 
 // run connects again and again until ctx ends or the account is given up.
@@ -156,9 +157,11 @@ func (r *receiver) failed(ctx context.Context, e *platform.Error) error {
 	return nil
 }
 
-// take handles an event and those that wait behind it, as one commit.
+// take handles an event and those that wait behind it, as one commit. The
+// position moves with the commit: what is not stored is read again.
 func (r *receiver) take(ctx context.Context, i item, more <-chan item) error {
 	var events []domain.Inbound
+	var seen int64
 	for {
 		if i.gap {
 			// The history has what is missing; what follows is taken after it.
@@ -171,10 +174,11 @@ func (r *receiver) take(ctx context.Context, i item, more <-chan item) error {
 				return err
 			}
 		}
-		in, ok, err := r.event(ctx, i.frame)
+		in, at, ok, err := r.event(ctx, i.frame)
 		if err != nil {
 			return err
 		}
+		seen = max(seen, at)
 		if ok {
 			events = append(events, in)
 		}
@@ -191,12 +195,12 @@ func (r *receiver) take(ctx context.Context, i item, more <-chan item) error {
 		}
 		break
 	}
-	return r.commit(ctx, events)
+	return r.commit(ctx, events, seen)
 }
 
-// event reads one event of the socket; ok is false when there is nothing to
-// store.
-func (r *receiver) event(ctx context.Context, f frame) (in domain.Inbound, ok bool, err error) {
+// event reads one event of the socket, made at an instant of the server's
+// clock; ok is false when there is nothing to store.
+func (r *receiver) event(ctx context.Context, f frame) (in domain.Inbound, at int64, ok bool, err error) {
 	var d struct {
 		Post        string `json:"post"`
 		ChannelType string `json:"channel_type"`
@@ -205,32 +209,39 @@ func (r *receiver) event(ctx context.Context, f frame) (in domain.Inbound, ok bo
 		SenderName  string `json:"sender_name"`
 	}
 	if err := json.Unmarshal(f.Data, &d); err != nil {
-		return in, false, nil //nolint:nilerr // an event that is not understood is passed over
+		return in, 0, false, nil //nolint:nilerr // an event that is not understood is passed over
 	}
 	var p post
 	if f.Event != "posted" || json.Unmarshal([]byte(d.Post), &p) != nil || !isID(p.ID) || !isID(p.ChannelID) {
-		return in, false, nil //nolint:nilerr // as above
+		return in, 0, false, nil //nolint:nilerr // as above
 	}
 	ch := channel{ID: p.ChannelID, Type: d.ChannelType, Name: d.ChannelName, DisplayName: d.DisplayName}
-	in, ok, e := r.a.message(ctx, &p, ch, d.SenderName)
+	in, ok, e := r.message(ctx, &p, ch, d.SenderName)
 	if e != nil {
-		return in, false, e
+		return in, 0, false, e
 	}
-	r.at.Seen = max(r.at.Seen, p.CreateAt)
-	return in, ok, nil
+	return in, p.CreateAt, ok, nil
 }
 
-// commit stores events of the socket with the position behind them, and
-// acknowledges them to their senders.
-func (r *receiver) commit(ctx context.Context, events []domain.Inbound) error {
-	if len(events) == 0 {
-		return nil // chatter that is read again after a restart costs less than a commit for each
+// message maps a post that this run has not committed yet.
+func (r *receiver) message(ctx context.Context, p *post, ch channel, sender string) (domain.Inbound, bool, *platform.Error) {
+	if known, _ := r.known.get(p.ID); known {
+		return domain.Inbound{}, false, nil
 	}
-	if err := r.accept(ctx, events, r.at.String()); err != nil {
-		return err
+	return r.a.message(ctx, p, ch, sender)
+}
+
+// commit stores events of the socket with the position behind them.
+func (r *receiver) commit(ctx context.Context, events []domain.Inbound, seen int64) error {
+	next := position{From: r.at.From, Seen: max(r.at.Seen, seen)}
+	if len(events) > 0 { // chatter that is read again after a restart costs less than a commit for each
+		if err := r.accept(ctx, events, next.String()); err != nil {
+			return err
+		}
+		r.stored = next
+		r.a.health.OK()
 	}
-	r.stored = r.at
-	r.a.health.OK()
+	r.at = next
 	return nil
 }
 
@@ -293,6 +304,9 @@ func (r *receiver) acceptEach(ctx context.Context, events []domain.Inbound, curs
 func (r *receiver) accepted(events []domain.Inbound) {
 	if len(events) == 0 {
 		return
+	}
+	for _, in := range events {
+		r.known.set(in.EventID, true)
 	}
 	r.a.health.Note("last_event", r.a.now().UTC().Format(time.RFC3339))
 	if !r.a.cfg.Reactions {

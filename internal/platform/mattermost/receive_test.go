@@ -285,6 +285,36 @@ func TestAGapIsFilledFromTheHistory(t *testing.T) {
 	if n := r.srv.Calls("GET /websocket"); n != 1 {
 		t.Errorf("the socket was opened %d times", n)
 	}
+	// What the socket and the history both bring is handed on once.
+	r.srv.CutSockets()
+	if err := r.srv.WaitSockets(r.ctx, 2); err != nil {
+		t.Fatal(err)
+	}
+	r.srv.Say(alice, "four")
+	r.sink.wait(t, r.ctx, 4)
+	if n := r.sink.again(); n != 0 {
+		t.Errorf("%d events were handed on twice", n)
+	}
+}
+
+func TestTheRateLimiterDoesNotKeepTheHistoryFromEnding(t *testing.T) {
+	r := newRig(t, nil)
+	stop := r.connect(t)
+	stop()
+	const n = 3
+	for i := range n {
+		r.srv.Say(r.srv.AddUser(fmt.Sprint("user", i)), "hello")
+	}
+	// Every second request is refused: whoever begins anew gets nowhere.
+	r.srv.Fail("GET /channels/{id}/posts", fake.Fault{Hold: closed()})
+	r.srv.Fail("GET /channels/{id}/posts", fake.TooMany(1))
+	r.srv.Fail("GET /channels/{id}/posts", fake.Fault{Hold: closed()})
+	r.srv.Fail("GET /channels/{id}/posts", fake.TooMany(1))
+	r.connect(t)
+	r.sink.wait(t, r.ctx, n)
+	if got := r.srv.Calls("GET /users/{id}/channels"); got != 2 {
+		t.Errorf("the channels were listed %d times, want once for each connect", got)
+	}
 }
 
 func TestASocketThatLosesEventsAtItsEndIsFoundOut(t *testing.T) {

@@ -158,6 +158,13 @@ func (s *inbox) Cursor(context.Context, string) (string, error) {
 	return s.cursor, nil
 }
 
+// again is how many events came that were known.
+func (s *inbox) again() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.doubles
+}
+
 func (s *inbox) setAccept(f func([]domain.Inbound) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
