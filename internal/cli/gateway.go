@@ -69,6 +69,9 @@ func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 	debug.SetGCPercent(memoryShare)
 	defer surviveLostReaders()()
 	legacy, refuse, err := a.inherit(ctx, o.replace)
+	if errors.Is(err, succession.ErrLaunched) {
+		return nil
+	}
 	defer func() { refuse(err) }()
 	if err != nil {
 		return err

@@ -31,6 +31,9 @@ type Status struct {
 	Memory    int64         `json:"rss_bytes"`
 	LastExit  string        `json:"last_exit,omitempty"`
 	Mode      Mode          `json:"mode"`
+	// Elders are the PIDs of processes that have handed over and still end their
+	// turns and streams.
+	Elders []int `json:"elders,omitempty"`
 }
 
 // Model is the configured model.
@@ -58,4 +61,6 @@ type Mode struct {
 	Supervisor string `json:"supervisor"` // systemd, container, none
 	Unit       string `json:"unit,omitempty"`
 	Explain    string `json:"explain"` // what holds in this mode, in a sentence
+	// Handover is how a restart goes: overlap (beside each other) or exec (in place).
+	Handover string `json:"handover"`
 }

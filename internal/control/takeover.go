@@ -239,16 +239,17 @@ func (s *Server) remove() {
 	}
 }
 
-// Sweep removes the second names of processes that have ended; alive tells of a
-// PID whether it may still answer.
-func Sweep(path string, alive func(pid int) bool) {
+// Asides finds the second names that processes gave their sockets, by PID.
+func Asides(path string) map[int]string {
 	names, err := filepath.Glob(path + ".*")
 	if err != nil {
-		return
+		return nil
 	}
+	out := map[int]string{}
 	for _, n := range names {
-		if pid, err := strconv.Atoi(strings.TrimPrefix(n, path+".")); err == nil && !alive(pid) {
-			_ = os.Remove(n)
+		if pid, err := strconv.Atoi(strings.TrimPrefix(n, path+".")); err == nil {
+			out[pid] = n
 		}
 	}
+	return out
 }

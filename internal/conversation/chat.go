@@ -2,6 +2,7 @@ package conversation
 
 import (
 	"context"
+	"time"
 
 	"hermes/internal/agent"
 	"hermes/internal/domain"
@@ -72,6 +73,9 @@ func (l *Lanes) Chat(ctx context.Context, r *ChatRequest, onEvent func(domain.Tu
 			return &ChatResult{}, err
 		}
 		defer leave()
+		if err := l.awaitElsewhere(ctx, chatKey(r)); err != nil {
+			return &ChatResult{}, err
+		}
 	}
 	c := &call{Lanes: l, req: r}
 	if err := c.begin(ctx, onEvent); err != nil {
@@ -172,6 +176,28 @@ func (c *call) settle() *ChatResult {
 		l.Log.Error("the end of a call's turn could not be stored", "component", "conversation", "turn", c.ref.ID, "err", err)
 	}
 	return res
+}
+
+// elsewherePace is how often it is asked whether a session's call has ended in
+// the process that handed over.
+const elsewherePace = 100 * time.Millisecond
+
+// awaitElsewhere waits for a call to the session that the process before this
+// one still serves.
+func (l *Lanes) awaitElsewhere(ctx context.Context, key domain.SessionKey) error {
+	if l.Hooks.Elsewhere == nil {
+		return nil
+	}
+	for l.Hooks.Elsewhere(ctx, key) {
+		timer := time.NewTimer(elsewherePace)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return domain.E(domain.Cancelled, ctx.Err(), "the caller left while another call to the session ran")
+		}
+	}
+	return nil
 }
 
 // serialize makes calls to one stored session wait for one another.

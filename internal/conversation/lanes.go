@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -242,15 +243,20 @@ func (l *Lanes) Stay(ctx context.Context) error {
 }
 
 // PokeRunning makes a session's lane look at what came in, and tells whether
-// there is such a lane.
+// there is such a lane, or a call to such a session.
 func (l *Lanes) PokeRunning(key domain.SessionKey) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	ln := l.lanes[key]
-	if ln != nil {
+	if ln := l.lanes[key]; ln != nil {
 		ln.poke()
+		return true
 	}
-	return ln != nil
+	for id := range l.serial {
+		if strings.HasSuffix(string(key), ":dm:"+string(id)) {
+			return true
+		}
+	}
+	return false
 }
 
 func (l *Lanes) hasLeft() bool {

@@ -199,7 +199,7 @@ func (g *Gateway) startControl() (err error) {
 	case g.predecessor() != nil:
 		g.control, err = control.TakePlace(path, g)
 	default:
-		control.Sweep(path, g.isElder)
+		g.findElders(path)
 		g.control, err = control.Listen(path, g)
 	}
 	if err != nil {

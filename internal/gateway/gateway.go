@@ -376,13 +376,7 @@ func (g *Gateway) close() {
 			g.Log.Warn("the ledger did not close cleanly", "component", "gateway", "err", err)
 		}
 	}
-	if g.instance == nil {
-		return
-	}
-	switch g.handing.outcome() {
-	case gaveAway:
-		g.instance.Pass()
-	case serves:
+	if g.instance != nil && g.handing.outcome() == serves {
 		g.instance.Release()
 	}
 }

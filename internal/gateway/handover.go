@@ -55,6 +55,9 @@ func (g *Gateway) Restart(ctx context.Context, r control.RestartRequest) (contro
 	case g.currentPhase() != phaseRunning:
 		return done, domain.E(domain.Conflict, nil, "this gateway is %s", g.currentPhase())
 	}
+	if err := g.settled(ctx); err != nil {
+		return done, err
+	}
 	ctx, err := g.handing.begin(ctx)
 	if err != nil {
 		return done, err
@@ -73,7 +76,7 @@ func (g *Gateway) Restart(ctx context.Context, r control.RestartRequest) (contro
 		}
 	} else {
 		var s *succession.Successor
-		if s, err = succession.Spawn(r.Program, g.Args, g.Process); err == nil {
+		if s, err = succession.Spawn(ctx, r.Program, g.Args, g.Process); err == nil {
 			err = g.handOver(ctx, s)
 			done.PID, done.Version = s.PID, s.Release
 		}
@@ -94,7 +97,13 @@ func (g *Gateway) Replace(conn *net.UnixConn, pid int) {
 		s.Refuse(context.Background(), domain.E(domain.Conflict, nil, "the gateway of profile %s (PID %d) is run by a systemd unit, which would start it again; use `hermes%s gateway restart`, or stop the unit first", g.Profile.Name, os.Getpid(), g.flag()))
 		return
 	}
-	ctx, err := g.handing.begin(context.Background())
+	begin, cancel := context.WithTimeout(context.Background(), readyLimit)
+	defer cancel()
+	err := g.settled(begin)
+	ctx := context.Context(nil)
+	if err == nil {
+		ctx, err = g.handing.begin(context.Background())
+	}
 	if err != nil {
 		s.Refuse(context.Background(), err)
 		return
@@ -106,6 +115,17 @@ func (g *Gateway) Replace(conn *net.UnixConn, pid int) {
 	}
 	g.handing.end(gaveAway)
 	g.Shutdown("replaced by the process with PID " + itoa(pid))
+}
+
+// settled waits until the hand-over to this process is complete, so that what
+// is handed on is ours.
+func (g *Gateway) settled(ctx context.Context) error {
+	select {
+	case <-g.intake:
+		return nil
+	case <-ctx.Done():
+		return domain.E(domain.Conflict, nil, "this process still takes over from the one before it; try again in a moment")
+	}
 }
 
 // handOver makes a successor the one that serves. Until it says that it does,
@@ -181,6 +201,7 @@ func (g *Gateway) reclaim() error {
 func (g *Gateway) give(s *succession.Successor) {
 	g.told(g.notifier.MainPID(s.PID))
 	g.quietWatchdog()
+	g.instance.Pass() // the profile is free when the successor ends, whatever still runs here
 	if g.control != nil {
 		g.control.Passed()
 	}

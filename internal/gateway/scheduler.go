@@ -88,7 +88,7 @@ func (g *Gateway) watchPokes(ctx context.Context) {
 func (g *Gateway) checkScheduler(ctx context.Context, told bool) bool {
 	last := g.lastLooked()
 	silence := g.Now().Sub(last)
-	if last.IsZero() || silence <= stuckAfter {
+	if last.IsZero() || silence <= stuckAfter || !g.owns() { // a successor's scheduler looks then
 		return false
 	}
 	g.cron.Wake() // a clock that was set forward looks like silence, until it is woken

@@ -33,6 +33,10 @@ func (g *Gateway) Status(ctx context.Context) control.Status {
 		Mode:     supervision(g.Env.Get),
 		Problems: []string{},
 	}
+	s.Mode.Handover = string(succession.ModeOf(g.processEnv))
+	for _, e := range g.handing.living() {
+		s.Elders = append(s.Elders, e.PID)
+	}
 	s.API.Enabled = g.Config.API.Enabled
 	if g.api != nil {
 		if a := g.api.Addr(); a != nil {

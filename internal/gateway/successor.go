@@ -10,6 +10,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/failpoint"
 	"hermes/internal/health"
+	"hermes/internal/platform"
 	"hermes/internal/succession"
 )
 
@@ -46,7 +47,10 @@ func (g *Gateway) succeed(ctx context.Context) error {
 		return err
 	}
 	failpoint.Hit(failpoint.SuccessorOwns)
-	return g.instance.Enter()
+	if err := g.instance.Enter(); err != nil { // a full disk must not hold up a hand-over
+		g.Log.Warn("this process stands in no file that other tools read; commands find it all the same", "component", "gateway", "err", err)
+	}
+	return nil
 }
 
 // fit says why this process would be worse than its predecessor: the ledger
@@ -59,6 +63,11 @@ func (g *Gateway) fit(ctx context.Context, working []string) error {
 	if g.api != nil {
 		_ = g.api.Listen() // what is wrong is in its health
 	}
+	for _, l := range g.links {
+		if slices.Contains(working, "platform."+string(l.name)) {
+			l.checkCredentials(ctx)
+		}
+	}
 	for _, p := range g.health.Parts() {
 		if p.State == health.Down && slices.Contains(working, p.Name) {
 			return domain.E(domain.Config, nil, "%s works in the running process and would not in the new one: %s", p.Name, p.Message)
@@ -67,12 +76,33 @@ func (g *Gateway) fit(ctx context.Context, working []string) error {
 	return nil
 }
 
+// checkLimit bounds the question to a platform whether it takes the credentials.
+const checkLimit = 5 * time.Second
+
+// checkCredentials marks a platform down that refuses the credentials. One that
+// cannot be reached is no worse here than in the predecessor.
+func (l *link) checkCredentials(ctx context.Context) {
+	c, ok := l.adapter.(platform.Checker)
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkLimit)
+	defer cancel()
+	err := c.Check(ctx)
+	if err == nil {
+		return
+	}
+	if e := platform.AsError(err); e.Kind == platform.BadCredentials {
+		l.part.Down(orElse(e.Code, "bad_credentials"), e.Reason)
+	}
+}
+
 // takeOver tells the predecessor that this process serves, and takes what only
 // one may have as soon as that one has let go of it.
 func (g *Gateway) takeOver(ctx context.Context) error {
 	if g.Legacy != nil {
 		g.handing.mu.Lock()
-		g.handing.elders = g.Legacy.Elders
+		g.handing.elders = append(g.handing.elders, g.Legacy.Elders...)
 		g.handing.mu.Unlock()
 		if g.Legacy.Became {
 			failpoint.Hit(failpoint.InPlaceBecame)
@@ -177,6 +207,20 @@ func (g *Gateway) askToStop(ctx context.Context, e succession.Elder, reason stri
 	}
 }
 
-func (g *Gateway) isElder(pid int) bool {
-	return pid == os.Getpid() || slices.ContainsFunc(g.handing.living(), func(e succession.Elder) bool { return e.PID == pid })
+// findElders takes up processes that handed over to one that has ended since,
+// and removes what dead ones left.
+func (g *Gateway) findElders(path string) {
+	for pid, socket := range control.Asides(path) {
+		r := succession.RecordOf(pid)
+		ctx, cancel := context.WithTimeout(context.Background(), elderDeadline)
+		s, err := control.Dial(socket).Status(ctx)
+		cancel()
+		if err != nil || s.PID != pid || pid == os.Getpid() || s.Home != g.Profile.Home {
+			_ = os.Remove(socket)
+			continue
+		}
+		g.handing.mu.Lock()
+		g.handing.elders = append(g.handing.elders, succession.Elder{Record: r, Socket: socket})
+		g.handing.mu.Unlock()
+	}
 }

@@ -65,6 +65,13 @@ type Live interface {
 	Live(to domain.Address, e domain.TurnEvent)
 }
 
+// Checker proves that the platform takes the credentials, without receiving
+// anything and without disturbing a process that receives. It is asked by a
+// successor while its predecessor still serves.
+type Checker interface {
+	Check(ctx context.Context) error
+}
+
 // Menu registers the slash commands natively. It is called after each connect.
 type Menu interface {
 	SetCommands(ctx context.Context, cmds []Command) error

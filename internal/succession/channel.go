@@ -20,6 +20,9 @@ const protocol = 1
 // The messages of a hand-over, in their order. P is the predecessor, S the
 // successor. Until P has read "owning" it gives up nothing.
 const (
+	// msgLaunched comes from the process in between; see launch.
+	msgLaunched = "launched"
+
 	msgHello  = "hello"  // P: what there is to take over, with the descriptors
 	msgReady  = "ready"  // S: I could serve, and no part is worse than yours
 	msgRefuse = "refuse" // S: I cannot, for this reason

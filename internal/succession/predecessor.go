@@ -39,8 +39,9 @@ type Predecessor struct {
 }
 
 // Inherit takes what environ names. The descriptors can be taken once only, so
-// it is called once, at the start. An error says that a predecessor waits whom
-// this program does not understand.
+// it is called once, at the start. ErrLaunched says that this process is to end
+// at once; another error, that a predecessor waits whom this program does not
+// understand.
 func Inherit(ctx context.Context, environ []string) (*Legacy, error) {
 	getenv := func(name string) string {
 		for i := len(environ) - 1; i >= 0; i-- {
@@ -60,7 +61,9 @@ func Inherit(ctx context.Context, environ []string) (*Legacy, error) {
 		return l, domain.E(domain.Conflict, err, "what the process before this one left cannot be understood; stop the gateway and start it again")
 	}
 	switch {
-	case left.Channel > 0 && left.PID == os.Getppid():
+	case left.Launch && left.PID == os.Getppid():
+		return l, launch(ctx, left, environ)
+	case left.Channel > 0 && !left.Launch:
 		syscall.CloseOnExec(left.Channel)
 		conn, err := unixConn(left.Channel)
 		if err != nil {

@@ -28,6 +28,12 @@ func Self(home, profile string) Record {
 	return Record{PID: os.Getpid(), Kind: "hermes-gateway", Argv: os.Args, StartTime: start, Home: home, Profile: profile}
 }
 
+// RecordOf is the record of a gateway process that is known by its PID only.
+func RecordOf(pid int) Record {
+	start, _, _ := procStat(pid)
+	return Record{PID: pid, Kind: "hermes-gateway", StartTime: start}
+}
+
 // Alive tells whether the recorded process still runs: its PID exists, is no
 // zombie, and began when the record says. A record without a start time is
 // believed only when the command line looks like a gateway.

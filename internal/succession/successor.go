@@ -30,6 +30,7 @@ type legacy struct {
 	Version int      `json:"v"`
 	PID     int      `json:"pid"` // of the process that left it
 	Channel int      `json:"channel,omitempty"`
+	Launch  bool     `json:"launch,omitempty"` // start the successor and end; see launch
 	Lock    int      `json:"lock,omitempty"`
 	API     int      `json:"api,omitempty"`
 	Control int      `json:"control,omitempty"`
@@ -53,13 +54,14 @@ type Successor struct {
 	Release string // its version, once it is ready
 	ch      *channel
 	proc    *os.Process // nil for a stranger
-	exited  chan struct{}
-	state   *os.ProcessState
 }
 
 // Spawn starts program, with args (without the name) and environ, as a
-// successor that does nothing before it is told to.
-func Spawn(program string, args, environ []string) (*Successor, error) {
+// successor that does nothing before it is told to. It is no child of ours but
+// of whoever reaps orphans: a service manager takes only its own child for a
+// main process that it can watch and stop in order (systemd's KillMode=mixed
+// kills any other at once).
+func Spawn(ctx context.Context, program string, args, environ []string) (*Successor, error) {
 	fail := func(err error) error {
 		return domain.E(domain.Unavailable, err, "the new process %s could not be started", program)
 	}
@@ -75,26 +77,73 @@ func Spawn(program string, args, environ []string) (*Successor, error) {
 	if err != nil {
 		return nil, fail(err)
 	}
-	text, err := json.Marshal(legacy{Version: protocol, PID: os.Getpid(), Channel: 3})
+	s := &Successor{ch: &channel{conn: conn}}
+	cmd, err := start(program, args, environ, legacy{Version: protocol, PID: os.Getpid(), Channel: channelFD, Launch: true}, theirs)
 	if err != nil {
-		conn.Close()
+		s.ch.close()
 		return nil, fail(err)
+	}
+	theirs.Close() // so that the end of theirs is seen here
+	m, fds, err := s.ch.receive(ctx)
+	closeAll(fds)
+	if werr := cmd.Wait(); err == nil && werr != nil {
+		err = werr
+	}
+	if err == nil {
+		s.PID = m.PID
+		s.proc, err = os.FindProcess(m.PID) // by a pidfd, which is of that very process
+	}
+	if err != nil {
+		s.ch.close()
+		return nil, fail(err)
+	}
+	return s, nil
+}
+
+// channelFD is the channel's number in the process that start starts.
+const channelFD = 3
+
+// start starts a program with what is left for it and one end of a channel.
+func start(program string, args, environ []string, left legacy, end *os.File) (*exec.Cmd, error) {
+	text, err := json.Marshal(left)
+	if err != nil {
+		return nil, err
 	}
 	cmd := exec.Command(program, args...) //nolint:noctx // it outlives whoever asked for it
+	cmd.Args[0] = os.Args[0]
 	cmd.Env = append(WithoutLegacy(environ), handoverEnv+"="+string(text))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.ExtraFiles = []*os.File{theirs}
-	if err := cmd.Start(); err != nil {
-		conn.Close()
-		return nil, fail(err)
+	cmd.ExtraFiles = []*os.File{end}
+	return cmd, cmd.Start()
+}
+
+// ErrLaunched says that this process has started the successor and has nothing
+// else to do.
+var ErrLaunched = errors.New("the successor was started")
+
+// launch starts the successor proper and tells the predecessor of it.
+func launch(ctx context.Context, left legacy, environ []string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
 	}
-	s := &Successor{PID: cmd.Process.Pid, ch: &channel{conn: conn}, proc: cmd.Process, exited: make(chan struct{})}
-	go func() {
-		_ = cmd.Wait()
-		s.state = cmd.ProcessState
-		close(s.exited)
-	}()
-	return s, nil
+	syscall.CloseOnExec(left.Channel)
+	end := os.NewFile(uintptr(left.Channel), "successor")
+	left.Launch = false
+	cmd, err := start(self, os.Args[1:], environ, left, end)
+	if err != nil {
+		return err
+	}
+	conn, err := net.FileConn(end)
+	if err != nil {
+		return errors.Join(err, cmd.Process.Kill())
+	}
+	defer conn.Close()
+	ch := &channel{conn: conn.(*net.UnixConn)}
+	if err := ch.send(ctx, message{Type: msgLaunched, PID: cmd.Process.Pid}); err != nil {
+		return errors.Join(err, cmd.Process.Kill())
+	}
+	return ErrLaunched
 }
 
 // Stranger is a successor that came by itself, over a connection of its own
@@ -211,6 +260,9 @@ func orUnknown(s string) string {
 func (s *Successor) Yours(ctx context.Context) {
 	_ = s.ch.send(ctx, message{Type: msgYours}) // one that is gone needs no word
 	s.ch.close()
+	if s.proc != nil {
+		_ = s.proc.Release()
+	}
 }
 
 // Refuse tells a stranger why it does not get anything.
@@ -222,24 +274,27 @@ func (s *Successor) Refuse(ctx context.Context, why error) {
 // Kill ends a successor that does not come to own, and waits for its end. A
 // stranger is only left alone.
 func (s *Successor) Kill() {
-	s.ch.close()
 	if s.proc != nil {
 		_ = s.proc.Kill()
-		<-s.exited
+		ctx, cancel := context.WithTimeout(context.Background(), endLimit)
+		defer cancel()
+		for err := error(nil); err == nil; { // its end of the channel closes with it
+			var fds []int
+			_, fds, err = s.ch.receive(ctx)
+			closeAll(fds)
+		}
+		_ = s.proc.Release()
 	}
+	s.ch.close()
 }
 
-// why adds how the process ended, where that is the reason.
+// endLimit is how long a killed process may take to end.
+const endLimit = 5 * time.Second
+
+// why says that the process ended, where that is the reason.
 func (s *Successor) why(err error) error {
-	if !errors.Is(err, errGone) || s.proc == nil {
-		return err
+	if errors.Is(err, errGone) {
+		return domain.E(domain.Unavailable, nil, "the new process (PID %d) ended before it could serve; its last words are in the log", s.PID)
 	}
-	timer := time.NewTimer(5 * time.Second) // its end of the channel closes a moment before it can be reaped
-	defer timer.Stop()
-	select {
-	case <-s.exited:
-		return domain.E(domain.Unavailable, nil, "the new process ended before it could serve (%s); its last words are in the log", s.state)
-	case <-timer.C:
-		return err
-	}
+	return err
 }

@@ -15,7 +15,7 @@ func TestSuccessorThatFails(t *testing.T) {
 		for _, how := range []string{"kill", "panic", "exit"} {
 			t.Run(mark+"/"+how, func(t *testing.T) {
 				w := newWorld(t, "overlap", "failpoint", "HERMES_FAILPOINT="+mark+":1:"+how)
-				holdsOut(t, w, "the new process ended before it could serve")
+				holdsOut(t, w, "ended before it could serve")
 			})
 		}
 	}

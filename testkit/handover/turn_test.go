@@ -261,3 +261,33 @@ func TestToolsCannotEndTheirGateway(t *testing.T) {
 		t.Errorf("it was %d %s and is %d %s", before.PID, before.State, after.PID, after.State)
 	}
 }
+
+// A token that Telegram refuses does not take the place of one that works.
+func TestRestartWithABadToken(t *testing.T) {
+	w := newWorld(t, "overlap", "")
+	ann := w.tg.AddUser("Ann")
+	if err := w.converse(ann, "z1"); err != nil {
+		t.Fatal(err)
+	}
+	env := filepath.Join(w.home.Dir, ".env")
+	text, err := os.ReadFile(env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(env, []byte(strings.Replace(string(text), w.tg.Token(), "123456:AAHthisTokenIsOfNoBotThatThereIsAtAll", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := w.serving().PID
+	ctx, cancel := rig.Deadline(stepLimit)
+	defer cancel()
+	out, err := w.home.Run(ctx, "gateway", "restart")
+	if err == nil || !strings.Contains(out, "platform.telegram works in the running process") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if got := w.serving().PID; got != before {
+		t.Errorf("PID %d serves, want %d", got, before)
+	}
+	if err := w.converse(ann, "z2"); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -218,4 +218,13 @@ func (a *Adapter) connect(ctx context.Context) *platform.Error {
 	return nil
 }
 
+// Check proves that Telegram takes the token.
+func (a *Adapter) Check(ctx context.Context) error {
+	ctx, c := withCall(ctx, "getMe")
+	if _, err := a.bot.GetMe(ctx); err != nil {
+		return a.classify(c, err)
+	}
+	return nil
+}
+
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }
