@@ -186,19 +186,27 @@ func ownPath() (string, error) {
 	if err != nil {
 		return "", domain.E(domain.Internal, err, "the path of this program is unknown")
 	}
-	called, err := exec.LookPath(os.Args[0])
+	if called := calledPath(); called != "" {
+		one, err1 := os.Stat(file)
+		two, err2 := os.Stat(called)
+		if err1 == nil && err2 == nil && os.SameFile(one, two) {
+			return called, nil
+		}
+	}
+	return file, nil
+}
+
+// calledPath is where the shell found this program, "" when it cannot be told.
+func calledPath() string {
+	found, err := exec.LookPath(os.Args[0])
 	if err != nil {
-		return file, nil
+		return ""
 	}
-	if called, err = filepath.Abs(called); err != nil {
-		return file, nil
+	abs, err := filepath.Abs(found)
+	if err != nil {
+		return ""
 	}
-	one, err1 := os.Stat(file)
-	two, err2 := os.Stat(called)
-	if err1 != nil || err2 != nil || !os.SameFile(one, two) {
-		return file, nil
-	}
-	return called, nil
+	return abs
 }
 
 // servicePath is the PATH of the unit: the user's own, without what is passing
