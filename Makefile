@@ -50,7 +50,7 @@ $(LINT):
 N ?= 2000
 .PHONY: torture
 torture: build
-	HERMES_TORTURE=$(N) $(GO) test -count=1 -timeout 120m -run 'TestTorture' -v ./testkit/torture
+	HERMES_TORTURE=$(N) $(GO) test -count=1 -timeout 120m -run 'TestTorture|TestKilledAroundFirings' -v ./testkit/torture ./testkit/cronkill
 
 ## soak: simulated hours of load; memory must stay flat
 HOURS ?= 24

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"hermes/internal/domain"
@@ -51,14 +52,15 @@ type Limits struct {
 // Turn is all that a run needs.
 type Turn struct {
 	ID       int64
-	Model    string // "" means the configured one
+	Model    string         // "" means the configured one
+	Provider model.Provider // nil means the agent's
 	System   string
 	History  []domain.Message // the session's transcript before this turn
 	Input    []domain.Message
 	Steps    []domain.Step     // the journal, when the turn is continued
 	Answers  []domain.Question // answers to the turn's questions
-	Tools    []tool.Tool
-	Env      tool.Env // CallID and Answer are filled in per call
+	Tools    *Toolset          // nil for none
+	Env      tool.Env          // CallID and Answer are filled in per call
 	Limits   Limits
 	CanAsk   bool   // a person can be asked and will be waited for
 	DenyWith string // what the model is told when nobody can be asked
@@ -92,7 +94,7 @@ type Outcome struct {
 // run is the state of one run.
 type run struct {
 	*Agent
-	Turn
+	*Turn
 	ctx      context.Context
 	touch    func() // proves activity
 	history  []domain.Message
@@ -108,29 +110,49 @@ type run struct {
 }
 
 // Run runs a turn to its end, or to where it waits or is let go. It returns
-// soon after ctx ends, whatever a tool or the model does.
-func (a *Agent) Run(ctx context.Context, t Turn) (out Outcome) {
+// soon after ctx ends, whatever a tool or the model does. It only reads t.
+//
+// Thousands of runs wait for their models at once, each with the whole row of
+// calls from here to the socket on its stack: so these pass big things by
+// pointer and leave what comes before and after the wait to functions of its own.
+func (a *Agent) Run(ctx context.Context, t *Turn) (out *Outcome) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	if t.Provider != nil {
+		own := *a
+		own.model = t.Provider
+		a = &own
+	}
 	r := &run{Agent: a, Turn: t, ctx: ctx, history: t.History, started: map[string]bool{}, answered: map[string]domain.Question{}, touch: func() {}}
 	if t.Limits.Idle > 0 {
 		timer := time.AfterFunc(t.Limits.Idle, func() { cancel(errStalled) })
 		defer timer.Stop()
 		r.touch = func() { timer.Reset(t.Limits.Idle) }
 	}
-	r.observe(domain.TurnEvent{Kind: domain.EventStarted})
-	defer func() {
-		kind := domain.EventEnded
-		if out.State == domain.TurnWaiting {
-			kind = domain.EventWaiting
-		}
-		r.observe(domain.TurnEvent{Kind: kind, Failed: out.State == domain.TurnFailed, Text: eventText(out)})
-	}()
-	r.replay()
+	r.start()
+	defer func() { r.observeEnd(out) }()
 	return r.loop()
 }
 
-func eventText(o Outcome) string {
+// start tells that the turn runs and takes up its journal.
+func (r *run) start() {
+	r.observe(domain.TurnEvent{Kind: domain.EventStarted})
+	r.replay()
+}
+
+// observeEnd tells how the run ended; out is nil when it panicked.
+func (r *run) observeEnd(out *Outcome) {
+	e := domain.TurnEvent{Kind: domain.EventEnded}
+	if out != nil {
+		e.Failed, e.Text = out.State == domain.TurnFailed, eventText(out)
+		if out.State == domain.TurnWaiting {
+			e.Kind = domain.EventWaiting
+		}
+	}
+	r.observe(e)
+}
+
+func eventText(o *Outcome) string {
 	switch {
 	case o.Question != nil:
 		return o.Question.Text
@@ -148,14 +170,14 @@ func (r *run) observe(e domain.TurnEvent) {
 }
 
 // loop is the turn: finish what the last answer asked for, call the model, again.
-func (r *run) loop() Outcome {
+func (r *run) loop() *Outcome {
 	for {
 		q, err := r.runTools()
 		switch {
 		case err != nil:
 			return r.ended(err)
 		case q != nil:
-			return Outcome{State: domain.TurnWaiting, Question: q, Usage: r.usage, Model: r.model}
+			return &Outcome{State: domain.TurnWaiting, Question: q, Usage: r.usage, Model: r.model}
 		}
 		if err := r.join(); err != nil {
 			return r.ended(err)
@@ -164,18 +186,36 @@ func (r *run) loop() Outcome {
 		if err != nil {
 			return r.ended(err)
 		}
-		msg := domain.Message{Role: domain.RoleAssistant, Content: ans.Text, Reasoning: ans.Reasoning, ToolCalls: ans.ToolCalls, At: r.now()}
 		if len(ans.ToolCalls) == 0 {
-			r.msgs = append(r.msgs, msg)
-			return Outcome{State: domain.TurnDone, Text: ans.Text, Finish: ans.Finish, Messages: r.msgs, Files: r.files, Usage: r.usage, Model: r.model}
+			return r.done(ans)
 		}
-		if err := r.journal(domain.Step{Kind: domain.StepAnswer, Message: msg, Usage: ans.Usage}); err != nil {
+		if err := r.keep(ans); err != nil {
 			return r.ended(err)
 		}
-		failpoint.Hit(failpoint.AnswerJournaled)
-		r.msgs = append(r.msgs, msg)
-		r.observe(domain.TurnEvent{Kind: domain.EventAnswerReset})
 	}
+}
+
+// message is an answer as the transcript keeps it.
+func (r *run) message(a *model.Answer) domain.Message {
+	return domain.Message{Role: domain.RoleAssistant, Content: a.Text, Reasoning: a.Reasoning, ToolCalls: a.ToolCalls, At: r.now()}
+}
+
+// done is the outcome of a final answer.
+func (r *run) done(a *model.Answer) *Outcome {
+	r.msgs = append(r.msgs, r.message(a))
+	return &Outcome{State: domain.TurnDone, Text: a.Text, Finish: a.Finish, Messages: r.msgs, Files: r.files, Usage: r.usage, Model: r.model}
+}
+
+// keep journals an answer that calls tools.
+func (r *run) keep(a *model.Answer) error {
+	msg := r.message(a)
+	if err := r.journal(domain.Step{Kind: domain.StepAnswer, Message: msg, Usage: a.Usage}); err != nil {
+		return err
+	}
+	failpoint.Hit(failpoint.AnswerJournaled)
+	r.msgs = append(r.msgs, msg)
+	r.observe(domain.TurnEvent{Kind: domain.EventAnswerReset})
+	return nil
 }
 
 // journal makes a step durable.
@@ -198,70 +238,91 @@ func (r *run) join() error {
 // ask calls the model once, with the history compressed where it must be. When
 // the model says that the window is exceeded, the history is squeezed and the
 // call is made once more.
-func (r *run) ask() (model.Answer, error) {
+func (r *run) ask() (*model.Answer, error) {
+	tools, err := r.prepare()
+	if err != nil {
+		return nil, err
+	}
+	ans, err := r.complete(tools)
+	if err == nil || r.squeezed || model.AsError(err).Kind != model.TooLarge {
+		return ans, err
+	}
+	r.squeezed = true
+	if err := r.compress(true); err != nil {
+		return nil, err
+	}
+	return r.complete(tools)
+}
+
+// prepare makes the run ready for a model call, and gives the tools that the
+// model may use in it: none in the last call that the limit allows.
+func (r *run) prepare() (*Toolset, error) {
 	if err := context.Cause(r.ctx); err != nil {
-		return model.Answer{}, err
+		return nil, err
 	}
 	tools := r.Tools
 	if r.Limits.Steps > 0 && r.calls >= r.Limits.Steps {
 		if r.calls > r.Limits.Steps {
-			return model.Answer{}, domain.E(domain.TooLarge, nil, "the turn reached its limit of %d model calls; say \"go on\" to continue, or raise agent.max_turns", r.Limits.Steps)
+			return nil, domain.E(domain.TooLarge, nil, "the turn reached its limit of %d model calls; say \"go on\" to continue, or raise agent.max_turns", r.Limits.Steps)
 		}
 		tools = nil // the last call must answer
 		r.msgs = append(r.msgs, domain.Message{Role: domain.RoleUser, At: r.now(),
 			Content: fmt.Sprintf("[The limit of %d steps is reached. Tools are off now. Say what was done, what is left, and how to go on.]", r.Limits.Steps)})
 	}
-	if err := r.compress(false); err != nil {
-		return model.Answer{}, err
-	}
-	ans, err := r.complete(tools)
-	if model.AsError(err).Kind == model.TooLarge && err != nil && !r.squeezed {
-		r.squeezed = true
-		if err := r.compress(true); err != nil {
-			return model.Answer{}, err
-		}
-		ans, err = r.complete(tools)
-	}
-	return ans, err
+	return tools, r.compress(false)
 }
 
-func (r *run) complete(tools []tool.Tool) (model.Answer, error) {
-	r.calls++
-	req := model.Request{Model: r.Model, System: r.System, Messages: r.prompt(), Tools: specs(tools), MaxTokens: r.Limits.MaxTokens, SessionID: r.Env.SessionID, TurnID: r.ID}
-	ans, err := r.Agent.model.Complete(r.ctx, req, func(d model.Delta) {
-		r.touch()
-		if d.Reset {
-			r.observe(domain.TurnEvent{Kind: domain.EventAnswerReset})
-		}
-		if d.Text != "" {
-			r.observe(domain.TurnEvent{Kind: domain.EventDelta, Text: d.Text})
-		}
-	})
+// complete makes a model call and counts what it cost.
+func (r *run) complete(tools *Toolset) (*model.Answer, error) {
+	ans, err := r.Agent.model.Complete(r.ctx, r.request(tools), r.heard)
 	r.touch()
+	if err != nil {
+		return nil, r.callFailed(err)
+	}
 	r.usage = r.usage.Add(ans.Usage)
 	if ans.Model != "" {
 		r.model = ans.Model
 	}
-	if err != nil {
-		r.usage = r.usage.Add(model.AsError(err).Usage)
-		if cause := context.Cause(r.ctx); cause != nil {
-			err = cause
-		}
-		return model.Answer{}, err
-	}
-	if len(tools) == 0 {
+	if len(tools.offered()) == 0 {
 		ans.ToolCalls = nil
 	}
 	return ans, nil
 }
 
+// request words the next model call.
+func (r *run) request(tools *Toolset) *model.Request {
+	r.calls++
+	return &model.Request{Model: r.Model, System: r.System, Messages: r.prompt(), Tools: tools.offered(), MaxTokens: r.Limits.MaxTokens, SessionID: r.Env.SessionID, TurnID: r.ID}
+}
+
+// heard takes a piece of the answer.
+func (r *run) heard(d model.Delta) {
+	r.touch()
+	if d.Reset {
+		r.observe(domain.TurnEvent{Kind: domain.EventAnswerReset})
+	}
+	if d.Text != "" {
+		r.observe(domain.TurnEvent{Kind: domain.EventDelta, Text: d.Text})
+	}
+}
+
+// callFailed counts a failed model call, and gives the reason for which the
+// turn was ended where that is why it failed.
+func (r *run) callFailed(err error) error {
+	r.usage = r.usage.Add(model.AsError(err).Usage)
+	if cause := context.Cause(r.ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
 // ended turns an error into an outcome. The transcript stays one that a
 // provider accepts: calls without a result get one that says so.
-func (r *run) ended(err error) Outcome {
+func (r *run) ended(err error) *Outcome {
 	if cause := context.Cause(r.ctx); cause != nil {
 		err = cause
 	}
-	out := Outcome{Usage: r.usage, Model: r.model, Err: err, Files: r.files}
+	out := &Outcome{Usage: r.usage, Model: r.model, Err: err, Files: r.files}
 	switch {
 	case domain.IsCode(err, domain.Fenced):
 		out.State = domain.TurnFailed
@@ -316,10 +377,50 @@ func asDomain(err error) error {
 	return domain.E(code, m.Cause, "%s", m.Message)
 }
 
-func specs(tools []tool.Tool) []model.ToolSpec {
-	out := make([]model.ToolSpec, 0, len(tools))
+// Toolset is a selection of tools, with what models are told of them. It does
+// not change, and turns share it. A nil one is empty.
+type Toolset struct {
+	tools []tool.Tool
+	specs []model.ToolSpec
+}
+
+// NewToolset makes a Toolset.
+func NewToolset(tools []tool.Tool) *Toolset {
+	s := &Toolset{tools: tools, specs: make([]model.ToolSpec, 0, len(tools))}
 	for _, t := range tools {
-		out = append(out, model.ToolSpec{Name: t.Name, Description: t.Description, Schema: t.Schema})
+		s.specs = append(s.specs, model.ToolSpec{Name: t.Name, Description: t.Description, Schema: t.Schema})
 	}
-	return out
+	return s
+}
+
+// lookup finds a tool by its name.
+func (s *Toolset) lookup(name string) (tool.Tool, bool) {
+	if s != nil {
+		for _, t := range s.tools {
+			if t.Name == name {
+				return t, true
+			}
+		}
+	}
+	return tool.Tool{}, false
+}
+
+// names lists the tools for people.
+func (s *Toolset) names() string {
+	if s == nil {
+		return ""
+	}
+	names := make([]string, 0, len(s.tools))
+	for _, t := range s.tools {
+		names = append(names, t.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// offered is what a model is told.
+func (s *Toolset) offered() []model.ToolSpec {
+	if s == nil {
+		return nil
+	}
+	return s.specs
 }

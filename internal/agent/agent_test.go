@@ -94,8 +94,8 @@ func (w *world) tools() []tool.Tool {
 }
 
 // turn is a turn whose journal goes to w.
-func (w *world) turn(text string) Turn {
-	return Turn{ID: 7, Input: []domain.Message{{Role: domain.RoleUser, Content: text}}, Tools: w.tools(), CanAsk: true,
+func (w *world) turn(text string) *Turn {
+	return &Turn{ID: 7, Input: []domain.Message{{Role: domain.RoleUser, Content: text}}, Tools: NewToolset(w.tools()), CanAsk: true,
 		Env:     tool.Env{SessionKey: "k", SessionID: "s"},
 		Observe: func(e domain.TurnEvent) { w.events = append(w.events, e) },
 		Journal: func(_ context.Context, s domain.Step) error { w.journal = append(w.journal, s); return nil }}

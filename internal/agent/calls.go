@@ -82,14 +82,14 @@ func (r *run) runTools() (*domain.Question, error) {
 
 // runCall makes one call: look up, recover, guard, journal, run, journal.
 func (r *run) runCall(c domain.ToolCall) (*domain.Question, error) {
-	t, known := r.lookup(c.Name)
+	t, known := r.Tools.lookup(c.Name)
 	args := json.RawMessage(c.Arguments)
 	if strings.TrimSpace(c.Arguments) == "" {
 		args = json.RawMessage("{}")
 	}
 	switch {
 	case !known:
-		return nil, r.finish(c, fmt.Sprintf("Error: there is no tool %q. The tools are: %s.", c.Name, r.toolNames()))
+		return nil, r.finish(c, fmt.Sprintf("Error: there is no tool %q. The tools are: %s.", c.Name, r.Tools.names()))
 	case !json.Valid(args):
 		return nil, r.finish(c, "Error: the arguments are not valid JSON. Nothing was run. Call the tool again with one JSON object.")
 	case r.started[c.ID] && !t.ReadOnly:
@@ -209,23 +209,6 @@ func errorForModel(err error) string {
 		return err.Error()
 	}
 	return domain.MessageOf(err)
-}
-
-func (r *run) lookup(name string) (tool.Tool, bool) {
-	for _, t := range r.Tools {
-		if t.Name == name {
-			return t, true
-		}
-	}
-	return tool.Tool{}, false
-}
-
-func (r *run) toolNames() string {
-	names := make([]string, 0, len(r.Tools))
-	for _, t := range r.Tools {
-		names = append(names, t.Name)
-	}
-	return strings.Join(names, ", ")
 }
 
 // repeated notes a call and tells whether it was made too often in a row.

@@ -124,10 +124,10 @@ func (a *Agent) Summarise(ctx context.Context, name string, msgs []domain.Messag
 	if focus != "" {
 		ask += " Above all keep: " + focus
 	}
-	ans, err := a.model.Complete(ctx, model.Request{Model: name, System: summarySystem,
+	ans, err := a.model.Complete(ctx, &model.Request{Model: name, System: summarySystem,
 		Messages: []domain.Message{{Role: domain.RoleUser, Content: ask + "\n\n" + cutRunes(b.String(), 400_000)}}}, nil)
 	if err != nil {
-		return domain.Message{}, ans.Usage, err
+		return domain.Message{}, model.AsError(err).Usage, err
 	}
 	return domain.Message{Role: domain.RoleUser, Content: "[Summary of the conversation so far]\n" + ans.Text, At: a.now()}, ans.Usage, nil
 }

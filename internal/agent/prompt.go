@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -98,7 +99,7 @@ func readBounded(path string) string {
 		return ""
 	}
 	defer f.Close()
-	buf := make([]byte, maxPromptFile)
-	n, _ := f.Read(buf)
-	return strings.ToValidUTF8(string(buf[:n]), "\uFFFD")
+	// A fixed buffer would stand on the stack, and double that of every turn.
+	b, _ := io.ReadAll(io.LimitReader(f, maxPromptFile))
+	return strings.ToValidUTF8(string(b), "\uFFFD")
 }

@@ -1,6 +1,6 @@
 // Package api is the HTTP face of a profile: the OpenAI-compatible API, health,
 // status and metrics, and whatever pages are mounted beside them. It sees the
-// running gateway through the small Gateway interface and nothing else.
+// running gateway through the small interfaces Gateway and Jobs and nothing else.
 //
 // Who may come in is decided before any handler runs. With a key every request
 // must bear it. Without one only a loopback address is bound, only processes of
@@ -27,14 +27,15 @@ import (
 // Gateway is what the API needs of the running gateway. Its methods are called
 // concurrently.
 type Gateway interface {
-	// Chat runs one turn and returns its answer. onEvent tells what happens
-	// meanwhile; it is called one event at a time, never after Chat returned,
-	// and may block for as long as a slow client does. When ctx ends the client
-	// is gone and the turn must be interrupted. The codes of an error decide
+	// Chat runs one turn and returns its answer, which is the caller's own and is
+	// never nil: a turn that fails gives what it had. It only reads req. onEvent
+	// tells what happens meanwhile; it is called one event at a time, never after
+	// Chat returned, and may block for as long as a slow client does. When ctx ends
+	// the client is gone and the turn must be interrupted. The codes of an error decide
 	// the HTTP status: Invalid 400, Forbidden 403, NotFound 404, Conflict 409,
 	// TooLarge 413, RateLimited 429, Unavailable and StorageFull 503, Timeout
 	// 504, anything else 502; its message is shown to the client.
-	Chat(ctx context.Context, req ChatRequest, onEvent func(domain.TurnEvent)) (ChatResult, error)
+	Chat(ctx context.Context, req *ChatRequest, onEvent func(domain.TurnEvent)) (*ChatResult, error)
 	// Status is the truth about the whole gateway, as `gateway status` shows it.
 	Status(ctx context.Context) (Status, error)
 	// ModelName is the configured model's id, "" when none is set.
@@ -94,6 +95,7 @@ type Options struct {
 	Config  home.APIConfig
 	Profile string // name, for hints
 	Gateway Gateway
+	Jobs    Jobs // nil: the routes about jobs answer 501
 	Log     *slog.Logger
 	Health  *health.Reporter
 	Now     func() time.Time // time.Now when nil
@@ -144,6 +146,7 @@ type Server struct {
 
 	lastRefused atomic.Int64 // unix seconds of the last log line about a refused page
 
+	closing   atomic.Bool   // every answer ends its connection
 	drain     chan struct{} // closed when draining begins
 	drainOnce sync.Once
 	stopWatch context.CancelFunc // ends the watcher for a taken port

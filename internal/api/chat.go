@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
 	"strings"
@@ -62,35 +63,44 @@ func (s *Server) postChat(w http.ResponseWriter, r *http.Request) {
 			message: "Too many concurrent requests with this key. Wait for one to end, or raise the limit in the profile's configuration.", retryAfter: time.Second})
 		return
 	}
-	var req ChatRequest
-	raw, e := readBody(r)
-	if e == nil {
-		bodyRead(w)
-		req, e = parseChat(raw)
-	} else {
-		w.Header().Set("Connection", "close") // what follows may be the rest of this body
-	}
-	if e == nil {
-		e = s.chooseSession(r, &req)
-	}
+	a, e := s.readChat(w, r)
 	if e != nil {
 		s.fail(w, e)
-		return
-	}
-	key := r.Header.Get("Idempotency-Key")
-	if len(key) > maxKeyHeader {
-		s.fail(w, invalid("Idempotency-Key", "The Idempotency-Key header is longer than 256 characters."))
 		return
 	}
 	s.counts.turns.Add(1)
 	s.counts.active.Add(1)
 	defer s.counts.active.Add(-1)
-	a := &answer{s: s, w: w, req: req, id: newID(), created: s.now().Unix()}
-	if key == "" {
+	if a.key == "" {
 		a.run(r.Context())
 		return
 	}
-	s.answerOnce(r.Context(), a, key, fingerprint(req.SessionKey, raw))
+	s.answerOnce(r.Context(), a)
+}
+
+// readChat reads a request, or says what is wrong with it.
+func (s *Server) readChat(w http.ResponseWriter, r *http.Request) (*answer, *apiError) {
+	raw, e := readBody(r)
+	if e != nil {
+		w.Header().Set("Connection", "close") // what follows may be the rest of this body
+		return nil, e
+	}
+	bodyRead(w)
+	req, e := parseChat(raw)
+	if e == nil {
+		e = s.chooseSession(r, req)
+	}
+	if e != nil {
+		return nil, e
+	}
+	a := &answer{s: s, w: w, req: req, id: newID(), created: s.now().Unix(), key: r.Header.Get("Idempotency-Key")}
+	if len(a.key) > maxKeyHeader {
+		return nil, invalid("Idempotency-Key", "The Idempotency-Key header is longer than 256 characters.")
+	}
+	if a.key != "" {
+		a.digest = fingerprint(req.SessionKey, raw)
+	}
+	return a, nil
 }
 
 // chooseSession applies the session headers of a request.
@@ -127,9 +137,11 @@ func isSessionID(id string) bool {
 type answer struct {
 	s       *Server
 	w       http.ResponseWriter
-	req     ChatRequest
+	req     *ChatRequest
 	id      string
 	created int64
+	key     string            // Idempotency-Key, "" for none
+	digest  [sha256.Size]byte // of the request that came with the key
 }
 
 // run runs the turn and answers. It tells how the turn ended, and false when
@@ -148,14 +160,14 @@ func (a *answer) run(ctx context.Context) (turnEnd, bool) {
 	return end, true
 }
 
-// turnEnd is how a turn ended: a result, or a failure.
+// turnEnd is how a turn ended: its result, and the failure where it failed.
 type turnEnd struct {
-	result  ChatResult
+	result  *ChatResult
 	failure *apiError
 }
 
 // settle fills in what the gateway left open.
-func (a *answer) settle(r ChatResult, err error) turnEnd {
+func (a *answer) settle(r *ChatResult, err error) turnEnd {
 	if r.Finish == "" {
 		r.Finish = FinishStop
 	}

@@ -405,7 +405,7 @@ func TestReplayCacheIsBounded(t *testing.T) {
 		if !leads {
 			t.Fatalf("%s is known", key)
 		}
-		c.finish(e, turnEnd{result: ChatResult{Text: strings.Repeat("x", size)}}, true)
+		c.finish(e, turnEnd{result: &ChatResult{Text: strings.Repeat("x", size)}}, true)
 	}
 	for i := range 2 * replayCount {
 		put(strings.Repeat("k", i+1), 1)

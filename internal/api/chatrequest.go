@@ -60,14 +60,14 @@ func readBody(r *http.Request) ([]byte, *apiError) {
 }
 
 // parseChat turns a body into a request, or says what is wrong with it.
-func parseChat(raw []byte) (ChatRequest, *apiError) {
+func parseChat(raw []byte) (*ChatRequest, *apiError) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &fields); err != nil {
-		return ChatRequest{}, invalid("", "Invalid JSON in request body")
+		return nil, invalid("", "Invalid JSON in request body")
 	}
 	var body chatBody
 	if err := json.Unmarshal(fields["messages"], &body.Messages); err != nil || len(body.Messages) == 0 {
-		return ChatRequest{}, invalid("messages", "Missing or invalid 'messages' field")
+		return nil, invalid("messages", "Missing or invalid 'messages' field")
 	}
 	// A wrong type of these is not worth refusing: the defaults hold.
 	_ = json.Unmarshal(fields["model"], &body.Model)
@@ -76,7 +76,7 @@ func parseChat(raw []byte) (ChatRequest, *apiError) {
 	c := conversation{}
 	for _, m := range body.Messages {
 		if e := c.add(m); e != nil {
-			return ChatRequest{}, e
+			return nil, e
 		}
 	}
 	return c.request(body)
@@ -124,15 +124,15 @@ func (c *conversation) add(raw json.RawMessage) *apiError {
 
 // request makes the turn's request: the last user message is the input, what
 // stands before it is history.
-func (c *conversation) request(body chatBody) (ChatRequest, *apiError) {
+func (c *conversation) request(body chatBody) (*ChatRequest, *apiError) {
 	if c.lastUser == 0 {
-		return ChatRequest{}, invalid("messages", "No user message found in messages")
+		return nil, invalid("messages", "No user message found in messages")
 	}
 	input := c.messages[c.lastUser-1]
 	if utf8.RuneCountInString(input.Content) > maxText {
-		return ChatRequest{}, tooLarge("text_too_long", "The last user message is longer than 65,536 characters. Put long text into a file that the agent can read, or send it in parts.")
+		return nil, tooLarge("text_too_long", "The last user message is longer than 65,536 characters. Put long text into a file that the agent can read, or send it in parts.")
 	}
-	req := ChatRequest{
+	req := &ChatRequest{
 		System:  strings.Join(c.system, "\n\n"),
 		History: c.messages[:c.lastUser-1],
 		Input:   input,

@@ -79,7 +79,7 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	_ = w.control.SetWriteDeadline(time.Time{})
 	if r.ContentLength != 0 {
 		_ = w.control.SetReadDeadline(time.Now().Add(s.o.BodyTimeout))
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		defer boundBody(w, r).linger(w, r)
 	}
 	defer s.contain(w, r)
 	header := w.Header()
@@ -244,7 +244,7 @@ func (s *Server) checkOrigin(w http.ResponseWriter, r *http.Request) bool {
 		header.Set("Access-Control-Expose-Headers", "X-Hermes-Session-Id, X-Hermes-Completed, X-Hermes-Partial, X-Hermes-Error, Retry-After")
 	}
 	if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
-		header.Set("Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS")
+		header.Set("Access-Control-Allow-Methods", "GET, POST, PATCH, DELETE, OPTIONS")
 		header.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, X-Hermes-Session-Id, X-Hermes-Session-Key")
 		header.Set("Access-Control-Max-Age", "600")
 		w.WriteHeader(http.StatusNoContent)
@@ -301,7 +301,7 @@ const writeTimeout = time.Minute
 func (w *responseWriter) WriteHeader(status int) {
 	if w.status == 0 && status >= 200 {
 		w.status = status
-		if w.s.draining() {
+		if w.s.draining() || w.s.closing.Load() {
 			w.Header().Set("Connection", "close")
 		}
 		_ = w.control.SetWriteDeadline(time.Now().Add(writeTimeout))

@@ -109,7 +109,7 @@ func TestPreflight(t *testing.T) {
 	res, _ := r.call(t, "OPTIONS", "/v1/chat/completions", "", ask...)
 	h := res.Header
 	if res.StatusCode != 204 || h.Get("Access-Control-Allow-Origin") != ask[1] || h.Get("Access-Control-Max-Age") != "600" ||
-		h.Get("Access-Control-Allow-Methods") != "GET, POST, DELETE, OPTIONS" || !strings.HasPrefix(h.Get("Access-Control-Allow-Headers"), "Authorization, Content-Type, Idempotency-Key") ||
+		h.Get("Access-Control-Allow-Methods") != "GET, POST, PATCH, DELETE, OPTIONS" || !strings.HasPrefix(h.Get("Access-Control-Allow-Headers"), "Authorization, Content-Type, Idempotency-Key") ||
 		h.Get("Vary") != "Origin" {
 		t.Errorf("%d %v", res.StatusCode, h)
 	}
@@ -237,6 +237,9 @@ func TestTooMuch(t *testing.T) {
 		return `{"messages":[{"role":"user","content":"` + strings.Repeat("ä", n) + `"}]}`
 	}
 	res, body := r.call(t, "POST", "/v1/chat/completions", message(6<<20))
+	wantError(t, res, body, 413, "body_too_large")
+	// More than fits between the two sockets: the answer must be read all the same.
+	res, body = r.call(t, "POST", "/v1/chat/completions", message(25<<20))
 	wantError(t, res, body, 413, "body_too_large")
 	res, body = r.call(t, "POST", "/v1/chat/completions", message(500_000)) // one megabyte
 	wantError(t, res, body, 413, "text_too_long")

@@ -68,8 +68,9 @@ func (c *replayCache) join(key string, request [sha256.Size]byte) (e *replay, le
 func (c *replayCache) finish(e *replay, end turnEnd, keep bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e.end, e.kept, e.size = end, keep, len(end.result.Text)
+	e.end, e.kept = end, keep
 	if keep {
+		e.size = len(end.result.Text)
 		c.bytes += e.size
 	} else if el, ok := c.byKey[e.key]; ok && el.Value == e {
 		c.drop(el)
@@ -101,14 +102,14 @@ func (c *replayCache) drop(el *list.Element) {
 }
 
 // answerOnce runs the turn, or answers with the one that ran under this key.
-func (s *Server) answerOnce(ctx context.Context, a *answer, key string, request [sha256.Size]byte) {
+func (s *Server) answerOnce(ctx context.Context, a *answer) {
 	for {
-		e, leads := s.replays.join(key, request)
+		e, leads := s.replays.join(a.key, a.digest)
 		if leads {
 			s.lead(ctx, a, e)
 			return
 		}
-		if e.request != request {
+		if e.request != a.digest {
 			s.fail(a.w, &apiError{status: http.StatusConflict, kind: "invalid_request_error", code: "idempotency_key_conflict",
 				message: "This Idempotency-Key was used with a different request. Use a new key.", final: true})
 			return
@@ -144,7 +145,5 @@ func (a *answer) replay(end turnEnd) {
 		a.write(end)
 		return
 	}
-	st := &stream{a: a, cancel: func() {}, last: time.Now()}
-	st.head = chunkHead(a.id, a.created, end.result.Model)
-	st.finish(end)
+	a.newStream(func() {}, end.result.Model).finish(end)
 }

@@ -192,6 +192,11 @@ func (s *Server) Drain(ctx context.Context) error {
 	return s.conns.wait(ctx)
 }
 
+// CloseConnections makes every answer from now on end its connection, while new
+// ones go on to be accepted: clients that are busy have let go of their kept
+// connections by the time at which a Stop closes those that are left.
+func (s *Server) CloseConnections() { s.closing.Store(true) }
+
 // beginDrain stops the watcher, parks the listener and tells handlers.
 func (s *Server) beginDrain() {
 	s.mu.Lock()
@@ -216,6 +221,25 @@ func (s *Server) beginDrain() {
 	})
 }
 
+// newGrace is how long a connection that has said nothing yet may take to.
+const newGrace = time.Second
+
+// Settle stops accepting and serves what was accepted, also connections whose
+// request is still on its way; kept connections between two requests are
+// closed. It is for a restart in place, for which clients should have let go of
+// those; see CloseConnections. Call Stop afterwards.
+func (s *Server) Settle(ctx context.Context) error {
+	s.beginDrain()
+	s.conns.closeIdle(false)
+	fresh, cancel := context.WithTimeout(ctx, newGrace)
+	defer cancel()
+	if s.conns.wait(fresh) == nil {
+		return nil
+	}
+	s.conns.closeIdle(true)
+	return s.conns.wait(ctx)
+}
+
 // Stop ends the server with nobody to take over: it closes the listener,
 // closes idle connections, waits for requests in flight until ctx ends, and
 // then cuts what is left, with ctx's error. It is safe to call after Drain, and
@@ -229,7 +253,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	if l != nil {
 		l.release()
 	}
-	s.conns.closeIdle()
+	s.conns.closeIdle(true)
 	err := s.conns.wait(ctx)
 	s.conns.closeAll()
 	s.pings.stop()
@@ -374,13 +398,14 @@ func (t *connTable) wait(ctx context.Context) error {
 	}
 }
 
-// closeIdle closes connections that wait for a request, now and from now on.
-func (t *connTable) closeIdle() {
+// closeIdle closes connections that wait for a request, now and from now on;
+// silent says whether those too that have never sent one.
+func (t *connTable) closeIdle(silent bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.closeWhen = true
 	for c, state := range t.conns {
-		if state != http.StateActive {
+		if state == http.StateIdle || silent && state == http.StateNew {
 			_ = c.Close()
 		}
 	}

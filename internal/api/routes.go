@@ -15,7 +15,7 @@ type route struct {
 
 // table lists every route of this package; openapi.json describes the same.
 func (s *Server) table() []route {
-	return []route{
+	return append([]route{
 		{"GET", "/health", open, s.getHealth},
 		{"GET", "/v1/health", open, s.getHealth},
 		{"GET", "/health/detailed", keyed, s.getHealthDetailed},
@@ -26,7 +26,7 @@ func (s *Server) table() []route {
 		{"GET", "/api/status", keyed, s.getStatus},
 		{"GET", "/metrics", keyed, s.getMetrics},
 		{"GET", "/openapi.json", open, s.getOpenAPI},
-	}
+	}, s.jobRoutes()...)
 }
 
 func (s *Server) buildMux() *http.ServeMux {
@@ -48,7 +48,7 @@ func (s *Server) buildMux() *http.ServeMux {
 // noRoute answers for what does not exist, or not with this method.
 func (s *Server) noRoute(w http.ResponseWriter, r *http.Request) {
 	var allowed []string
-	for _, method := range []string{"GET", "POST", "DELETE"} {
+	for _, method := range []string{"GET", "POST", "PATCH", "DELETE"} {
 		probe := &http.Request{Method: method, URL: r.URL, Host: r.Host}
 		if _, pattern := s.mux.Handler(probe); pattern != "/" && pattern != "" {
 			allowed = append(allowed, method)

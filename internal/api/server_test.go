@@ -34,14 +34,15 @@ type fakeGateway struct {
 	asked []ChatRequest
 }
 
-func (g *fakeGateway) Chat(ctx context.Context, req ChatRequest, on func(domain.TurnEvent)) (ChatResult, error) {
+func (g *fakeGateway) Chat(ctx context.Context, req *ChatRequest, on func(domain.TurnEvent)) (*ChatResult, error) {
 	g.mu.Lock()
-	g.asked = append(g.asked, req)
+	g.asked = append(g.asked, *req)
 	g.mu.Unlock()
 	if g.chat == nil {
-		return ChatResult{Text: "pong", Usage: domain.Usage{Calls: 1, InputTokens: 7, OutputTokens: 2}}, nil
+		return &ChatResult{Text: "pong", Usage: domain.Usage{Calls: 1, InputTokens: 7, OutputTokens: 2}}, nil
 	}
-	return g.chat(ctx, req, on)
+	res, err := g.chat(ctx, *req, on)
+	return &res, err
 }
 
 func (g *fakeGateway) Status(context.Context) (Status, error) {

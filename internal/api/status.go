@@ -203,7 +203,7 @@ func (s *Server) getCapabilities(w http.ResponseWriter, _ *http.Request) {
 			"chat_completions": true, "chat_completions_streaming": true, "tool_progress_events": true,
 			"session_continuity_header": "X-Hermes-Session-Id", "session_key_header": "X-Hermes-Session-Key",
 			"idempotency_keys": true, "image_input": true, "cors": len(s.origins) > 0,
-			"responses_api": false, "run_submission": false,
+			"jobs_api": s.o.Jobs != nil, "responses_api": false, "run_submission": false,
 		},
 		"endpoints": endpoints,
 	})

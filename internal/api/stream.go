@@ -37,8 +37,7 @@ type stream struct {
 func (a *answer) stream(parent context.Context) (turnEnd, bool) {
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
-	st := &stream{a: a, cancel: cancel, last: time.Now()}
-	st.head = chunkHead(a.id, a.created, a.modelNow())
+	st := a.newStream(cancel, a.modelNow())
 	a.s.pings.add(st)
 	defer a.s.pings.remove(st)
 	defer st.close()
@@ -50,6 +49,12 @@ func (a *answer) stream(parent context.Context) (turnEnd, bool) {
 	}
 	st.finish(end)
 	return end, true
+}
+
+// newStream begins an answer of a model. cancel ends the turn when the client
+// cannot be reached.
+func (a *answer) newStream(cancel context.CancelFunc, model string) *stream {
+	return &stream{a: a, cancel: cancel, last: time.Now(), head: chunkHead(a.id, a.created, model)}
 }
 
 // modelNow is the model's name before the turn has said which it used.

@@ -109,15 +109,14 @@ func (w *walker) keep(pass func(finding) bool, f func()) {
 func onlyRefused(f finding) bool { return f.action == Refuse }
 func onlySevere(f finding) bool  { return f.action == Refuse || f.severe }
 
-// script walks a text as a script and gives its output where that is known.
-// Statements before a syntax error count: the shell would run them.
-func (w *walker) script(text string, in input) (out string, known bool) {
+// script walks a text as a script. Statements before a syntax error count: the shell would run them.
+func (w *walker) script(text string, in input) {
 	if w.depth >= maxDepth || len(text) > 4*maxCommand || nesting(text) > maxNesting {
 		w.tooComplex()
-		return "", false
+		return
 	}
 	if !w.spend(16 + len(text)/4) {
-		return "", false
+		return
 	}
 	text = strings.ReplaceAll(text, unknown, "${__unknown__}")
 	text = strings.ReplaceAll(text, split, " ")
@@ -127,12 +126,10 @@ func (w *walker) script(text string, in input) (out string, known bool) {
 	defer func() { w.text, w.depth = outer, w.depth-1 }()
 
 	stmts, err := parse(text)
-	out, known = w.stmts(stmts, in)
+	w.stmts(stmts, in)
 	if err != nil {
 		w.unparsed(text, stmts)
-		return "", false
 	}
-	return out, known
 }
 
 // parse gives the statements of a text up to its first syntax error. The parser
@@ -144,11 +141,13 @@ func parse(text string) (stmts []*syntax.Stmt, err error) {
 			err = fmt.Errorf("the shell parser gave up: %v", p)
 		}
 	}()
-	err = syntax.NewParser(syntax.Variant(syntax.LangBash)).Stmts(strings.NewReader(text), func(s *syntax.Stmt) bool {
+	for s, err := range syntax.NewParser(syntax.Variant(syntax.LangBash)).StmtsSeq(strings.NewReader(text)) {
+		if err != nil {
+			return stmts, err
+		}
 		stmts = append(stmts, s)
-		return true
-	})
-	return stmts, err
+	}
+	return stmts, nil
 }
 
 // unparsed deals with what the parser did not understand: each line of it is

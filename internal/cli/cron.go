@@ -54,6 +54,11 @@ func (a *App) withCron(ctx context.Context, f func(*cronRoom) error) error {
 		r.Service = cron.NewService(cron.ServiceOptions{Store: store, Home: profile.Home, RootDir: profile.Root, Zone: r.zone, Targets: r.targets,
 			Changed: func() { r.changed = true }})
 		err := f(r)
+		if r.changed {
+			if told := cron.Poke(profile.Home); told != nil {
+				fmt.Fprintln(a.Err, "hermes: done, but "+domain.MessageOf(told))
+			}
+		}
 		return r.changed, err
 	})
 }
@@ -209,21 +214,29 @@ func newCronEditCommand(app *App) *cobra.Command {
 
 func newCronListCommand(app *App) *cobra.Command {
 	var all, asJSON bool
+	var limit, offset int
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List the jobs that fire", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return app.withCron(cmd.Context(), func(r *cronRoom) error {
-				views, err := r.List(cmd.Context(), all)
+				page := cron.Page{All: all, Limit: limit, Offset: offset}
+				if asJSON && !cmd.Flags().Changed("limit") {
+					page.Limit = 0 // a program takes all
+				}
+				views, total, err := r.List(cmd.Context(), page)
 				if err != nil {
 					return err
 				}
 				if asJSON {
-					return app.JSON(map[string]any{"jobs": views})
+					return app.JSON(map[string]any{"jobs": views, "total": total})
 				}
 				for _, v := range views {
 					fmt.Fprintln(app.Out, v.Text())
 				}
-				if len(views) == 0 {
+				if shown := offset + len(views); shown < total && len(views) > 0 {
+					fmt.Fprintf(app.Out, "%d to %d of %d jobs; the next ones: --offset %d\n", offset+1, shown, total, shown)
+				}
+				if total == 0 {
 					fmt.Fprintln(app.Out, "No jobs that fire. `hermes cron list --all` shows paused and completed ones, `hermes cron examples` how to make one.")
 				}
 				r.warn(cmd.Context())
@@ -232,6 +245,8 @@ func newCronListCommand(app *App) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "paused and completed ones too")
+	cmd.Flags().IntVar(&limit, "limit", 100, "how many at most; 0 means all (--json: all, unless it is given)")
+	cmd.Flags().IntVar(&offset, "offset", 0, "how many to leave out at the beginning")
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -9,9 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"hermes/internal/cron"
-	"hermes/internal/delivery"
 	"hermes/internal/domain"
-	"hermes/internal/home"
+	"hermes/internal/gateway"
 	"hermes/internal/secret"
 )
 
@@ -46,7 +46,7 @@ func (r *cronRoom) runNow(ctx context.Context, ref string) error {
 		fmt.Fprintf(r.app.Out, "Job '%s' (%s) is started by the running scheduler. `hermes cron runs %s` shows how it went.\n", job.Name, job.ID, job.ID)
 		return nil
 	}
-	if _, err := r.tick(ctx); err != nil {
+	if _, err := r.tick(ctx, job.ID); err != nil {
 		return err
 	}
 	runs, err := r.Runs(ctx, string(job.ID), 20)
@@ -55,54 +55,48 @@ func (r *cronRoom) runNow(ctx context.Context, ref string) error {
 	}
 	for _, done := range runs {
 		if done.ID == run.ID {
-			return r.ranHere(ctx, job, done)
+			return r.ranHere(job, done)
 		}
 	}
 	return domain.E(domain.Internal, nil, "the run of job '%s' cannot be found any more", job.Name)
 }
 
 // ranHere tells how a run went that this process performed.
-func (r *cronRoom) ranHere(ctx context.Context, job domain.Job, run domain.Run) error {
+func (r *cronRoom) ranHere(job domain.Job, run cron.RunView) error {
 	switch run.State {
 	case domain.RunDue:
-		fmt.Fprintf(r.app.Out, "Job '%s' is due; it needs the agent, and starts as soon as the gateway runs.\n", job.Name)
-		r.warn(ctx)
-		return nil
+		return domain.E(domain.Unavailable, nil, "job '%s' is still due: another run of it is going; `hermes cron runs %s` shows how it went", job.Name, job.ID)
 	case domain.RunOK, domain.RunSilent:
 		fmt.Fprintf(r.app.Out, "Job '%s' ran here, since no scheduler runs: %s\n", job.Name, run.State)
 		if run.Output != "" {
 			fmt.Fprintln(r.app.Out, run.Output)
 		}
-		if run.Delivery != "" {
-			fmt.Fprintln(r.app.Out, "Its messages are in the outbox and are sent as soon as the gateway runs.")
+		switch {
+		case run.Delivery == string(domain.DeliverySent):
+			fmt.Fprintln(r.app.Out, "Delivered.")
+		case run.Delivery != "":
+			fmt.Fprintf(r.app.Out, "Not delivered yet: %s. The message is kept, and sent as soon as the gateway runs.\n", cmp.Or(run.Reason, run.Delivery))
+		case run.Error != "":
+			fmt.Fprintln(r.app.Out, "Not delivered: "+run.Error)
 		}
 		return nil
 	}
 	return domain.E(domain.Unavailable, nil, "job '%s' %s: %s", job.Name, run.State, run.Error)
 }
 
-// tick runs what is due in this process: scripts; what needs the agent stays
-// due for the gateway.
-func (r *cronRoom) tick(ctx context.Context) (int, error) {
+// tick runs what is due in this process, scripts and agent jobs, and sends what
+// they say; with only, nothing but the asked-for runs of that job.
+func (r *cronRoom) tick(ctx context.Context, only domain.JobID) (int, error) {
 	env, err := r.app.Env()
 	if err != nil {
 		return 0, err
 	}
-	inFile := map[string]bool{}
-	for _, name := range env.FileNames() {
-		inFile[name] = true
-	}
-	log := slog.New(slog.NewTextHandler(r.app.Err, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	outbox := delivery.New(delivery.Options{Store: r.store, Now: r.app.Now, Log: log})
 	redactor := secret.NewRedactor(env.Secrets()...)
-	s := cron.New(cron.Options{Store: r.store, Home: r.profile.Home, RootDir: r.profile.Root, Zone: r.zone,
-		Config:  func() home.CronConfig { return r.config.Cron },
-		Planner: cron.DispatcherPlanner{Dispatcher: outbox}, Targets: r.targets, Redact: redactor.Redact, Log: log,
-		Environ: func() []string {
-			return cron.CleanEnviron(env.Environ(), func(key string) bool { return inFile[key] && home.IsSecretName(key) })
-		}})
+	log := slog.New(slog.NewTextHandler(r.app.Err, &slog.HandlerOptions{Level: slog.LevelError, ReplaceAttr: redactor.Attr}))
 	r.changed = true
-	return s.Tick(ctx)
+	return gateway.RunDue(ctx, gateway.Options{
+		Profile: r.profile, Config: r.config, Env: env, Process: r.app.Environ, Version: Version(), Log: log, Redactor: redactor, Now: r.app.Now, NoBallast: true, OnlyJob: only,
+	})
 }
 
 func newCronTickCommand(app *App) *cobra.Command {
@@ -115,14 +109,11 @@ func newCronTickCommand(app *App) *cobra.Command {
 					fmt.Fprintln(app.Out, "A scheduler runs already and fires what is due; nothing was done here.")
 					return nil
 				}
-				n, err := r.tick(cmd.Context())
+				n, err := r.tick(cmd.Context(), "")
 				if err != nil {
 					return err
 				}
 				fmt.Fprintf(app.Out, "%d run(s) performed.\n", n)
-				if due, err := r.store.DueRuns(cmd.Context(), 1000); err == nil && len(due) > 0 {
-					fmt.Fprintf(app.Out, "%d run(s) need the agent and wait for the gateway.\n", len(due))
-				}
 				return nil
 			})
 		},
@@ -168,7 +159,7 @@ func newCronRunsCommand(app *App) *cobra.Command {
 					return app.JSON(map[string]any{"runs": runs})
 				}
 				for _, run := range runs {
-					fmt.Fprintf(app.Out, "%s  %s\n", run.Job, cron.RunText(run, r.zone()))
+					fmt.Fprintf(app.Out, "%s  %s\n", run.Job, run.Text(r.zone()))
 				}
 				if len(runs) == 0 {
 					fmt.Fprintln(app.Out, "No runs yet.")

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,7 +30,7 @@ func newGatewayCommand(app *App) *cobra.Command {
 		newGatewayOperation(app, "start", "Start the service of this profile, and wait until it serves"),
 		newGatewayOperation(app, "stop", "Drain and stop the running gateway"),
 		newGatewayOperation(app, "restart", "Put a new process in the place of the running one, and wait until it serves"),
-		newGatewayListCommand(app), newGatewayInstallCommand(app), newGatewayUninstallCommand(app))
+		newGatewayListCommand(app), newGatewayPreflightCommand(app), newGatewayInstallCommand(app), newGatewayUninstallCommand(app))
 	cmd.RunE = run.RunE // a bare `hermes gateway` runs it
 	cmd.Flags().AddFlagSet(run.Flags())
 	return cmd
@@ -36,16 +38,17 @@ func newGatewayCommand(app *App) *cobra.Command {
 
 func newGatewayRunCommand(app *App) *cobra.Command {
 	var verbose int
-	var quiet, demo bool
+	var quiet, demo, replace bool
 	cmd := &cobra.Command{
 		Use: "run", Short: "Run in the foreground: chat platforms, scheduler and API in one process", Args: cobra.NoArgs,
 		Long: "Run in the foreground: every configured chat platform, the cron scheduler and, when it\nis switched on, the API server. Ctrl-C or SIGTERM drains and ends it.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return app.serve(cmd.Context(), serveOptions{verbose: verbose, quiet: quiet, noBallast: demo})
+			return app.serve(cmd.Context(), serveOptions{verbose: verbose, quiet: quiet, noBallast: demo, replace: replace})
 		},
 	}
 	cmd.Flags().CountVarP(&verbose, "verbose", "v", "log more")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "log warnings and errors only")
+	cmd.Flags().BoolVar(&replace, "replace", false, "take over from the gateway of this profile that runs already")
 	cmd.Flags().BoolVar(&demo, "no-reserve", false, "keep no 16 MiB reserve for a full disk")
 	return cmd
 }
@@ -54,6 +57,7 @@ type serveOptions struct {
 	verbose          int
 	quiet, noBallast bool
 	cronOnly         bool
+	replace          bool // take over from a running gateway
 }
 
 // memoryShare makes the collector run a little more often than by default: a
@@ -61,21 +65,29 @@ type serveOptions struct {
 const memoryShare = 60
 
 // serve runs the profile's gateway until ctx ends.
-func (a *App) serve(ctx context.Context, o serveOptions) error {
+func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 	debug.SetGCPercent(memoryShare)
+	defer surviveLostReaders()()
+	legacy, refuse, err := a.inherit(ctx, o.replace)
+	defer func() { refuse(err) }()
+	if err != nil {
+		return err
+	}
 	p, err := a.Profile()
 	if err != nil {
 		return err
 	}
 	cfg, problems, err := a.Config()
 	if err != nil {
+		gateway.WriteExit(p.LogDir(), gateway.ExitRecord{Tag: "gateway.exit_nonzero", Code: exitCode(err), Reason: err.Error(), Version: Version()})
 		return err
 	}
 	redactor := secret.NewRedactor(a.env.Secrets()...)
 	logs := a.openLogs(p, cfg, redactor, o)
 	defer logs.Close()
 	log := logs.Logger()
-	if last, err := gateway.CatchCrash(p.LogDir()); err == nil && last != "" {
+	last, _ := gateway.CatchCrash(p.LogDir()) // without the file only the next dump is lost
+	if last != "" {
 		log.Error("the last life ended in a crash of the runtime; the dump is in gateway-crash.log.1", "component", "gateway")
 	}
 	var warnings []string
@@ -85,10 +97,15 @@ func (a *App) serve(ctx context.Context, o serveOptions) error {
 	began := a.Now()
 	g, err := gateway.New(ctx, gateway.Options{
 		Profile: p, Config: cfg, Env: a.env, Process: a.Environ, Version: Version(), Log: log, Redactor: redactor, Now: a.Now,
-		Warnings: warnings, CronOnly: o.cronOnly, NoBallast: o.noBallast,
+		Warnings: warnings, CronOnly: o.cronOnly, NoBallast: o.noBallast, CrashTold: last != "",
+		Legacy: legacy, Args: a.args,
 	})
+	if domain.IsCode(err, domain.Cancelled) {
+		gateway.WriteExit(p.LogDir(), gateway.ExitRecord{Tag: "gateway.exit", Reason: redactor.Redact(err.Error()), Version: Version()})
+		return nil
+	}
 	if err != nil {
-		gateway.WriteExit(p.LogDir(), gateway.ExitRecord{Tag: "gateway.exit_nonzero", Code: exitCode(err), Reason: redactor.Redact(err.Error()), Version: Version()})
+		gateway.WriteExit(p.LogDir(), gateway.FailedStart(err, exitCode(err), redactor.Redact(err.Error()), Version()))
 		return err
 	}
 	if err := a.env.Remember(); err != nil {
@@ -96,7 +113,9 @@ func (a *App) serve(ctx context.Context, o serveOptions) error {
 	}
 	adviseOnLogout(log, a)
 	run, stopCode := a.judgeStop(ctx)
+	stopSignals := restartOnSignal(ctx, g)
 	err = g.Run(run)
+	stopSignals()
 	code := stopCode()
 	record := gateway.ExitRecord{Tag: "gateway.exit", Reason: g.Reason(), Version: Version(), Uptime: a.Now().Sub(began).Seconds()}
 	if err != nil {
@@ -108,7 +127,19 @@ func (a *App) serve(ctx context.Context, o serveOptions) error {
 		err = &ExitError{Code: code}
 	}
 	gateway.WriteExit(p.LogDir(), record)
+	if err == nil {
+		err = g.Become() // comes back only when there is nothing to become
+	}
 	return err
+}
+
+// surviveLostReaders makes a write to an output whose reader has gone an error in
+// place of a death; see SIGPIPE in the documentation of os/signal. Asking for the
+// signal, and not ignoring it, leaves the commands that tools start as they were.
+func surviveLostReaders() (undo func()) {
+	lost := make(chan os.Signal, 1)
+	signal.Notify(lost, syscall.SIGPIPE)
+	return func() { signal.Stop(lost) }
 }
 
 // judgeStop gives a context that ends a moment after ctx: when a signal came,
@@ -227,7 +258,7 @@ func (a *App) gatewayStatus(ctx context.Context, asJSON, system bool) error {
 	switch {
 	case err == nil:
 		if r, ok := gateway.LastExit(p.LogDir()); ok {
-			s.LastExit = fmt.Sprintf("%s: %s", r.Time, r.Reason)
+			s.LastExit = r.String()
 		}
 		if asJSON {
 			err = a.JSON(struct {
@@ -252,13 +283,16 @@ func (a *App) gatewayStatus(ctx context.Context, asJSON, system bool) error {
 func (a *App) notRunning(p home.Profile, unit service.Report, asJSON bool) error {
 	holder, held := succession.Holder(p)
 	last, known := gateway.LastExit(p.LogDir())
+	if dead, unclean := succession.Unclean(p); unclean && !held {
+		last, known = gateway.Unclean(dead.PID), true
+	}
 	if asJSON {
 		out := map[string]any{"profile": p.Name, "home": p.Home, "gateway_state": "stopped", "healthy": false, "service": unit}
 		if held {
 			out["pid"] = holder.PID
 		}
 		if known {
-			out["last_exit"] = last
+			out["last_exit"] = last.String()
 		}
 		return errors.Join(a.JSON(out), &ExitError{Code: exitFailed})
 	}
@@ -268,7 +302,7 @@ func (a *App) notRunning(p home.Profile, unit service.Report, asJSON bool) error
 		fmt.Fprintf(a.Out, "✗ Gateway (%s): not running\n", p.Name)
 	}
 	if known {
-		fmt.Fprintf(a.Out, "  last exit   %s, code %d: %s\n", last.Time, last.Code, last.Reason)
+		fmt.Fprintf(a.Out, "  last exit   %s\n", last)
 	}
 	if !held {
 		verb := "run"

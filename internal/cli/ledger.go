@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"hermes/internal/access"
+	"hermes/internal/delivery"
 	"hermes/internal/domain"
 	"hermes/internal/ledger"
 	"hermes/internal/ledger/sqlite"
@@ -177,13 +178,32 @@ func newDeliveriesCommand(app *App) *cobra.Command {
 	}
 	cmd.AddCommand(
 		one("retry", "Send it again now", func(ctx context.Context, s *sqlite.Store, id int64) error {
-			_, err := s.RetryDelivery(ctx, id, app.Now())
-			return err
+			if _, err := s.RetryDelivery(ctx, id, app.Now()); err != nil {
+				return err
+			}
+			return delivery.ForgetSeen(ctx, s, id)
 		}),
 		one("drop", "Give it up", func(ctx context.Context, s *sqlite.Store, id int64) error {
-			return s.DropDelivery(ctx, id, "dropped by the operator", app.Now())
-		}))
+			return s.DropDelivery(ctx, id, delivery.Dropped, app.Now())
+		}),
+		newDeliveriesAckCommand(app))
 	return cmd
+}
+
+func newDeliveriesAckCommand(app *App) *cobra.Command {
+	return &cobra.Command{
+		Use: "ack", Short: "Say that you have seen what could not be delivered, so that status is healthy again", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return app.withLedger(cmd.Context(), func(s *sqlite.Store) (bool, error) {
+				n, err := delivery.AcknowledgeDead(cmd.Context(), s)
+				if err != nil {
+					return false, err
+				}
+				fmt.Fprintf(app.Out, "%d message(s) acknowledged. They stay listed by `hermes deliveries --dead`.\n", n)
+				return false, nil
+			})
+		},
+	}
 }
 
 func (a *App) printDeliveries(list []domain.Delivery, asJSON bool) error {

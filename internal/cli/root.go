@@ -43,6 +43,7 @@ type App struct {
 	Now     func() time.Time
 	Environ []string // the process's environment, as os.Environ gives it
 
+	args        []string // as given, without the program's name
 	profileName string
 	profileSet  bool
 	profile     *home.Profile
@@ -75,6 +76,9 @@ func commands() []func(*App) *cobra.Command {
 	return []func(*App) *cobra.Command{
 		newGatewayCommand,
 		newStatusCommand,
+		newModelCommand,
+		newSendCommand,
+		newSessionsCommand,
 		newPairingCommand,
 		newDeliveriesCommand,
 		newCronCommand,
@@ -88,7 +92,7 @@ func commands() []func(*App) *cobra.Command {
 // Execute runs a command line, args without the program's name, and gives the
 // exit code. environ is the process's environment.
 func Execute(ctx context.Context, args []string, s Streams, environ []string) int {
-	app := &App{Streams: s, Now: time.Now, Environ: environ}
+	app := &App{Streams: s, Now: time.Now, Environ: environ, args: args}
 	rest, name, set, err := home.SplitProfileFlag(args)
 	if err != nil {
 		return app.fail(err)

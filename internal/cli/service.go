@@ -299,7 +299,11 @@ func (a *App) operate(ctx context.Context, host service.Host, p home.Profile, sy
 		fmt.Fprintf(a.Out, "The gateway of %s already runs (PID %d).\n", p.Name, holder.PID)
 		return nil
 	case held:
-		return domain.E(domain.Conflict, nil, "the gateway of %s was started by hand (PID %d), and no service manager could start it again: stop it with `hermes%s gateway stop` and start it where it was started, or make a service of it with `hermes%s gateway install`", p.Name, holder.PID, profileFlag(p), profileFlag(p))
+		done, err := a.restartByControl(ctx, p)
+		if err == nil {
+			fmt.Fprintf(a.Out, "✓ Restarted the gateway of %s (PID %d, was %d).\n", p.Name, done.PID, done.OldPID)
+		}
+		return err
 	default:
 		return domain.E(domain.CodeOf(err), nil, "%s. In the foreground: `hermes%s gateway run`", domain.MessageOf(err), profileFlag(p))
 	}
@@ -307,6 +311,14 @@ func (a *App) operate(ctx context.Context, host service.Host, p home.Profile, sy
 
 func (a *App) operateUnit(ctx context.Context, u service.Found, p home.Profile, verb string) error {
 	op := service.Operation{Found: u, Profile: service.ProfileOf(u.Unit, p), Getenv: a.getenv, Say: func(f string, args ...any) { a.say("  "+f, args...) }}
+	op.HandOver = func(ctx context.Context) (bool, error) {
+		if _, err := a.dial(op.Profile).Status(ctx); err != nil {
+			a.say("  its control socket does not answer, so systemd stops and starts it")
+			return false, nil
+		}
+		_, err := a.restartByControl(ctx, op.Profile)
+		return err == nil, err
+	}
 	name := strings.TrimSuffix(u.Name, ".service")
 	switch verb {
 	case "stop":

@@ -52,22 +52,30 @@ func (a *App) printStatus(s control.Status) {
 	}
 	field("process", "PID %d, up %s, %s of memory, version %s", s.PID, span(time.Duration(s.Uptime)*time.Second), bytesWord(s.Memory), s.Version)
 	field("restarts", "%s", s.Mode.Explain)
-	field("model", "%s", modelWord(s.Model))
+	parts := map[string]health.Part{}
+	for _, p := range s.Parts {
+		parts[p.Name] = p
+	}
+	field("model", "%s%s", modelWord(s.Model), evidence(parts["model"], a.Now()))
 	switch {
 	case s.API.Address != "":
-		field("API", "%s", s.API.Address)
+		field("API", "%s%s", s.API.Address, evidence(parts["api"], a.Now()))
 	case s.API.Enabled:
 		field("API", "down")
 	default:
-		field("API", "off")
+		field("API", "off (API_SERVER_ENABLED=true switches it on)")
 	}
 	for _, p := range s.Parts {
-		field(strings.TrimPrefix(p.Name, "platform."), "%s", partWord(p, a.Now()))
+		switch name := strings.TrimPrefix(p.Name, "platform."); name {
+		case "model", "api", "ledger", "control": // told elsewhere, or the fact that we read this
+		default:
+			field(name, "%s", partWord(p, a.Now()))
+		}
 	}
 	field("turns", "%d running, %d done since the start; %d messages wait", s.Work.Running, s.Work.Finished, s.Ledger.Inbound["received"])
 	d := s.Ledger.Delivery
 	field("outbox", "%d to send, %d retrying, %d dead", d["pending"]+d["sending"], d["retrying"], d["dead"])
-	field("ledger", "%s, %d sessions, %d messages, %s", s.Ledger.Kind, s.Ledger.Sessions, s.Ledger.Messages, bytesWord(s.Ledger.Bytes))
+	field("ledger", "%s, %d sessions, %d messages, %s%s", s.Ledger.Kind, s.Ledger.Sessions, s.Ledger.Messages, bytesWord(s.Ledger.Bytes), evidence(parts["ledger"], a.Now()))
 	if s.LastExit != "" {
 		field("last exit", "%s", s.LastExit)
 	}
@@ -98,12 +106,30 @@ func partWord(p health.Part, now time.Time) string {
 	}
 	slices.Sort(keys)
 	for _, k := range keys {
-		text += fmt.Sprintf(", %s %s", strings.ReplaceAll(k, "_", " "), p.Evidence[k])
+		value := p.Evidence[k]
+		if at, err := time.Parse(time.RFC3339, value); err == nil {
+			value = clockWord(at, now)
+		}
+		text += fmt.Sprintf(", %s %s", strings.ReplaceAll(k, "_", " "), value)
 	}
-	if !p.LastOK.IsZero() {
-		text += fmt.Sprintf(", proof of life %s ago", span(now.Sub(p.LastOK)))
+	return text + evidence(p, now)
+}
+
+// clockWord is a time as a person of this place would say it.
+func clockWord(at, now time.Time) string {
+	at = at.Local()
+	if d := at.Sub(now); d > -12*time.Hour && d < 12*time.Hour {
+		return at.Format("15:04:05")
 	}
-	return text
+	return at.Format("2006-01-02 15:04")
+}
+
+// evidence is when a part last proved that it works, where that is known.
+func evidence(p health.Part, now time.Time) string {
+	if p.LastOK.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf(", proof of life %s ago", span(now.Sub(p.LastOK)))
 }
 
 // span words a duration in its two greatest units.

@@ -46,14 +46,41 @@ type Gateway interface {
 	Poke()
 	// Shutdown begins a clean stop; reason goes to the log.
 	Shutdown(reason string)
+	// Refuses says why a process may not stop or replace the gateway, nil when
+	// it may. pid is 0 where the system does not tell.
+	Refuses(pid int) error
+	// Restart puts another process, or another program, in the gateway's place.
+	// It returns when that one serves, or, in place, when it is about to.
+	Restart(ctx context.Context, r RestartRequest) (Restarted, error)
+	// Replace hands over to a stranger on the other end of the connection.
+	Replace(conn *net.UnixConn, pid int)
+	// PokeLane looks at a session whose turn runs in this process; false when
+	// none does.
+	PokeLane(key string) bool
+}
+
+// RestartRequest asks for a restart.
+type RestartRequest struct {
+	Reason  string `json:"reason"`
+	Program string `json:"program,omitempty"` // absolute path; "" is the one that began this process
+}
+
+// Restarted tells how a restart went.
+type Restarted struct {
+	Mode    string `json:"mode"` // overlap or exec
+	PID     int    `json:"pid"`  // of the process that serves, or will
+	OldPID  int    `json:"old_pid"`
+	Version string `json:"version,omitempty"` // of the new program, where it is known already
 }
 
 // Server serves the control socket.
 type Server struct {
-	srv  *http.Server
-	ln   net.Listener
-	path string
-	done chan struct{}
+	srv   *http.Server
+	ln    *net.UnixListener
+	path  string // where everybody finds the gateway
+	own   string // a name of this very socket; see Aside
+	done  chan struct{}
+	stays bool // the file belongs to somebody else now
 }
 
 // Listen binds the socket, 0600. The caller must hold the profile's instance
@@ -65,15 +92,30 @@ func Listen(path string, g Gateway) (*Server, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, domain.E(domain.Unavailable, err, "the old control socket %s cannot be removed", path)
 	}
-	ln, err := net.Listen("unix", path)
+	s, err := bind(path, g)
+	if err != nil {
+		return nil, err
+	}
+	s.path = path
+	return s, nil
+}
+
+// bind listens at a path that is free.
+func bind(path string, g Gateway) (*Server, error) {
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return nil, domain.E(domain.Unavailable, err, "the control socket %s cannot be bound", path)
 	}
+	ln.SetUnlinkOnClose(false) // Stop knows whether the file is still ours
 	if err := os.Chmod(path, 0o600); err != nil {
 		ln.Close()
 		return nil, domain.E(domain.Unavailable, err, "the control socket %s cannot be made private", path)
 	}
-	return &Server{srv: &http.Server{Handler: routes(g), ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10}, ln: ln, path: path, done: make(chan struct{})}, nil
+	return serverOn(ln, path, g), nil
+}
+
+func serverOn(ln *net.UnixListener, path string, g Gateway) *Server {
+	return &Server{srv: &http.Server{Handler: routes(g), ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10, ConnContext: withPeer}, ln: ln, path: path, done: make(chan struct{})}
 }
 
 // Start serves until Stop.
@@ -84,8 +126,9 @@ func (s *Server) Start() {
 	}()
 }
 
-// Stop ends the server and removes the socket.
+// Stop ends the server, and removes its socket unless somebody else has it.
 func (s *Server) Stop(ctx context.Context) error {
+	s.remove()
 	err := s.srv.Shutdown(ctx)
 	<-s.done
 	return err
@@ -100,7 +143,20 @@ func routes(g Gateway) http.Handler {
 		g.Poke()
 		w.WriteHeader(http.StatusNoContent)
 	})
+	mux.HandleFunc("POST /lane", func(w http.ResponseWriter, r *http.Request) {
+		if !g.PokeLane(r.URL.Query().Get("key")) {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	mux.HandleFunc("POST /restart", func(w http.ResponseWriter, r *http.Request) { restart(w, r, g) })
+	mux.HandleFunc("POST /replace", func(w http.ResponseWriter, r *http.Request) { replace(w, r, g) })
 	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, r *http.Request) {
+		if err := g.Refuses(peer(r)); err != nil {
+			refuse(w, err)
+			return
+		}
 		reason := r.URL.Query().Get("reason")
 		if reason == "" {
 			reason = "asked over the control socket"
@@ -150,11 +206,17 @@ func (c *Client) Poke(ctx context.Context) error {
 
 // Stop asks the gateway to stop. It returns before the gateway has.
 func (c *Client) Stop(ctx context.Context, reason string) error {
-	return c.call(ctx, http.MethodPost, "/stop?reason="+url.QueryEscape(reason), nil)
+	return c.call(ctx, http.MethodPost, "/stop?reason="+escape(reason), nil)
 }
 
+func escape(s string) string { return url.QueryEscape(s) }
+
 func (c *Client) call(ctx context.Context, method, path string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, method, "http://gateway"+path, bytes.NewReader(nil))
+	return c.send(ctx, method, path, nil, into)
+}
+
+func (c *Client) send(ctx context.Context, method, path string, body []byte, into any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://gateway"+path, bytes.NewReader(body))
 	if err != nil {
 		return domain.E(domain.Internal, err, "the request could not be made")
 	}
@@ -168,6 +230,10 @@ func (c *Client) call(ctx context.Context, method, path string, into any) error 
 	defer res.Body.Close()
 	if res.StatusCode >= 300 {
 		text, _ := io.ReadAll(io.LimitReader(res.Body, 4<<10))
+		var told refusal
+		if json.Unmarshal(text, &told) == nil && told.Message != "" {
+			return domain.E(told.Code, nil, "%s", told.Message)
+		}
 		return domain.E(domain.Unavailable, nil, "the gateway answered %s: %s", res.Status, text)
 	}
 	if into == nil {

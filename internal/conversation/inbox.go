@@ -193,7 +193,10 @@ func (l *Lanes) fetch(ctx context.Context, in domain.Inbound, a domain.Attachmen
 		return a, domain.E(domain.Unavailable, err, "the cache folder takes no file")
 	}
 	defer os.Remove(tmp.Name())
-	got, err := f.Fetch(ctx, a, maxFile, tmp)
+	var got domain.Attachment
+	if !l.contained("an adapter's download", func() { got, err = f.Fetch(ctx, a, maxFile, tmp) }) {
+		err = &platform.Error{Kind: platform.GiveUp, Code: "panic", Reason: "the download crashed; that is a defect, and it is in the log"}
+	}
 	if cerr := tmp.Close(); err == nil {
 		err = cerr
 	}

@@ -59,6 +59,9 @@ func (ln *lane) run() {
 		case <-ln.turnDone():
 			ln.turn = nil
 			ln.poke()
+			if ln.Hooks.Left != nil && ln.hasLeft() {
+				ln.Hooks.Left()
+			}
 		}
 		if ln.turn == nil && len(ln.wake) == 0 && ln.retire(ln) {
 			return
@@ -87,7 +90,7 @@ func (ln *lane) guarded(f func(context.Context)) {
 // look does what there is to do: commands first, then the next turn, or what
 // the busy mode says of messages that wait.
 func (ln *lane) look(ctx context.Context) {
-	if ln.isDraining() {
+	if ln.isDraining() || ln.turn == nil && (ln.hasLeft() || ln.elsewhere(ctx)) {
 		return
 	}
 	if err := ln.runCommands(ctx); err != nil {
@@ -103,6 +106,12 @@ func (ln *lane) look(ctx context.Context) {
 	if err := ln.next(ctx); err != nil {
 		ln.stumble(ctx, "claim", err)
 	}
+}
+
+// elsewhere tells whether the session's turn runs in the process that handed
+// over to this one, which then sees to what came in.
+func (ln *lane) elsewhere(ctx context.Context) bool {
+	return ln.Hooks.Elsewhere != nil && ln.Hooks.Elsewhere(ctx, ln.key)
 }
 
 // stumble logs a failure of the ledger and looks again a little later.
@@ -159,7 +168,7 @@ func (ln *lane) busy(ctx context.Context) error {
 		return nil
 	}
 	ln.noted = newest.ID
-	ack := ""
+	var ack string
 	switch ln.Config.Display.BusyMode {
 	case BusyQueue:
 		ack = "⏳ I am still at it; yours comes next. (/stop ends what runs)"

@@ -21,7 +21,6 @@ import (
 	"hermes/internal/home"
 	"hermes/internal/ledger"
 	"hermes/internal/platform"
-	"hermes/internal/tool"
 )
 
 // Store is the part of the ledger that conversations need.
@@ -41,7 +40,7 @@ type Outbox interface {
 }
 
 // Toolbox gives the tools of a turn.
-type Toolbox func(kind domain.TurnKind, p domain.Platform, toolsets []string) []tool.Tool
+type Toolbox func(kind domain.TurnKind, p domain.Platform, toolsets []string) *agent.Toolset
 
 // Options wires Lanes. All fields but Hooks and Commands are needed.
 type Options struct {
@@ -68,6 +67,13 @@ type Hooks struct {
 	Memory        func() string                                // the snapshot for the system prompt
 	BusyProcesses func(key domain.SessionKey) int              // background processes of a session
 	Status        func() string                                // a line on the whole gateway, for /status
+	// Elsewhere tells whether another live process runs a turn of the session,
+	// and makes that one look at it: after a hand-over a running turn stays with
+	// the process that began it.
+	Elsewhere func(ctx context.Context, key domain.SessionKey) bool
+	// Left is called after a turn has ended in lanes that have handed over: what
+	// comes next is the successor's.
+	Left func()
 }
 
 // Lanes is the set of lanes of one profile. It is safe for concurrent use.
@@ -81,6 +87,8 @@ type Lanes struct {
 	adapters map[domain.Platform]platform.Adapter
 	serial   map[domain.SessionID]chan struct{} // explicit API sessions, one call at a time
 	draining bool
+	left     bool          // handed over: turns that run go on, none is claimed
+	gone     chan struct{} // closed when, after that, no lane is left
 
 	base     context.Context // of everything that runs; ends when Stop gives up waiting
 	release  context.CancelCauseFunc
@@ -183,10 +191,7 @@ func (l *Lanes) Stop(ctx context.Context) error {
 		ln.poke()
 	}
 	l.mu.Unlock()
-	if l.stop != nil {
-		l.stop()
-	}
-	l.loops.Wait()
+	l.stopWatching()
 	done := make(chan struct{})
 	go func() { l.work.Wait(); close(done) }()
 	var err error
@@ -201,6 +206,59 @@ func (l *Lanes) Stop(ctx context.Context) error {
 	return err
 }
 
+func (l *Lanes) stopWatching() {
+	if l.stop != nil {
+		l.stop()
+	}
+	l.loops.Wait()
+}
+
+// Leave hands the sessions over: turns that run go on here and obey what their
+// chats say meanwhile, but no chat turn begins any more. Calls of Chat go on to
+// be served until Stop. The channel is closed when the last chat turn has ended.
+func (l *Lanes) Leave() <-chan struct{} {
+	l.stopWatching()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.left = true
+	gone := make(chan struct{})
+	if len(l.lanes) == 0 {
+		close(gone)
+		return gone
+	}
+	l.gone = gone
+	for _, ln := range l.lanes {
+		ln.poke() // those without a turn retire
+	}
+	return gone
+}
+
+// Stay takes Leave back: nobody took over.
+func (l *Lanes) Stay(ctx context.Context) error {
+	l.mu.Lock()
+	l.left, l.gone = false, nil
+	l.mu.Unlock()
+	return l.Start(ctx)
+}
+
+// PokeRunning makes a session's lane look at what came in, and tells whether
+// there is such a lane.
+func (l *Lanes) PokeRunning(key domain.SessionKey) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ln := l.lanes[key]
+	if ln != nil {
+		ln.poke()
+	}
+	return ln != nil
+}
+
+func (l *Lanes) hasLeft() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.left
+}
+
 // Wake tells that a session may have something to do. It never blocks.
 func (l *Lanes) Wake(key domain.SessionKey) {
 	l.mu.Lock()
@@ -209,7 +267,7 @@ func (l *Lanes) Wake(key domain.SessionKey) {
 		ln.poke()
 		return
 	}
-	if l.draining {
+	if l.draining || l.left {
 		return
 	}
 	ln := &lane{Lanes: l, key: key, wake: make(chan struct{}, 1)}
@@ -226,6 +284,10 @@ func (l *Lanes) retire(ln *lane) bool {
 		return false
 	}
 	delete(l.lanes, ln.key)
+	if l.left && len(l.lanes) == 0 && l.gone != nil {
+		close(l.gone)
+		l.gone = nil
+	}
 	return true
 }
 

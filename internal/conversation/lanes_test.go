@@ -348,8 +348,8 @@ func TestStrangersAreRefusedDurably(t *testing.T) {
 
 func TestChatForAProgram(t *testing.T) {
 	w := setUp(t, obey, nil)
-	ask := func(text string, stored bool) (ChatResult, error) {
-		return w.Chat(t.Context(), ChatRequest{SessionID: "api-1", Stored: stored, Kind: domain.TurnAPI,
+	ask := func(text string, stored bool) (*ChatResult, error) {
+		return w.Chat(t.Context(), &ChatRequest{SessionID: "api-1", Stored: stored, Kind: domain.TurnAPI,
 			Source: domain.Source{Address: domain.Address{Platform: domain.PlatformAPI, ChatID: "api-1"}, ChatType: domain.ChatDM},
 			System: "be kind", Input: domain.Message{Role: domain.RoleUser, Content: text}}, nil)
 	}
@@ -372,7 +372,7 @@ func TestChatForAProgram(t *testing.T) {
 		waitRuns(t, w, "slow")
 		cancel()
 	}()
-	_, err = w.Chat(ctx, ChatRequest{SessionID: "api-2", Kind: domain.TurnAPI, Source: domain.Source{Address: domain.Address{Platform: domain.PlatformAPI, ChatID: "api-2"}},
+	_, err = w.Chat(ctx, &ChatRequest{SessionID: "api-2", Kind: domain.TurnAPI, Source: domain.Source{Address: domain.Address{Platform: domain.PlatformAPI, ChatID: "api-2"}},
 		Input: domain.Message{Role: domain.RoleUser, Content: "use slow"}}, nil)
 	if err == nil {
 		t.Error("a caller who leaves ends the turn")

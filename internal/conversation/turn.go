@@ -2,8 +2,6 @@ package conversation
 
 import (
 	"context"
-	"fmt"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -26,11 +24,18 @@ func (l *Lanes) runTurn(ctx context.Context, a *active) {
 	l.running.Add(1)
 	defer func() { l.running.Add(-1); l.finished.Add(1) }()
 	failpoint.Hit(failpoint.TurnClaimed)
+	if !l.contained("a turn", func() { l.workTurn(ctx, a) }) {
+		l.contained("the end of a turn", func() { l.settle(a.claim, crashed(a.claim.Turn.Input), "") })
+	}
+}
+
+// workTurn is runTurn's work.
+func (l *Lanes) workTurn(ctx context.Context, a *active) {
 	c := a.claim
 	log := l.Log.With("component", "conversation", "session", string(c.Turn.SessionID), "turn", c.Turn.ID)
 	if c.Turn.Resumed {
 		if c.Turn.Attempt-len(c.Answers) > maxRevivals {
-			l.settle(c, agent.Outcome{State: domain.TurnFailed, Messages: c.Turn.Input,
+			l.settle(c, &agent.Outcome{State: domain.TurnFailed, Messages: c.Turn.Input,
 				Err: domain.E(domain.Internal, nil, "the gateway died %d times while it worked on this; it will not be tried again by itself", maxRevivals)}, "")
 			return
 		}
@@ -40,7 +45,7 @@ func (l *Lanes) runTurn(ctx context.Context, a *active) {
 	l.announceReset(ctx, c)
 	l.fetchAttachments(ctx, &c)
 	view := l.newView(ctx, c)
-	out := l.guardedRun(ctx, l.agentTurn(c, a, view.observe))
+	out := l.guardedRun(ctx, l.agentTurn(&c, a, view.observe))
 	preview := view.close()
 	if out.State == domain.TurnFailed && !domain.IsCode(out.Err, domain.Fenced) {
 		log.Warn("a turn failed", "err", out.Err)
@@ -49,20 +54,17 @@ func (l *Lanes) runTurn(ctx context.Context, a *active) {
 }
 
 // guardedRun contains a panic of the agent: the turn fails, nothing else does.
-func (l *Lanes) guardedRun(ctx context.Context, t agent.Turn) (out agent.Outcome) {
-	defer func() {
-		if p := recover(); p != nil {
-			l.Log.Error("a turn panicked", "component", "conversation", "turn", t.ID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			out = agent.Outcome{State: domain.TurnFailed, Messages: t.Input,
-				Err: domain.E(domain.Internal, nil, "this turn crashed; that is a defect of mine, and it is in the log. Nothing else was harmed")}
-		}
-	}()
-	return l.Agent.Run(ctx, t)
+func (l *Lanes) guardedRun(ctx context.Context, t *agent.Turn) (out *agent.Outcome) {
+	if !l.contained("the agent", func() { out = l.Agent.Run(ctx, t) }) {
+		return crashed(t.Input)
+	}
+	return out
 }
 
 // agentTurn fills in what the agent needs for a claim.
-func (l *Lanes) agentTurn(c ledger.Claim, a *active, observe func(domain.TurnEvent)) agent.Turn {
+func (l *Lanes) agentTurn(c *ledger.Claim, a *active, observe func(domain.TurnEvent)) *agent.Turn {
 	t := l.baseTurn(c, nil)
+	t.System = l.systemPrompt(agent.PromptParts{Source: c.Turn.Source, Kind: c.Turn.Kind, Workdir: t.Env.Workdir})
 	t.CanAsk = true
 	t.Observe = observe
 	if a != nil {
@@ -81,30 +83,32 @@ func (l *Lanes) agentTurn(c ledger.Claim, a *active, observe func(domain.TurnEve
 			if err != nil {
 				return nil, err
 			}
-			return l.join(ctx, c, in)
+			return l.join(ctx, *c, in)
 		}
 	}
 	return t
 }
 
-// baseTurn is what turns of every kind have in common. history nil means that
-// of the session.
-func (l *Lanes) baseTurn(c ledger.Claim, toolsets []string) agent.Turn {
+// systemPrompt completes the parts with what is the same for every turn.
+func (l *Lanes) systemPrompt(p agent.PromptParts) string {
+	p.Soul, p.Memory, p.Now = agent.ReadSoul(l.Profile.Home), l.memory(), l.Now().In(l.Config.Timezone)
+	return agent.BuildPrompt(p)
+}
+
+// baseTurn is what turns of every kind have in common, but for the system prompt.
+func (l *Lanes) baseTurn(c *ledger.Claim, toolsets []string) *agent.Turn {
 	cfg := l.Config
 	name := c.Session.Model
 	window := model.ContextLength(cfg.Model.Model, cfg.Model.ContextLength)
-	return agent.Turn{
+	ref, id := c.Ref(), c.Turn.SessionID // closures keep these, not the claim
+	return &agent.Turn{
 		ID: c.Turn.ID, Model: name, Input: c.Turn.Input, Steps: c.Steps, Answers: c.Answers,
 		Tools: l.Tools(c.Turn.Kind, c.Turn.Source.Platform, toolsets),
-		System: agent.BuildPrompt(agent.PromptParts{
-			Soul: agent.ReadSoul(l.Profile.Home), Memory: l.memory(), Source: c.Turn.Source, Kind: c.Turn.Kind,
-			Workdir: cfg.Terminal.Cwd, Now: l.Now().In(cfg.Timezone),
-		}),
 		Env: tool.Env{
 			Home: l.Profile.Home, Workdir: cfg.Terminal.Cwd, CacheDir: l.Profile.CacheDir(),
 			SessionKey: c.Turn.SessionKey, SessionID: c.Turn.SessionID, Source: c.Turn.Source, Kind: c.Turn.Kind, TurnID: c.Turn.ID,
 			Granted: func(key string) bool {
-				ok, err := l.Store.Granted(l.base, c.Turn.SessionID, key)
+				ok, err := l.Store.Granted(l.base, id, key)
 				return err == nil && ok
 			},
 		},
@@ -113,13 +117,13 @@ func (l *Lanes) baseTurn(c ledger.Claim, toolsets []string) agent.Turn {
 		History: l.history(c),
 		Journal: func(ctx context.Context, s domain.Step) error {
 			return l.persist(ctx, "journal", func(ctx context.Context) error {
-				_, err := l.Store.AppendStep(ctx, c.Ref(), s)
+				_, err := l.Store.AppendStep(ctx, ref, s)
 				return err
 			})
 		},
 		Compact: func(ctx context.Context, upTo int64, summary domain.Message) error {
 			return l.persist(ctx, "compress", func(ctx context.Context) error {
-				return l.Store.Compress(ctx, c.Turn.SessionID, upTo, summary)
+				return l.Store.Compress(ctx, id, upTo, summary)
 			})
 		},
 	}
@@ -134,7 +138,7 @@ func (l *Lanes) memory() string {
 
 // history reads the session's transcript. A failure is logged, not fatal: a
 // turn without its past is better than none.
-func (l *Lanes) history(c ledger.Claim) []domain.Message {
+func (l *Lanes) history(c *ledger.Claim) []domain.Message {
 	if c.NewSession {
 		return nil
 	}
@@ -179,7 +183,7 @@ func (l *Lanes) join(ctx context.Context, c ledger.Claim, in []domain.Inbound) (
 
 // settle writes a turn's outcome into the ledger: transcript, deliveries and
 // end in one transaction. It does not give up while the process lives.
-func (l *Lanes) settle(c ledger.Claim, out agent.Outcome, preview string) {
+func (l *Lanes) settle(c ledger.Claim, out *agent.Outcome, preview string) {
 	ctx, cancel := l.settleContext()
 	defer cancel()
 	var err error
@@ -225,7 +229,7 @@ func (l *Lanes) settleContext() (context.Context, context.CancelFunc) {
 }
 
 // planReply makes the deliveries of an ended turn.
-func (l *Lanes) planReply(c ledger.Claim, out agent.Outcome, preview string) []domain.NewDelivery {
+func (l *Lanes) planReply(c ledger.Claim, out *agent.Outcome, preview string) []domain.NewDelivery {
 	to := c.Turn.Source.Address
 	o := delivery.PlanOptions{Edit: preview, ReplyTo: l.replyTo(c)}
 	switch out.State {
@@ -296,6 +300,7 @@ func (l *Lanes) announceReset(ctx context.Context, c ledger.Claim) {
 
 // view shows a running turn to its chat: typing, live events, the streamed preview.
 type view struct {
+	*Lanes
 	preview *delivery.Preview
 	live    platform.Live
 	to      domain.Address
@@ -304,7 +309,7 @@ type view struct {
 }
 
 func (l *Lanes) newView(ctx context.Context, c ledger.Claim) *view {
-	v := &view{to: c.Turn.Source.Address, stop: func() {}}
+	v := &view{Lanes: l, to: c.Turn.Source.Address, stop: func() {}}
 	a := l.adapter(v.to.Platform)
 	if a == nil {
 		v.before = c.Turn.Preview
@@ -314,7 +319,8 @@ func (l *Lanes) newView(ctx context.Context, c ledger.Claim) *view {
 	if t, ok := a.(platform.Typer); ok && l.Config.Platforms[v.to.Platform].Typing && a.Capabilities().TypingEvery > 0 {
 		tctx, stop := context.WithCancel(ctx)
 		v.stop = stop
-		l.work.Go(func() { l.typing(tctx, t, v.to, a.Capabilities().TypingEvery) })
+		every := a.Capabilities().TypingEvery
+		l.work.Go(func() { l.contained("an adapter's typing signal", func() { l.typing(tctx, t, v.to, every) }) })
 	}
 	// A resumed turn has a preview already: the answer edits that one.
 	if v.before = c.Turn.Preview; len(c.Answers) > 0 {
@@ -329,8 +335,8 @@ func (l *Lanes) newView(ctx context.Context, c ledger.Claim) *view {
 }
 
 func (v *view) observe(e domain.TurnEvent) {
-	if v.live != nil {
-		v.live.Live(v.to, e)
+	if v.live != nil && !v.contained("an adapter's live view", func() { v.live.Live(v.to, e) }) {
+		v.live = nil
 	}
 	if v.preview != nil {
 		v.preview.Event(e)

@@ -111,7 +111,7 @@ func (w *world) start(dir string) {
 	w.Lanes = New(Options{
 		Store: w.disk, Agent: agent.New(provider, log, time.Now), Outbox: w.out, Profile: p, Config: w.cfg, Health: reg, Log: log, Now: time.Now,
 		Gate:  access.New(store, p, w.cfg, log, time.Now),
-		Tools: func(domain.TurnKind, domain.Platform, []string) []tool.Tool { return w.tools() },
+		Tools: func(domain.TurnKind, domain.Platform, []string) *agent.Toolset { return agent.NewToolset(w.tools()) },
 	})
 	w.out.Attach(adapter)
 	w.Attach(adapter)

@@ -44,7 +44,7 @@ func (s *Service) check(name string, d Definition) error {
 	}
 	if d.Script != "" {
 		if path, err := s.scripts.Resolve(d.Script); err != nil {
-			return err
+			return domain.E(domain.Invalid, err, "%s. A script is named by its path in the scripts folder, e.g. --script disk-watchdog.sh", domain.MessageOf(err))
 		} else if _, err := commandFor(path); err != nil {
 			return err
 		}

@@ -27,6 +27,7 @@ func (s *Service) Lint(ctx context.Context) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
+	twins := duplicates(jobs)
 	var out []Finding
 	for _, j := range jobs {
 		d, err := DefinitionOf(j)
@@ -34,10 +35,7 @@ func (s *Service) Lint(ctx context.Context) ([]Finding, error) {
 			out = append(out, Finding{j.ID, j.Name, []string{domain.MessageOf(err)}})
 			continue
 		}
-		advice, err := s.advice(ctx, j, d)
-		if err != nil {
-			return nil, err
-		}
+		advice := s.advice(d, twins[j.ID])
 		if err := s.check(j.Name, d); err != nil {
 			advice = append([]string{"it will fail: " + domain.MessageOf(err)}, advice...)
 		}
@@ -49,7 +47,7 @@ func (s *Service) Lint(ctx context.Context) ([]Finding, error) {
 }
 
 // advice says what a job leaves open, and what looks wrong about it.
-func (s *Service) advice(ctx context.Context, job domain.Job, d Definition) ([]string, error) {
+func (s *Service) advice(d Definition, twins []string) []string {
 	out := s.missing(d)
 	const noRestart = "; a job must not stop or restart the gateway that runs it, and it is refused when it tries. Use /restart in chat"
 	_, flagged := scanText(d.Prompt)
@@ -70,14 +68,10 @@ func (s *Service) advice(ctx context.Context, job domain.Job, d Definition) ([]s
 			}
 		}
 	}
-	jobs, err := s.opt.Store.ListJobs(ctx, ledger.JobFilter{})
-	if err != nil {
-		return nil, err
-	}
-	if twins := duplicates(jobs)[job.ID]; len(twins) > 0 {
+	if len(twins) > 0 {
 		out = append(out, "it looks like a duplicate of "+strings.Join(twins, ", "))
 	}
-	return out, nil
+	return out
 }
 
 // scanText sorts what speaks against a text: reasons to refuse it as a prompt,

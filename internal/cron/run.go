@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/failpoint"
 	"hermes/internal/ledger"
 	"hermes/internal/model"
 )
@@ -124,6 +125,7 @@ func (s *Scheduler) runOne(due domain.Run, job *domain.Job, d Definition) {
 	if !ok {
 		return // another process has it
 	}
+	failpoint.Hit(failpoint.RunClaimed)
 	if job == nil {
 		s.finish(r, outcome{state: domain.RunFailed, errText: "the job was removed before this run began"}, nil)
 		return
@@ -134,9 +136,11 @@ func (s *Scheduler) runOne(due domain.Run, job *domain.Job, d Definition) {
 	o := s.performGuarded(*job, d, r)
 	o.text, o.errText = cleanText(o.text), s.redact(cleanText(o.errText))
 	s.keep(*job, d, r, began, o)
+	failpoint.Hit(failpoint.RunBeforeFinish)
 	if !o.ended {
 		s.finish(r, o, func(ctx context.Context, o *outcome) []domain.NewDelivery { return s.deliveries(ctx, *job, d, r, o) })
 	}
+	failpoint.Hit(failpoint.RunFinished)
 	s.opt.Committed()
 	log.Info("cron run ended", "state", o.state, "error", o.errText, "took", s.wall.Now().Sub(began).Round(time.Millisecond))
 }

@@ -9,6 +9,7 @@ import (
 
 	"hermes/internal/cron/schedule"
 	"hermes/internal/domain"
+	"hermes/internal/failpoint"
 	"hermes/internal/ledger"
 )
 
@@ -106,7 +107,9 @@ func (s *Scheduler) fireGuarded(ctx context.Context, job domain.Job, now time.Ti
 	for i := range f.runs {
 		f.runs[i].Job = job.ID
 	}
+	failpoint.Hit(failpoint.FiringBeforeCommit)
 	_, err = s.opt.Store.Fire(ctx, job.ID, job.NextAt, f.next, f.runs)
+	failpoint.Hit(failpoint.FiringCommitted)
 	switch domain.CodeOf(err) {
 	case "":
 		if f.missed > 0 && f.due == 0 {
@@ -262,7 +265,7 @@ const (
 // retries tells how often a run was tried before: a retry's instant is that of
 // its run plus a millisecond, so that the ledger's unique firings make each
 // retry happen once. Scheduled instants are whole seconds.
-func retries(r domain.Run) int { return int(r.Instant.Nanosecond() / int(time.Millisecond)) }
+func retries(r domain.Run) int { return r.Instant.Nanosecond() / int(time.Millisecond) }
 
 // realign moves the next instants that another zone gave (the profile's zone,
 // or the host's, was changed while nothing ran) to where the schedule has them
@@ -365,7 +368,7 @@ func (s *Scheduler) settle(ctx context.Context, r domain.Run) error {
 	}
 	d, err := DefinitionOf(job)
 	if err != nil {
-		return nil // reported when it is due
+		return nil //nolint:nilerr // reported when it is due
 	}
 	if d.OnInterrupt == InterruptRetry && retries(r) < maxRetries {
 		again := domain.Run{Job: job.ID, Instant: r.Instant.Add(time.Millisecond), State: domain.RunDue, Manual: r.Manual}

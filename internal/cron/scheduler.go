@@ -21,6 +21,7 @@ import (
 type Store interface {
 	ledger.Jobs
 	Enqueue(ctx context.Context, d []domain.NewDelivery, now time.Time) ([]int64, error)
+	Deliveries(ctx context.Context, f ledger.DeliveryFilter) ([]domain.Delivery, error)
 	AcquireLease(ctx context.Context, name string) (ledger.Lease, error)
 	ReleaseLease(ctx context.Context, l ledger.Lease) error
 }
@@ -93,6 +94,7 @@ type Scheduler struct {
 	started  int             // runs begun so far
 	behind   time.Time       // instant of the oldest run that waits for a free place; zero when none does
 	drained  []chan struct{} // closed when no run is left
+	turned   chan struct{}   // closed when the loop has scanned once more
 }
 
 var errStopping = errors.New("the gateway was stopped")
@@ -234,6 +236,7 @@ func (s *Scheduler) loop(ctx context.Context) {
 	pause := time.Second
 	for ctx.Err() == nil {
 		next, err := s.guardedScan(ctx)
+		s.turn()
 		if ctx.Err() != nil {
 			return
 		}
@@ -251,6 +254,34 @@ func (s *Scheduler) loop(ctx context.Context) {
 		}
 		s.report(now, next, err)
 		s.sleep(ctx, until)
+	}
+}
+
+// turn tells those who wait in Check.
+func (s *Scheduler) turn() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.turned != nil {
+		close(s.turned)
+		s.turned = nil
+	}
+}
+
+// Check proves that the loop turns: it wakes it and returns when it has looked,
+// whatever it found, or with ctx's error as domain.Timeout.
+func (s *Scheduler) Check(ctx context.Context) error {
+	s.mu.Lock()
+	if s.turned == nil {
+		s.turned = make(chan struct{})
+	}
+	turned := s.turned
+	s.mu.Unlock()
+	s.Wake()
+	select {
+	case <-turned:
+		return nil
+	case <-ctx.Done():
+		return domain.E(domain.Timeout, ctx.Err(), "the scheduler does not turn; jobs are not fired")
 	}
 }
 

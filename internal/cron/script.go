@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/failpoint"
 )
 
 const (
@@ -67,6 +68,7 @@ func (r scriptRun) run(ctx context.Context) scriptResult {
 	if err := cmd.Start(); err != nil {
 		return scriptResult{err: domain.E(domain.Invalid, err, "the script could not be started in %s", cmd.Dir)}
 	}
+	failpoint.Hit(failpoint.ScriptStarted)
 	lowerPriority(cmd.Process.Pid)
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
@@ -77,6 +79,7 @@ func (r scriptRun) run(ctx context.Context) scriptResult {
 		cut = true
 		err = endGroup(cmd.Process.Pid, done)
 	}
+	failpoint.Hit(failpoint.ScriptEnded)
 	res := scriptResult{stdout: stdout.text(), stderr: stderr.text()}
 	res.wake = wantsAgent(res.stdout)
 	switch {

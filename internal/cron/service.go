@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"hermes/internal/clock"
 	"hermes/internal/cron/schedule"
@@ -99,9 +100,9 @@ type Explained struct {
 	Advice []string    `json:"advice,omitempty"`
 }
 
-// Create makes a job. It fails with domain.Invalid (also for a target that
-// cannot be resolved), domain.NotFound (script, context), domain.Forbidden
-// (prompt or script path), each with what to do.
+// Create makes a job. It fails with domain.Invalid (also for a target or a
+// script that cannot be resolved), domain.NotFound (context), domain.Forbidden
+// (prompt), each with what to do.
 func (s *Service) Create(ctx context.Context, c Change) (Explained, error) {
 	now := s.wall.Now()
 	job := domain.Job{ID: newID(), Enabled: true, CreatedAt: now}
@@ -153,9 +154,11 @@ func (s *Service) explain(ctx context.Context, job domain.Job, d Definition, adv
 		e.Words = sch.Words()
 		e.Next = firings(sch, job, s.wall.Now(), 3)
 	}
-	if advise {
-		e.Advice, err = s.advice(ctx, job, d)
+	if !advise {
+		return e, nil
 	}
+	twins, err := s.twins(ctx)
+	e.Advice = s.advice(d, twins[job.ID])
 	return e, err
 }
 
@@ -286,13 +289,18 @@ func (s *Service) Find(ctx context.Context, ref string) (domain.Job, error) {
 			return j, err
 		}
 	}
-	jobs, err := s.opt.Store.ListJobs(ctx, ledger.JobFilter{})
+	ref = strings.TrimSpace(ref)
+	f := ledger.JobFilter{Name: ref}
+	if strings.IndexFunc(ref, func(r rune) bool { return r >= utf8.RuneSelf }) >= 0 {
+		f.Name = "" // the ledger knows the cases of ASCII only
+	}
+	jobs, err := s.opt.Store.ListJobs(ctx, f)
 	if err != nil {
 		return domain.Job{}, err
 	}
 	var found []domain.Job
 	for _, j := range jobs {
-		if strings.EqualFold(j.Name, strings.TrimSpace(ref)) {
+		if strings.EqualFold(j.Name, ref) {
 			found = append(found, j)
 		}
 	}
@@ -424,7 +432,7 @@ func (s *Service) Run(ctx context.Context, ref string) (domain.Job, domain.Run, 
 		if err != nil {
 			return job, domain.Run{}, err
 		}
-		at := s.wall.Now().Truncate(time.Second)
+		at := s.wall.Now().Truncate(time.Millisecond) // finer than a schedule, so that runs in a row do not meet
 		for range 10 {
 			made, err := s.opt.Store.Fire(ctx, job.ID, job.NextAt, job.NextAt, []domain.Run{{Job: job.ID, Instant: at, Manual: true, State: domain.RunDue}})
 			if domain.IsCode(err, domain.Conflict) {
@@ -437,27 +445,10 @@ func (s *Service) Run(ctx context.Context, ref string) (domain.Job, domain.Run, 
 				s.opt.Changed()
 				return job, made[0], nil
 			}
-			at = at.Add(time.Second) // that instant has a run
+			at = at.Add(time.Millisecond) // that instant has a run
 		}
 	}
 	return domain.Job{}, domain.Run{}, domain.E(domain.Conflict, nil, "the job kept changing while a run of it was asked for; try again")
-}
-
-// Runs lists a job's runs, or all jobs' when ref is "", newest first.
-func (s *Service) Runs(ctx context.Context, ref string, limit int) ([]domain.Run, error) {
-	f := ledger.RunFilter{Limit: limit}
-	if ref != "" {
-		job, err := s.Find(ctx, ref)
-		switch {
-		case err == nil:
-			f.Job = job.ID
-		case domain.IsCode(err, domain.NotFound) && validID(domain.JobID(ref)):
-			f.Job = domain.JobID(ref) // a removed job's runs stay
-		default:
-			return nil, err
-		}
-	}
-	return s.opt.Store.Runs(ctx, f)
 }
 
 // Next are the coming n firings of a job, in its zone.

@@ -42,7 +42,7 @@ func TestCreateRefuses(t *testing.T) {
 			t.Errorf("want %q, got %v", want, err)
 		}
 	}
-	if views, err := r.service.List(t.Context(), true); err != nil || len(views) != 0 {
+	if views, _, err := r.service.List(t.Context(), Page{All: true}); err != nil || len(views) != 0 {
 		t.Errorf("a refused job was stored: %v, %v", views, err)
 	}
 }
@@ -149,6 +149,8 @@ func TestCommandInChat(t *testing.T) {
 		{"runs tell me a joke", "has not run"}, {"status", "1 active job"}, {"pause tell me a joke", "is paused"}, {"list", "no jobs that fire"},
 		{"list all", "tell me a joke"}, {"resume tell me a joke", "It fires at"}, {"run", "/cron list"}, {"what", "/cron list"},
 		{"show nobody", "⚠ there is no job"}, {"add nonsense", "in quotes"}, {"help", "/cron"},
+		{`edit "tell me a joke" schedule weekdays at 8am`, "at 08:00 on Monday to Friday"}, {"edit nobody", "the new value"},
+		{`edit "tell me a joke" base_url http://x`, "cannot be changed here"}, {`edit "tell me a joke" deliver nosuch`, "unknown platform"}, {"lint", "- source:"},
 	} {
 		if got := say(c.args); !strings.Contains(got, c.want) {
 			t.Errorf("/cron %s says %q, want %q in it", c.args, got, c.want)

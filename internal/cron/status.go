@@ -3,6 +3,7 @@ package cron
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"hermes/internal/domain"
@@ -20,7 +21,21 @@ type Status struct {
 	Active    int       `json:"active_jobs"`
 	Next      time.Time `json:"next_run,omitzero"`
 	NextName  string    `json:"next_job,omitempty"`
+	// Behind is how many seconds ago Next should have been fired; 0 while the
+	// scheduler keeps up.
+	Behind int `json:"behind_seconds,omitempty"`
+	// Undelivered are the results of the last day that were given up or still
+	// wait for their platform, newest first, with the reason.
+	Undelivered []string `json:"undelivered,omitempty"`
+	Failing     []string `json:"failing,omitempty"` // names of the jobs whose last run failed
 }
+
+const (
+	// behindAfter is how late a firing may be before the scheduler counts as
+	// behind.
+	behindAfter    = 10 * time.Second
+	maxUndelivered = 10
+)
 
 // stalledAfter is three safety scans and a third.
 const stalledAfter = 200 * time.Second
@@ -37,20 +52,88 @@ func (s *Service) Status(ctx context.Context) (Status, error) {
 		st.Failure = ""
 	}
 	st.Stalled = st.Running && !st.Heartbeat.IsZero() && s.wall.Now().Sub(st.Heartbeat) > stalledAfter
-	jobs, err := s.opt.Store.ListJobs(ctx, ledger.JobFilter{EnabledOnly: true})
-	if err != nil {
+	var err error
+	if st.Active, err = s.opt.Store.CountJobs(ctx, ledger.JobFilter{Scheduled: true}); err != nil {
 		return st, err
 	}
-	for _, j := range jobs {
-		if j.NextAt.IsZero() {
-			continue
+	if st.Next, err = s.opt.Store.NextDue(ctx); err != nil {
+		return st, err
+	}
+	if !st.Next.IsZero() {
+		first, err := s.opt.Store.DueJobs(ctx, st.Next, 1)
+		if err != nil {
+			return st, err
 		}
-		st.Active++
-		if st.Next.IsZero() || j.NextAt.Before(st.Next) {
-			st.Next, st.NextName = j.NextAt, j.Name
+		if len(first) > 0 {
+			st.NextName = first[0].Name
+		}
+		if late := s.wall.Now().Sub(st.Next); late > behindAfter {
+			st.Behind = int(late.Seconds())
 		}
 	}
-	return st, nil
+	if st.Undelivered, err = s.undelivered(ctx); err != nil {
+		return st, err
+	}
+	st.Failing, err = s.failing(ctx)
+	return st, err
+}
+
+// How far failing looks.
+const (
+	failingSince = 7 * 24 * time.Hour
+	maxFailing   = 20
+)
+
+// failing names the jobs that fire and whose last run failed in the last days.
+func (s *Service) failing(ctx context.Context) ([]string, error) {
+	failures := []domain.RunState{domain.RunFailed, domain.RunTimedOut, domain.RunInterrupted}
+	runs, err := s.opt.Store.Runs(ctx, ledger.RunFilter{States: failures, Since: s.wall.Now().Add(-failingSince), Limit: 200})
+	if err != nil {
+		return nil, err
+	}
+	seen := map[domain.JobID]bool{}
+	var names []string
+	for _, r := range runs {
+		if seen[r.Job] || len(names) == maxFailing {
+			continue
+		}
+		seen[r.Job] = true
+		job, err := s.opt.Store.Job(ctx, r.Job)
+		if domain.IsCode(err, domain.NotFound) {
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		last, err := s.opt.Store.Runs(ctx, ledger.RunFilter{Job: r.Job, Limit: 1, States: append([]domain.RunState{domain.RunOK, domain.RunSilent}, failures...)})
+		if err != nil {
+			return nil, err
+		}
+		if job.Enabled && len(last) == 1 && last[0].State != domain.RunOK && last[0].State != domain.RunSilent {
+			names = append(names, job.Name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// undelivered says which results of the last day did not arrive, and why.
+func (s *Service) undelivered(ctx context.Context) ([]string, error) {
+	ds, err := s.opt.Store.Deliveries(ctx, ledger.DeliveryFilter{Limit: 200, States: []domain.DeliveryState{domain.DeliveryDead, domain.DeliveryRetrying}})
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, d := range ds {
+		if d.RunID == 0 || s.wall.Now().Sub(d.CreatedAt) > 24*time.Hour || len(out) == maxUndelivered {
+			continue
+		}
+		what := "is tried again"
+		if d.State == domain.DeliveryDead {
+			what = fmt.Sprintf("was given up; `hermes deliveries retry %d` sends it again", d.ID)
+		}
+		out = append(out, fmt.Sprintf("run %d to %s %s: %s", d.RunID, d.To, what, d.Reason))
+	}
+	return out, nil
 }
 
 // running asks who shows itself as the scheduler.

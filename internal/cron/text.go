@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"hermes/internal/cron/schedule"
-	"hermes/internal/domain"
 )
 
 // Text shows a job as a block of lines, for terminals and chats.
@@ -46,7 +45,7 @@ func (v View) Text() string {
 			last += ": " + first
 		}
 		line("Last run", last)
-		line("Delivery", orDefault(v.LastDelivery, "nothing to deliver"))
+		line("Delivery", v.deliveryText())
 	}
 	if v.LastDeliveryError != nil {
 		line("⚠ Delivery failed", *v.LastDeliveryError)
@@ -83,6 +82,18 @@ func bothClocks(t time.Time, zone string) string {
 		return t.UTC().Format("Mon 2006-01-02 15:04:05") + " UTC"
 	}
 	return local + " " + zone + " = " + t.UTC().Format("2006-01-02 15:04:05") + " UTC"
+}
+
+// deliveryText is the fate of the last run's messages.
+func (v View) deliveryText() string {
+	text := orDefault(v.LastDelivery, "nothing to deliver")
+	if v.LastDelivered != nil {
+		text += " " + *v.LastDelivered
+	}
+	if v.DeliveryLate != "" {
+		text += " (late by " + v.DeliveryLate + ")"
+	}
+	return text
 }
 
 func deref(s *string) string {
@@ -137,28 +148,18 @@ func (st Status) Text(now time.Time) string {
 	if st.Failure != "" {
 		fmt.Fprintf(&b, "✗ The last look failed: %s\n", st.Failure)
 	}
+	if st.Behind > 0 {
+		fmt.Fprintf(&b, "✗ Behind: '%s' was due %s ago and has not been fired\n", st.NextName, (time.Duration(st.Behind) * time.Second).String())
+	}
 	fmt.Fprintf(&b, "%d active job(s)\n", st.Active)
 	if !st.Next.IsZero() {
 		fmt.Fprintf(&b, "Next run: %s — %s\n", bothClocks(st.Next.UTC(), "UTC"), st.NextName)
 	}
+	if len(st.Failing) > 0 {
+		fmt.Fprintf(&b, "⚠ The last run failed of: %s\n", strings.Join(st.Failing, ", "))
+	}
+	for _, u := range st.Undelivered {
+		fmt.Fprintf(&b, "⚠ Not delivered: %s\n", u)
+	}
 	return b.String()
-}
-
-// RunText is one line about a run; run and delivery stay two facts.
-func RunText(r domain.Run, zone *time.Location) string {
-	text := fmt.Sprintf("%-6d %s  %-11s", r.ID, r.Instant.In(zone).Format("2006-01-02 15:04:05"), r.State)
-	if !r.EndedAt.IsZero() && !r.StartedAt.IsZero() {
-		text += fmt.Sprintf(" %6s", r.EndedAt.Sub(r.StartedAt).Round(100*time.Millisecond))
-	} else {
-		text += fmt.Sprintf(" %6s", "-")
-	}
-	text += "  delivery: " + orDefault(r.Delivery, "none")
-	if r.Manual {
-		text += "  (manual)"
-	}
-	if r.Error != "" {
-		first, _, _ := strings.Cut(r.Error, "\n")
-		text += "  " + first
-	}
-	return text
 }

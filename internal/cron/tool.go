@@ -66,6 +66,9 @@ func (s *Service) Tool() tool.Tool {
 	}
 }
 
+// maxToolJobs bounds what a list puts before the model.
+const maxToolJobs = 50
+
 // runTool answers in JSON also when it fails, as models were taught to expect.
 func (s *Service) runTool(ctx context.Context, env tool.Env, raw json.RawMessage) (tool.Result, error) {
 	answer, err := s.toolAnswer(ctx, env, raw)
@@ -97,8 +100,8 @@ func (s *Service) toolAnswer(ctx context.Context, env tool.Env, raw json.RawMess
 	}
 	switch a.Action {
 	case "list":
-		views, err := s.List(ctx, a.Disabled)
-		return s.withWarning(ctx, map[string]any{"success": true, "jobs": views}), err
+		views, total, err := s.List(ctx, Page{All: a.Disabled, Limit: maxToolJobs})
+		return s.withWarning(ctx, map[string]any{"success": true, "jobs": views, "total": total}), err
 	case "create":
 		a.Origin = nil
 		if env.Source.ChatID != "" && env.Kind != domain.TurnAPI {

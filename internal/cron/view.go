@@ -69,8 +69,10 @@ type View struct {
 	ScheduleText   string   `json:"schedule_text"`
 	ScheduleWords  string   `json:"schedule_words"`
 	NextRunUTC     *string  `json:"next_run_utc"`
-	LastRunState   string   `json:"last_run_state,omitempty"` // ok, silent, failed, timed_out, interrupted
-	LastDelivery   string   `json:"last_delivery,omitempty"`  // "", pending, sent, retrying, dead: of the messages alone
+	LastRunState   string   `json:"last_run_state,omitempty"`     // ok, silent, failed, timed_out, interrupted
+	LastDelivery   string   `json:"last_delivery,omitempty"`      // "", pending, sent, retrying, dead: of the messages alone
+	LastDelivered  *string  `json:"last_delivered_at"`            // when the last of them arrived
+	DeliveryLate   string   `json:"last_delivery_late,omitempty"` // by how much, where it was late
 	FailureDeliver string   `json:"failure_deliver,omitempty"`
 	CatchUp        string   `json:"catch_up"`
 	Overlap        string   `json:"overlap"`
@@ -180,8 +182,21 @@ func (s *Service) addLastRun(ctx context.Context, v *View, job domain.Job, d Def
 			v.State = "error"
 		}
 	}
-	if r.Delivery == string(domain.DeliveryDead) && v.LastDeliveryError == nil {
-		v.LastDeliveryError = nullable("a message of it was given up; `hermes deliveries` says why")
+	return s.addDelivery(ctx, v, r, zone)
+}
+
+// addDelivery says what became of the last run's messages.
+func (s *Service) addDelivery(ctx context.Context, v *View, r domain.Run, zone *time.Location) error {
+	seen, err := s.withDelivery(ctx, r)
+	if err != nil {
+		return err
+	}
+	v.LastDelivered = stamp(seen.DeliveredAt, zone)
+	if seen.Late > 0 {
+		v.DeliveryLate = seen.Late.Round(time.Second).String()
+	}
+	if seen.Reason != "" && v.LastDeliveryError == nil {
+		v.LastDeliveryError = nullable(seen.Reason)
 	}
 	return nil
 }
@@ -203,27 +218,53 @@ func (s *Service) Show(ctx context.Context, ref string) (View, error) {
 	return s.view(ctx, job)
 }
 
-// List shows jobs by name; all includes paused and completed ones. Probable
-// duplicates are marked.
-func (s *Service) List(ctx context.Context, all bool) ([]View, error) {
-	jobs, err := s.opt.Store.ListJobs(ctx, ledger.JobFilter{})
-	if err != nil {
-		return nil, err
+// Page selects a part of the list of jobs.
+type Page struct {
+	All    bool // paused and completed ones too
+	Limit  int  // 0 means all
+	Offset int
+}
+
+// maxCompared bounds the jobs among which a list marks duplicates; Lint has no
+// bound.
+const maxCompared = 2000
+
+// List shows the jobs of a page by name, and says how many there are in all.
+// Probable duplicates are marked, unless there are very many jobs.
+func (s *Service) List(ctx context.Context, p Page) (views []View, total int, err error) {
+	f := ledger.JobFilter{Scheduled: !p.All}
+	if total, err = s.opt.Store.CountJobs(ctx, f); err != nil {
+		return nil, 0, err
 	}
-	twins := duplicates(jobs)
-	out := []View{}
+	f.Limit, f.Offset = p.Limit, max(p.Offset, 0)
+	jobs, err := s.opt.Store.ListJobs(ctx, f)
+	if err != nil {
+		return nil, 0, err
+	}
+	twins, err := s.twins(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	views = []View{}
 	for _, j := range jobs {
-		if !all && (!j.Enabled || j.NextAt.IsZero()) {
-			continue
-		}
 		v, err := s.view(ctx, j)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		v.Duplicates = twins[j.ID]
-		out = append(out, v)
+		views = append(views, v)
 	}
-	return out, nil
+	return views, total, nil
+}
+
+// twins are the probable duplicates among all jobs.
+func (s *Service) twins(ctx context.Context) (map[domain.JobID][]string, error) {
+	n, err := s.opt.Store.CountJobs(ctx, ledger.JobFilter{})
+	if err != nil || n > maxCompared {
+		return nil, err
+	}
+	jobs, err := s.opt.Store.ListJobs(ctx, ledger.JobFilter{})
+	return duplicates(jobs), err
 }
 
 // Export writes all jobs as jobs.json, with the keys of other programs that

@@ -1,5 +1,5 @@
 // Package dashboard is the pages that a person opens in a browser: the chat at
-// / and the state of the gateway at /status. They are plain files without any
+// /, the jobs at /schedule and the state of the gateway at /status. They are plain files without any
 // foreign resource; what they show they fetch from the API, so that they hold
 // nothing worth guarding.
 package dashboard
@@ -26,10 +26,10 @@ const policy = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-
 
 // pages maps an exact path to its file; everything under /assets/ is served
 // under its own name.
-var pages = map[string]string{"/": "chat.html", "/status": "status.html"}
+var pages = map[string]string{"/": "chat.html", "/schedule": "schedule.html", "/status": "status.html"}
 
 // Patterns are the http.ServeMux patterns that Handler serves.
-func Patterns() []string { return []string{"GET /{$}", "GET /status", "GET /assets/"} }
+func Patterns() []string { return []string{"GET /{$}", "GET /schedule", "GET /status", "GET /assets/"} }
 
 // file is one embedded file, ready to be sent.
 type file struct {

@@ -26,7 +26,7 @@ func serve(t *testing.T, path string, header ...string) *httptest.ResponseRecord
 
 func TestPages(t *testing.T) {
 	for path, kind := range map[string]string{
-		"/": "text/html; charset=utf-8", "/status": "text/html; charset=utf-8",
+		"/": "text/html; charset=utf-8", "/schedule": "text/html; charset=utf-8", "/status": "text/html; charset=utf-8",
 		"/assets/app.css": "text/css; charset=utf-8", "/assets/chat.js": "text/javascript; charset=utf-8", "/assets/icon.svg": "image/svg+xml",
 	} {
 		w := serve(t, path)

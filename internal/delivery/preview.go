@@ -2,6 +2,8 @@ package delivery
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -151,6 +153,11 @@ func (p *Preview) Close() (messageID string) {
 // run shows the newest state, no more often than the platform wants.
 func (p *Preview) run(ctx context.Context) {
 	defer close(p.done)
+	defer func() {
+		if r := recover(); r != nil { // the answer itself comes all the same
+			p.d.o.Log.Error("the preview of an answer panicked", "to", p.to.String(), "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+		}
+	}()
 	for {
 		select {
 		case <-p.changed:

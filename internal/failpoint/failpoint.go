@@ -2,7 +2,8 @@
 // promise "nothing is lost, nothing is silently repeated". In a normal build a
 // mark is nothing. In one made with the build tag failpoint, the process kills
 // itself (SIGKILL) at the mark that HERMES_FAILPOINT names: "name" the first
-// time, "name:n" the n-th time. The torture test runs such a build.
+// time, "name:n" the n-th time, "name:n:panic", "name:n:exit" and "name:n:hang"
+// to fail in another way. The torture test runs such a build.
 package failpoint
 
 // The marks, in the order in which a message meets them.
@@ -21,7 +22,43 @@ const (
 	DeliveryMarked      = "delivery.marked"
 )
 
-// All lists the marks.
+// The marks, in the order in which a job's firing meets them.
+const (
+	FiringBeforeCommit = "firing.before_commit"
+	FiringCommitted    = "firing.committed"
+	RunClaimed         = "run.claimed"
+	ScriptStarted      = "script.started"
+	ScriptEnded        = "script.ended"
+	RunBeforeFinish    = "run.before_finish"
+	RunFinished        = "run.finished"
+)
+
+// Firing lists the marks of a job's firing.
+func Firing() []string {
+	return []string{FiringBeforeCommit, FiringCommitted, RunClaimed, ScriptStarted, ScriptEnded, RunBeforeFinish, RunFinished}
+}
+
+// The marks of a hand-over. The first three are the successor's, the others the
+// predecessor's. See Handover.
+const (
+	SuccessorReady    = "handover.ready"   // it has said that it could serve
+	SuccessorOwns     = "handover.owns"    // it was told to serve
+	SuccessorServes   = "handover.serves"  // it serves, and has not said so
+	PredecessorOffers = "handover.offers"  // the successor runs and knows nothing yet
+	PredecessorGives  = "handover.gives"   // the successor was found fit
+	PredecessorGave   = "handover.gave"    // the successor serves
+	PredecessorLeaves = "handover.leaves"  // all was given up
+	InPlaceDrained    = "handover.drained" // before the execve
+	InPlaceBecame     = "handover.became"  // after it
+)
+
+// Handover lists the marks of a hand-over.
+func Handover() []string {
+	return []string{SuccessorReady, SuccessorOwns, SuccessorServes, PredecessorOffers, PredecessorGives, PredecessorGave, PredecessorLeaves,
+		InPlaceDrained, InPlaceBecame}
+}
+
+// All lists the marks that every message meets.
 func All() []string {
 	return []string{InboundBeforeCommit, InboundCommitted, TurnClaimed, AnswerJournaled, ToolStarted, ToolRan, ToolFinished,
 		TurnBeforeFinish, TurnFinished, DeliveryClaimed, DeliverySent, DeliveryMarked}

@@ -2,10 +2,9 @@ package gateway
 
 import (
 	"context"
-	"fmt"
+	"net"
 	"os"
 	"sync/atomic"
-	"time"
 
 	"hermes/internal/agent"
 	"hermes/internal/api"
@@ -17,15 +16,18 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/home"
 	"hermes/internal/ledger"
+	"hermes/internal/model"
 	"hermes/internal/model/catalog"
+	"hermes/internal/model/openai"
 	"hermes/internal/platform/webchat"
+	"hermes/internal/succession"
 )
 
 // buildAgent makes the tools, the model and the agent.
 func (g *Gateway) buildAgent() {
 	g.toolbox = newToolbox(g)
-	provider := catalog.FromConfig(g.Config, catalog.Deps{Health: g.health.Part("model"), Log: g.Log.With("component", "model"), Now: g.Now})
-	g.agent = agent.New(provider, g.Log, g.Now)
+	g.models = catalog.Deps{Transport: openai.NewTransport(), Health: g.health.Part("model"), Log: g.Log.With("component", "model"), Now: g.Now}
+	g.agent = agent.New(catalog.FromConfig(g.Config, g.models), g.Log, g.Now)
 }
 
 // buildLanes makes the lanes; jobs and their chat command are there already.
@@ -35,6 +37,7 @@ func (g *Gateway) buildLanes() {
 		Health: g.health, Log: g.Log, Now: g.Now, Commands: g.commands(),
 		Hooks: conversation.Hooks{
 			SetHome: g.homes.set, SetModel: g.setModel, Memory: g.toolbox.memory, BusyProcesses: g.toolbox.busy, Status: g.statusLine,
+			Elsewhere: g.elsewhere, Left: g.pokeSuccessor,
 		},
 	})
 }
@@ -47,7 +50,7 @@ func (g *Gateway) setModel(_ context.Context, name string) error {
 
 // buildAPI makes the API server with the pages, where it is switched on. The
 // web chat is a platform like any other, whose network is the API server.
-func (g *Gateway) buildAPI() {
+func (g *Gateway) buildAPI(socket *succession.Socket) {
 	part := g.health.Part("api")
 	if !g.Config.API.Enabled {
 		part.Disabled("API_SERVER_ENABLED is not set")
@@ -65,10 +68,14 @@ func (g *Gateway) buildAPI() {
 	for _, p := range dashboard.Patterns() {
 		mounts = append(mounts, api.Mount{Pattern: p, Handler: pages, Open: true})
 	}
-	g.api = api.New(api.Options{
-		Config: g.Config.API, Profile: g.Profile.Name, Gateway: (*face)(g), Log: log, Health: part, Now: g.Now, Mounts: mounts,
+	o := api.Options{
+		Config: g.Config.API, Profile: g.Profile.Name, Gateway: (*face)(g), Jobs: g.jobs, Log: log, Health: part, Now: g.Now, Mounts: mounts,
 		MaxConcurrent: maxAPITurns,
-	})
+	}
+	if socket != nil {
+		o.Listener = socket.Listener
+	}
+	g.api = api.New(o)
 }
 
 // maxAPITurns bounds the API's turns where the configuration does not.
@@ -84,40 +91,46 @@ func (f *face) ModelName() string { return f.Config.Model.Model }
 func (f *face) Status(ctx context.Context) (api.Status, error) {
 	g := (*Gateway)(f)
 	s := apiStatus(g.Status(ctx))
-	if next, err := g.store.NextDue(ctx); err == nil {
-		jobs, err := g.store.ListJobs(ctx, ledger.JobFilter{EnabledOnly: true, Limit: 1000})
-		if err == nil {
-			s.Cron = &api.CronStatus{Jobs: len(jobs), Enabled: len(jobs), NextAt: next}
-			for _, j := range jobs {
-				if !next.IsZero() && j.NextAt.Equal(next) {
-					s.Cron.NextJob = j.Name
-				}
-			}
+	if st, err := g.jobs.Status(ctx); err == nil {
+		all, err := g.store.CountJobs(ctx, ledger.JobFilter{})
+		if err != nil {
+			all = st.Active
 		}
+		s.Cron = &api.CronStatus{Jobs: all, Enabled: st.Active, NextAt: st.Next, NextJob: st.NextName, Failing: st.Failing}
 	}
 	return s, nil
 }
 
 // Chat runs a turn for a client of the API.
-func (f *face) Chat(ctx context.Context, r api.ChatRequest, onEvent func(domain.TurnEvent)) (api.ChatResult, error) {
-	model := r.Model
-	if model == f.Config.API.ModelName || model == f.Config.Model.Model || !f.knownModel(model) {
-		model = ""
-	}
-	res, err := f.lanes.Chat(ctx, conversation.ChatRequest{
-		SessionID: domain.SessionID(r.SessionID), Stored: r.Stored, Kind: domain.TurnAPI, System: r.System, History: r.History, Input: r.Input, Model: model,
-		Source: domain.Source{Address: domain.Address{Platform: domain.PlatformAPI, ChatID: r.SessionID}, ChatType: domain.ChatDM, UserID: r.SessionKey},
-	}, onEvent)
-	out := api.ChatResult{Text: res.Text, Finish: api.Finish(res.Finish), Usage: res.Usage, SessionID: string(res.SessionID), TurnID: res.TurnID, Model: res.Model, Partial: !res.Completed}
-	if res.Finish != "length" {
-		out.Finish = api.FinishStop
-	}
-	return out, err
+func (f *face) Chat(ctx context.Context, r *api.ChatRequest, onEvent func(domain.TurnEvent)) (*api.ChatResult, error) {
+	res, err := f.lanes.Chat(ctx, f.request(r), onEvent)
+	return f.result(res), err
 }
 
-// knownModel tells whether a name that a client wrote is one that we should
-// hand on. Clients send all sorts of names; the agent is the one model here, and
-// only names of the configuration select another.
+// result words the lanes' result for the API.
+func (f *face) result(r *conversation.ChatResult) *api.ChatResult {
+	finish := api.FinishStop
+	if r.Finish == model.FinishLength {
+		finish = api.FinishLength
+	}
+	return &api.ChatResult{Text: r.Text, Finish: finish, Usage: r.Usage, SessionID: string(r.SessionID), TurnID: r.TurnID, Model: r.Model, Partial: !r.Completed}
+}
+
+// request words an API request for the lanes. Clients send all sorts of model
+// names; the agent is the one model here, and only names of the configuration
+// select another.
+func (f *face) request(r *api.ChatRequest) *conversation.ChatRequest {
+	name := r.Model
+	if !f.knownModel(name) {
+		name = ""
+	}
+	return &conversation.ChatRequest{
+		SessionID: domain.SessionID(r.SessionID), Stored: r.Stored, Kind: domain.TurnAPI, System: r.System, History: r.History, Input: r.Input, Model: name,
+		Source: domain.Source{Address: domain.Address{Platform: domain.PlatformAPI, ChatID: r.SessionID}, ChatType: domain.ChatDM, UserID: r.SessionKey},
+	}
+}
+
+// knownModel tells whether a name selects a model of the configuration.
 func (f *face) knownModel(name string) bool {
 	for _, m := range f.Config.Fallbacks {
 		if m.Model == name {
@@ -163,53 +176,38 @@ func (h *homes) set(_ context.Context, to domain.Address, name string) error {
 }
 
 // approvals is the configuration of the command analysis.
-func (g *Gateway) approvals() approval.Options {
-	userHome := g.Env.Get("HOME")
+func (g *Gateway) approvals() approval.Options { return approvals(g.Profile, g.Config, g.Env) }
+
+func approvals(p home.Profile, cfg *home.Config, env *home.Env) approval.Options {
 	return approval.Options{
-		Mode: approval.Mode(g.Config.Approvals.Mode), CronMode: g.Config.Approvals.CronMode, Allowlist: g.Config.Approvals.Allowlist,
-		Home: g.Profile.Home, Root: g.Profile.Root, UserHome: userHome, GatewayPID: os.Getpid(),
+		Mode: approval.Mode(cfg.Approvals.Mode), CronMode: cfg.Approvals.CronMode, Allowlist: cfg.Approvals.Allowlist,
+		Home: p.Home, Root: p.Root, UserHome: env.Get("HOME"), GatewayPID: os.Getpid(),
 	}
 }
 
-// runJob runs the turn of an agent job in a session of its own. The run ends in
-// the transaction that ends the turn, with what is to be delivered.
-func (g *Gateway) runJob(ctx context.Context, t cron.JobTurn) (cron.JobResult, error) {
-	if t.Provider != "" && t.Provider != g.Config.Model.Provider {
-		return cron.JobResult{}, domain.E(domain.Config, nil, "the job names the provider %s, but the profile is set up for %s; jobs use the profile's provider and its fallbacks", t.Provider, g.Config.Model.Provider)
+// startControl binds the control socket, or takes its place from the process
+// that hands over.
+func (g *Gateway) startControl() (err error) {
+	path := g.controlPath()
+	inherited, isUnix := (*net.UnixListener)(nil), false
+	if g.socket != nil {
+		inherited, isUnix = g.socket.Listener.(*net.UnixListener)
 	}
-	ended := false
-	req := conversation.ChatRequest{
-		SessionID: t.SessionID, Kind: domain.TurnCron, System: t.Hint, Input: domain.Message{Role: domain.RoleUser, Content: t.Prompt, At: g.Now()},
-		Model: t.Model, Toolsets: t.Toolsets, Workdir: t.Workdir, RunID: t.Run.ID,
-		Source: domain.Source{Address: domain.Address{Platform: domain.PlatformCron, ChatID: string(t.Job)}, ChatType: domain.ChatDM},
-		End: func(r conversation.ChatResult, err error) (*ledger.RunEnd, []domain.NewDelivery) {
-			end, out := t.End(cron.JobResult{Text: r.Text, Usage: r.Usage, Model: r.Model}, err)
-			ended = true
-			return &end, out
-		},
+	switch {
+	case isUnix:
+		g.control = control.Resume(inherited, path, g)
+	case g.predecessor() != nil:
+		g.control, err = control.TakePlace(path, g)
+	default:
+		control.Sweep(path, g.isElder)
+		g.control, err = control.Listen(path, g)
 	}
-	t.Touch("starting")
-	res, err := g.lanes.Chat(ctx, req, func(e domain.TurnEvent) {
-		doing := string(e.Kind)
-		if e.Tool != "" {
-			doing = fmt.Sprintf("%s: %s", e.Kind, e.Tool)
-		}
-		t.Touch(doing)
-	})
-	return cron.JobResult{Text: res.Text, Usage: res.Usage, Model: res.Model, Ended: ended}, err
-}
-
-// startControl binds the control socket.
-func (g *Gateway) startControl() error {
-	s, err := control.Listen(control.SocketPath(g.Profile, g.Env.Get), g)
 	if err != nil {
 		return err
 	}
-	g.control = s
-	s.Start()
+	g.control.Start()
 	g.health.Part("control").OK()
 	return nil
 }
 
-// closeDeadline bounds the end of running tool processes.
-const closeDeadline = 5 * time.Second
+func (g *Gateway) controlPath() string { return control.SocketPath(g.Profile, g.Env.Get) }

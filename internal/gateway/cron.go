@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,8 +17,12 @@ import (
 func (g *Gateway) buildCron() {
 	zone := func() *time.Location { return g.Config.Timezone }
 	targets := &cron.Targets{Homes: g.homes}
+	var store cron.Store = g.store
+	if g.OnlyJob != "" {
+		store = onlyJob{g.store, g.OnlyJob}
+	}
 	g.cron = cron.New(cron.Options{
-		Store: g.store, Home: g.Profile.Home, RootDir: g.Profile.Root, Zone: zone, Config: func() home.CronConfig { return g.Config.Cron },
+		Store: store, Home: g.Profile.Home, RootDir: g.Profile.Root, Zone: zone, Config: func() home.CronConfig { return g.Config.Cron },
 		Agent: jobAgent{g}, Planner: planner{g}, Targets: targets, Environ: g.scriptEnviron, Redact: g.Redactor.Redact,
 		Health: g.health.Part("cron"), Log: g.Log.With("component", "cron"), Committed: g.outbox.WakeAll,
 	})
@@ -25,6 +30,25 @@ func (g *Gateway) buildCron() {
 		Store: g.store, Home: g.Profile.Home, RootDir: g.Profile.Root, Zone: zone, Targets: targets, Changed: g.cron.Wake,
 		Running: func(context.Context) (bool, string) { return true, "this gateway" },
 	})
+}
+
+// onlyJob is a ledger in which one job has due runs, and nothing fires.
+type onlyJob struct {
+	cron.Store
+	job domain.JobID
+}
+
+// DueJobs lists none.
+func (onlyJob) DueJobs(context.Context, time.Time, int) ([]domain.Job, error) { return nil, nil }
+
+// NextDue is never.
+func (onlyJob) NextDue(context.Context) (time.Time, error) { return time.Time{}, nil }
+
+// DueRuns lists those of the job.
+func (o onlyJob) DueRuns(ctx context.Context, limit int) ([]domain.Run, error) {
+	all, err := o.Store.DueRuns(ctx, 0)
+	runs := slices.DeleteFunc(all, func(r domain.Run) bool { return r.Job != o.job })
+	return runs[:min(len(runs), limit)], err
 }
 
 // scriptEnviron is the environment of scripts, without the gateway's secrets.
@@ -59,7 +83,7 @@ func (g *Gateway) commands() []conversation.Command {
 			text := g.jobs.Command(ctx, c.Args, cron.Origin{Platform: c.In.Platform, ChatID: c.In.ChatID, ChatName: c.In.ChatName, ThreadID: c.In.ThreadID})
 			return conversation.Reply{Text: text}, nil
 		}},
-		{Name: "restart", Help: "restart the gateway", Hidden: true, Now: true},
+		{Name: "restart", Help: "restart the gateway, after what runs", Run: g.restartCommand},
 		{Name: "update", Help: "update the gateway", Hidden: true, Now: true},
 	}
 }

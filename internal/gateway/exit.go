@@ -3,16 +3,19 @@ package gateway
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"time"
+
+	"hermes/internal/domain"
 )
 
 // ExitRecord is one line of logs/gateway-exit-diag.log: why a process left. The
 // keys tag, pid, code and traceback are those of the other system.
 type ExitRecord struct {
-	Tag       string  `json:"tag"` // gateway.exit, gateway.start, gateway.previous_unclean_exit
+	Tag       string  `json:"tag"` // gateway.exit, gateway.exit_nonzero, gateway.refused, gateway.previous_unclean_exit
 	Time      string  `json:"ts"`
 	PID       int     `json:"pid"`
 	Code      int     `json:"code"`
@@ -23,6 +26,14 @@ type ExitRecord struct {
 	InFlight  int64   `json:"turns_in_flight,omitempty"`
 }
 
+// String is the record for people.
+func (r ExitRecord) String() string {
+	if r.Code < 0 { // unknown, and so is the time
+		return r.Reason
+	}
+	return fmt.Sprintf("%s, code %d: %s", r.Time, r.Code, r.Reason)
+}
+
 // exitLogKept bounds the file: beyond it the older half is dropped.
 const exitLogKept = 512 << 10
 
@@ -30,7 +41,10 @@ func exitLog(logDir string) string { return filepath.Join(logDir, "gateway-exit-
 
 // WriteExit adds a record. A disk that takes nothing loses the record only.
 func WriteExit(logDir string, r ExitRecord) {
-	r.PID, r.Time = os.Getpid(), time.Now().UTC().Format(time.RFC3339Nano)
+	if r.PID == 0 {
+		r.PID = os.Getpid()
+	}
+	r.Time = time.Now().UTC().Format(time.RFC3339Nano)
 	text, err := json.Marshal(r)
 	if err != nil {
 		return
@@ -64,14 +78,39 @@ func halve(path string) {
 	}
 }
 
-// LastExit is the last record; ok is false when there is none.
+// refused is the tag of a process that never served, because another does. It
+// says nothing of the one that does.
+const refused = "gateway.refused"
+
+// LastExit is the last record of a process that served or tried to; ok is false
+// when there is none.
 func LastExit(logDir string) (r ExitRecord, ok bool) {
 	text, err := os.ReadFile(exitLog(logDir))
 	if err != nil {
 		return r, false
 	}
-	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
-	return r, json.Unmarshal(lines[len(lines)-1], &r) == nil
+	for lines := bytes.Split(bytes.TrimSpace(text), []byte("\n")); len(lines) > 0; lines = lines[:len(lines)-1] {
+		r = ExitRecord{}
+		if json.Unmarshal(lines[len(lines)-1], &r) == nil && r.Tag != refused {
+			return r, true
+		}
+	}
+	return ExitRecord{}, false
+}
+
+// Unclean is the record of a process that left without one; nobody can say when.
+func Unclean(pid int) ExitRecord {
+	return ExitRecord{Tag: "gateway.previous_unclean_exit", PID: pid, Code: -1,
+		Reason: fmt.Sprintf("PID %d ended without a clean stop: it was killed or crashed, or the machine went down", pid)}
+}
+
+// FailedStart is the record of a start that came to nothing.
+func FailedStart(err error, code int, reason, version string) ExitRecord {
+	r := ExitRecord{Tag: "gateway.exit_nonzero", Code: code, Reason: reason, Version: version}
+	if domain.IsCode(err, domain.Conflict) {
+		r.Tag = refused
+	}
+	return r
 }
 
 // CatchCrash sends what a crash of the runtime prints to a file too, so that

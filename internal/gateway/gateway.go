@@ -23,6 +23,7 @@ import (
 	"hermes/internal/home"
 	"hermes/internal/ledger"
 	"hermes/internal/ledger/sqlite"
+	"hermes/internal/model/catalog"
 	"hermes/internal/secret"
 	"hermes/internal/succession"
 )
@@ -41,8 +42,18 @@ type Options struct {
 	// CronOnly runs the scheduler alone: no platform listens, no API is served,
 	// but jobs can be delivered.
 	CronOnly bool
+	// OnlyJob, where not "", is the one job whose asked-for runs are performed;
+	// nothing else is fired.
+	OnlyJob domain.JobID
+	// CrashTold says that the end of the last life is on record already.
+	CrashTold bool
 	// NoBallast leaves out the reserve for a full disk (demo, tests).
 	NoBallast bool
+	// Legacy is what other processes left for this one; nil is nothing.
+	Legacy *succession.Legacy
+	// Args are the arguments, without the program's name, with which a successor
+	// is started; see Restart.
+	Args []string
 }
 
 // Gateway is one running profile.
@@ -55,6 +66,7 @@ type Gateway struct {
 	gate     *access.Gate
 	toolbox  *toolbox
 	agent    *agent.Agent
+	models   catalog.Deps // shared by every provider of the process
 	outbox   *delivery.Dispatcher
 	lanes    *conversation.Lanes
 	cron     *cron.Scheduler
@@ -65,13 +77,21 @@ type Gateway struct {
 	homes    *homes
 	state    *stateFile
 
-	mu       sync.Mutex
-	phase    string // starting, running, draining
-	reason   string // of the shutdown
-	shutdown chan struct{}
-	once     sync.Once
-	work     sync.WaitGroup
-	stopWork context.CancelFunc
+	notifier *succession.Notifier
+	socket   *succession.Socket // the control socket that an execve left; nil for none
+	unwanted []string           // of the service manager's store
+	stored   bool               // the API's socket is in that store
+	intake   chan struct{}      // closed when what only one process may have is ours
+	handing  handing
+
+	mu        sync.Mutex
+	phase     string // starting, running, draining
+	reason    string // of the shutdown
+	shutdown  chan struct{}
+	once      sync.Once
+	work      sync.WaitGroup
+	stopWork  context.CancelFunc
+	stopPings context.CancelFunc
 }
 
 // The phases, as gateway_state.json names them.
@@ -86,23 +106,30 @@ const (
 // and builds every part. Only what the profile cannot live without fails it: the
 // instance lock (domain.Conflict) and the ledger. Everything else that is wrong
 // degrades its own part and is shown.
-func New(ctx context.Context, o Options) (g *Gateway, err error) {
+func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	g = &Gateway{Options: o, started: o.Now(), phase: phaseStarting, shutdown: make(chan struct{})}
+	g := &Gateway{Options: o, started: o.Now(), phase: phaseStarting, shutdown: make(chan struct{}), intake: make(chan struct{})}
 	g.health = health.New(o.Now)
+	g.notifier = succession.NewNotifier(g.processEnv)
 	defer func() {
 		if err != nil {
 			g.close()
 		}
 	}()
 	if !o.CronOnly {
-		if g.instance, err = succession.Claim(o.Profile); err != nil {
+		if g.instance, err = o.Legacy.Claim(o.Profile); err != nil {
 			return nil, err
 		}
 	}
-	if err := g.openLedger(ctx); err != nil {
+	if g.instance != nil && g.instance.Before.PID > 0 && !o.CrashTold {
+		WriteExit(o.Profile.LogDir(), Unclean(g.instance.Before.PID))
+	}
+	if g.instance != nil && g.instance.Unrecorded != nil {
+		o.Log.Warn("this process stands in no file that other tools read; commands find it all the same", "component", "gateway", "err", g.instance.Unrecorded)
+	}
+	if err := g.awaitLedger(ctx); err != nil {
 		return nil, err
 	}
 	g.homes = newHomes(o.Profile, o.Config, o.Process)
@@ -115,11 +142,13 @@ func New(ctx context.Context, o Options) (g *Gateway, err error) {
 	g.buildCron()
 	g.buildAgent()
 	g.buildLanes()
+	api, ctl := g.takeSockets()
+	g.socket = ctl
+	g.buildLinks()
 	if !o.CronOnly {
-		g.buildLinks()
-		g.buildAPI()
+		g.buildAPI(api)
+		g.state = newStateFile(o.Profile.StateFile(), g.record(), o.Log)
 	}
-	g.state = newStateFile(o.Profile.StateFile(), g.record(), o.Log)
 	return g, nil
 }
 
@@ -134,11 +163,11 @@ func (g *Gateway) openLedger(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g.store = s
 	rec, err := s.Recover(ctx, g.Now())
 	if err != nil {
-		return err
+		return errors.Join(err, s.Close())
 	}
+	g.store = s
 	part.OK()
 	if rec.Processes > 0 {
 		g.Log.Warn("the last life ended without a clean stop; its work was taken over", "component", "gateway",
@@ -148,12 +177,22 @@ func (g *Gateway) openLedger(ctx context.Context) error {
 }
 
 // Run starts every part, serves until ctx ends or Shutdown is called, and
-// drains. It returns nil after a clean stop.
+// drains. It returns nil after a clean stop. Where a predecessor waits, it
+// first proves itself to that one and serves when it is told to.
 func (g *Gateway) Run(ctx context.Context) error {
 	work, stop := context.WithCancel(context.Background())
 	g.stopWork = stop
 	defer stop()
-	if err := g.start(work); err != nil {
+	if err := g.succeed(ctx); err != nil {
+		g.close()
+		return err
+	}
+	err := g.start(work)
+	if err == nil {
+		err = g.takeOver(work)
+	}
+	if err != nil {
+		g.note("it could not start")
 		g.drain()
 		return err
 	}
@@ -164,6 +203,13 @@ func (g *Gateway) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		g.note(causeText(ctx))
 	case <-g.shutdown:
+	}
+	g.handing.stop()
+	switch g.handing.outcome() {
+	case gaveAway:
+		g.linger(ctx)
+	case goesOn:
+		g.rest(ctx)
 	}
 	g.drain()
 	return nil
@@ -186,7 +232,9 @@ func (g *Gateway) start(ctx context.Context) error {
 		return err
 	}
 	if !g.CronOnly {
-		if err := g.startControl(); err != nil {
+		if err := g.startControl(); err != nil && g.predecessor() != nil {
+			return err // not worse than the one before
+		} else if err != nil {
 			g.health.Part("control").Down("bind", domain.MessageOf(err))
 			g.Log.Error("commands cannot reach this gateway", "component", "gateway", "err", err)
 		}
@@ -194,9 +242,12 @@ func (g *Gateway) start(ctx context.Context) error {
 			return err
 		}
 	}
+	g.importJobs(ctx)
 	g.cron.Start()
-	for _, l := range g.links {
-		g.work.Go(func() { l.run(ctx) })
+	if !g.CronOnly { // a scheduler sends by the platforms, but does not listen
+		for _, l := range g.links {
+			g.work.Go(func() { l.run(ctx) })
+		}
 	}
 	if g.api != nil {
 		if err := g.api.Start(); err != nil {
@@ -204,15 +255,25 @@ func (g *Gateway) start(ctx context.Context) error {
 		}
 	}
 	g.work.Go(func() { g.watch(ctx) })
+	g.work.Go(func() { g.watchOthers(ctx) })
+	if g.CronOnly {
+		g.work.Go(func() { g.watchPokes(ctx) })
+	}
 	return nil
 }
 
-// Shutdown begins a clean stop. Calls after the first change nothing.
+// Shutdown begins a clean stop. Calls after the first only shorten the time
+// that a process which has handed over takes for its last turns.
 func (g *Gateway) Shutdown(reason string) {
+	first := false
 	g.once.Do(func() {
+		first = true
 		g.note(reason)
 		close(g.shutdown)
 	})
+	if !first {
+		g.handing.hurry()
+	}
 }
 
 // note keeps why the process stops.
@@ -235,6 +296,9 @@ func (g *Gateway) Reason() string {
 func (g *Gateway) Poke() {
 	g.outbox.WakeAll()
 	g.cron.Wake()
+	if g.CronOnly { // conversations are the gateway's
+		return
+	}
 	keys, err := g.store.ActiveKeys(context.Background())
 	if err != nil {
 		g.Log.Warn("after a poke the ledger could not be read", "component", "gateway", "err", err)
@@ -245,9 +309,13 @@ func (g *Gateway) Poke() {
 	}
 }
 
-// stopDrain is how long a stop waits for running turns: inside systemd's
+// How long a stop may take: together it must stay inside systemd's
 // TimeoutStopSec=20 of a hand-written unit.
-const stopDrain = 15 * time.Second
+const (
+	stopDrain     = 13 * time.Second // running turns, jobs and streams
+	sendDrain     = 3 * time.Second  // then what is being sent
+	closeDeadline = 2 * time.Second  // then running commands
+)
 
 // drain stops the parts in the order in which work flows: nothing new comes in,
 // what runs may end, what was said goes out, and what is left stays in the
@@ -255,6 +323,11 @@ const stopDrain = 15 * time.Second
 func (g *Gateway) drain() {
 	g.setPhase(phaseDraining)
 	g.Log.Info("gateway stopping", "component", "gateway", "reason", g.Reason())
+	g.quietWatchdog()
+	if g.handing.outcome() == serves {
+		g.told(g.notifier.Stopping(g.Reason()))
+		g.stopElders()
+	}
 	limit := stopDrain
 	if d := g.Config.Agent.DrainTimeout; d > 0 && d < limit {
 		limit = d
@@ -269,15 +342,16 @@ func (g *Gateway) drain() {
 			g.Log.Warn("while stopping", "component", part, "err", err)
 		}
 	}
-	if err := g.cron.Stop(ctx); err != nil {
-		report("cron", err)
-	}
-	// Turns end first, so that API streams end by themselves.
+	// Jobs, some of which are turns, and turns end together; then the API's
+	// streams have ended by themselves.
+	var jobs sync.WaitGroup
+	jobs.Go(func() { report("cron", g.cron.Stop(ctx)) })
 	report("conversation", g.lanes.Stop(ctx))
+	jobs.Wait()
 	if g.api != nil {
 		report("api", g.api.Stop(ctx))
 	}
-	last, cancelLast := context.WithTimeout(context.Background(), 3*time.Second)
+	last, cancelLast := context.WithTimeout(context.Background(), sendDrain)
 	defer cancelLast()
 	report("delivery", g.outbox.Stop(last))
 	if g.stopWork != nil {
@@ -302,7 +376,13 @@ func (g *Gateway) close() {
 			g.Log.Warn("the ledger did not close cleanly", "component", "gateway", "err", err)
 		}
 	}
-	if g.instance != nil {
+	if g.instance == nil {
+		return
+	}
+	switch g.handing.outcome() {
+	case gaveAway:
+		g.instance.Pass()
+	case serves:
 		g.instance.Release()
 	}
 }
@@ -311,8 +391,14 @@ func (g *Gateway) setPhase(p string) {
 	g.mu.Lock()
 	g.phase = p
 	g.mu.Unlock()
-	if g.state != nil {
-		g.state.write(g.stateRecord(p))
+	g.writeState(p)
+}
+
+// writeState keeps gateway_state.json, while it is ours. phase "" is the
+// current one.
+func (g *Gateway) writeState(phase string) {
+	if g.state != nil && g.owns() {
+		g.state.write(g.stateRecord(phase))
 	}
 }
 
@@ -346,7 +432,8 @@ func (g *Gateway) watch(ctx context.Context) {
 				g.Log.Warn("old entries of the ledger could not be removed", "component", "ledger", "err", err)
 			}
 		}
-		g.state.write(g.stateRecord(""))
+		g.writeState("")
+		g.storeSockets()
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():

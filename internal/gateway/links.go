@@ -14,6 +14,8 @@ import (
 	"hermes/internal/health"
 	"hermes/internal/home"
 	"hermes/internal/platform"
+	"hermes/internal/platform/discord"
+	"hermes/internal/platform/mattermost"
 	"hermes/internal/platform/telegram"
 	"hermes/internal/platform/webchat"
 	"hermes/internal/succession"
@@ -26,19 +28,46 @@ type kind struct {
 	// capabilities are known before an adapter is there, so that answers can be
 	// rendered for a platform that is down.
 	capabilities platform.Capabilities
-	build        func(c home.PlatformConfig, g *Gateway, h *health.Reporter) (platform.Adapter, error)
+	build        func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error)
+}
+
+// adapterDeps is what an adapter is given beside its configuration.
+type adapterDeps struct {
+	log    *slog.Logger
+	health *health.Reporter // may be nil
+	now    func() time.Time
 }
 
 // kinds is the table of platforms: a new one is one more row.
 var kinds = map[domain.Platform]kind{
+	discord.Name: {
+		scope: "discord-bot-token", capabilities: new(discord.Adapter).Capabilities(),
+		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
+			cfg, err := discord.FromProfile(c)
+			if err != nil {
+				return nil, err
+			}
+			return discord.New(cfg, discord.Deps{Log: d.log, Health: d.health, Now: d.now})
+		},
+	},
+	mattermost.Name: {
+		scope: "mattermost-token", capabilities: new(mattermost.Adapter).Capabilities(),
+		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
+			cfg, err := mattermost.FromProfile(c)
+			if err != nil {
+				return nil, err
+			}
+			return mattermost.New(cfg, mattermost.Deps{Log: d.log, Health: d.health, Now: d.now})
+		},
+	},
 	telegram.Name: {
 		scope: "telegram-bot-token", capabilities: new(telegram.Adapter).Capabilities(),
-		build: func(c home.PlatformConfig, g *Gateway, h *health.Reporter) (platform.Adapter, error) {
+		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
 			cfg, err := telegram.FromProfile(c)
 			if err != nil {
 				return nil, err
 			}
-			return telegram.New(cfg, telegram.Deps{Log: g.Log, Health: h, Now: g.Now})
+			return telegram.New(cfg, telegram.Deps{Log: d.log, Health: d.health, Now: d.now})
 		},
 	},
 }
@@ -65,7 +94,11 @@ type link struct {
 	mu   sync.Mutex
 	stop context.CancelFunc // of receiving
 	off  bool
+	done chan struct{} // closed when run has ended and the credential is free
 }
+
+// exclusive tells whether only one process may receive at a time.
+func (l *link) exclusive() bool { return l.kind.scope != "" }
 
 // buildLinks makes a link for each platform that is configured. One that cannot
 // be built is shown, and the others live.
@@ -86,7 +119,7 @@ func (g *Gateway) buildLinks() {
 			part.Disabled("this version cannot connect to " + string(n))
 			continue
 		}
-		a, err := k.build(cfg, g, part)
+		a, err := k.build(cfg, adapterDeps{g.Log, part, g.Now})
 		if err != nil {
 			part.Down("config", domain.MessageOf(err))
 			g.Log.Error("a platform is not set up right; the others run", "component", string(n), "err", err)
@@ -97,6 +130,7 @@ func (g *Gateway) buildLinks() {
 }
 
 func (g *Gateway) attach(l *link) {
+	l.done = make(chan struct{})
 	g.links = append(g.links, l)
 	g.outbox.Attach(l.adapter)
 	g.lanes.Attach(l.adapter)
@@ -122,6 +156,7 @@ const (
 
 // run keeps the adapter connected until ctx ends or its credentials are refused.
 func (l *link) run(ctx context.Context) {
+	defer close(l.done)
 	ctx, cancel := context.WithCancel(ctx)
 	l.mu.Lock()
 	l.stop = cancel
@@ -129,6 +164,12 @@ func (l *link) run(ctx context.Context) {
 		cancel()
 	}
 	l.mu.Unlock()
+	if l.exclusive() {
+		select {
+		case <-l.g.intake:
+		case <-ctx.Done():
+		}
+	}
 	lock := l.takeCredential(ctx)
 	if lock != nil {
 		defer lock.Release()
@@ -188,12 +229,20 @@ func (l *link) receive(ctx context.Context) (err error) {
 	}()
 	if m, ok := l.adapter.(platform.Menu); ok {
 		l.g.work.Go(func() {
+			defer l.survive("setting the command menu")
 			if err := m.SetCommands(ctx, l.g.lanes.Menu()); err != nil && ctx.Err() == nil {
 				l.log.Info("the native command menu was not set", "err", err)
 			}
 		})
 	}
 	return l.adapter.Run(ctx, l.g.lanes.Sink(l.name))
+}
+
+// survive is deferred around a call of the adapter that nothing depends on.
+func (l *link) survive(what string) {
+	if p := recover(); p != nil {
+		l.log.Error(what+" panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	}
 }
 
 func orElse(s, other string) string {

@@ -15,6 +15,8 @@ import (
 
 	"hermes/internal/api"
 	"hermes/internal/control"
+	"hermes/internal/delivery"
+	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/succession"
 )
@@ -47,12 +49,19 @@ func (g *Gateway) Status(ctx context.Context) control.Status {
 		s.Problems = append(s.Problems, "model: none is set, so nothing can be answered. Set one with `hermes"+g.flag()+" model`.")
 	}
 	for _, p := range s.Parts {
+		if p.Name == "model" && !s.Model.Set { // which has been said
+			continue
+		}
 		if p.State == health.Down || p.State == health.Degraded {
 			s.Problems = append(s.Problems, p.Name+": "+p.Message)
 		}
 	}
-	if n := s.Ledger.Delivery["dead"]; n > 0 {
-		s.Problems = append(s.Problems, fmt.Sprintf("delivery: %d messages could not be delivered; `hermes%s deliveries --dead` lists them.", n, g.flag()))
+	if s.Ledger.Delivery["dead"] > 0 {
+		if dead, err := delivery.UnseenDead(ctx, g.store); err != nil {
+			s.Problems = append(s.Problems, "delivery: "+domain.MessageOf(err))
+		} else if len(dead) > 0 {
+			s.Problems = append(s.Problems, fmt.Sprintf("delivery: %d message(s) could not be delivered; `hermes%[2]s deliveries --dead` lists them, `hermes%[2]s deliveries ack` says that you have seen them.", len(dead), g.flag()))
+		}
 	}
 	if s.Ledger.SetAside != "" {
 		s.Problems = append(s.Problems, "ledger: the file was no database; it was kept as "+s.Ledger.SetAside+" and a new one begun.")

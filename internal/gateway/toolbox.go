@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
+	"hermes/internal/agent"
 	"hermes/internal/cron"
 	"hermes/internal/delivery"
 	"hermes/internal/domain"
@@ -28,6 +30,9 @@ type toolbox struct {
 	terminal  *terminal.Terminal
 	snapshot  func() string
 	closeIdle func()
+
+	mu     sync.Mutex
+	chosen map[string]*agent.Toolset // selections, which are the same for most turns
 }
 
 // newToolbox makes the tools. One that cannot be made is told in the log and
@@ -99,6 +104,12 @@ func (t *toolbox) sendMessage() tool.Tool {
 			}
 			return to, nil
 		},
+		Refuse: func(env tool.Env, to domain.Address) error {
+			if env.Kind == domain.TurnCron {
+				return domain.E(domain.Forbidden, nil, "a scheduled run does not send to %s itself: its final answer is delivered to the job's targets; put what you wanted to send into that answer", to)
+			}
+			return nil
+		},
 	})
 }
 
@@ -114,15 +125,28 @@ func (g *Gateway) allowFile(path string) error {
 
 // forTurn gives the tools of a turn: the given toolsets, else those that the
 // configuration names for its platform, without what its kind must not have.
-func (t *toolbox) forTurn(kind domain.TurnKind, p domain.Platform, toolsets []string) []tool.Tool {
+func (t *toolbox) forTurn(kind domain.TurnKind, p domain.Platform, toolsets []string) *agent.Toolset {
 	if kind == domain.TurnCron {
 		p = domain.PlatformCron
 	}
 	if toolsets == nil {
 		toolsets = t.configured(p)
 	}
-	return t.registry.Select(toolsets, t.without(kind))
+	key := string(kind) + "\x00" + strings.Join(toolsets, "\x00")
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if got, ok := t.chosen[key]; ok {
+		return got
+	}
+	if t.chosen == nil || len(t.chosen) >= maxChosen {
+		t.chosen = map[string]*agent.Toolset{}
+	}
+	t.chosen[key] = agent.NewToolset(t.registry.Select(toolsets, t.without(kind)))
+	return t.chosen[key]
 }
+
+// maxChosen bounds the selections that are remembered.
+const maxChosen = 64
 
 // configured are the toolsets of a platform. The composite names of the other
 // system (hermes-telegram, hermes-cli) stand for everything.

@@ -109,7 +109,7 @@ func FuzzEnvFile(f *testing.F) {
 		}
 		before := file.values()
 		if file.Set("NEW_NAME", value) != nil {
-			t.Skip()
+			return
 		}
 		before["NEW_NAME"] = value
 		again, _ := ParseEnv(".env", file.Bytes())

@@ -77,20 +77,23 @@ func Set(p Profile, env *Env, key, value string) (Change, error) {
 	if err != nil {
 		return Change{}, err
 	}
-	return editConfig(p, env, key, func(data []byte) ([]byte, error) {
-		root, err := parseYAML(p.ConfigFile(), data)
-		if err != nil {
+	return editConfig(p, env, key, func(data []byte) ([]byte, error) { return setField(p.ConfigFile(), data, path, coerce(value)) })
+}
+
+// setField puts a value, already written as YAML, at a path of config.yaml.
+// model: ID is short for {default: ID}; a second field needs the long form.
+func setField(file string, data []byte, path []string, value string) ([]byte, error) {
+	root, err := parseYAML(file, data)
+	if err != nil {
+		return nil, err
+	}
+	if m := root.get("model"); len(path) == 2 && path[0] == "model" && m != nil && m.kind == scalarNode {
+		long := "{default: " + yamlText(m.text) + "}"
+		if data, err = spliceSet(data, path[:1], long); err != nil {
 			return nil, err
 		}
-		// model: ID is short for {default: ID}; a second field needs the long form.
-		if m := root.get("model"); len(path) == 2 && path[0] == "model" && m != nil && m.kind == scalarNode {
-			long := "{default: " + yamlText(m.text) + "}"
-			if data, err = spliceSet(data, path[:1], long); err != nil {
-				return nil, err
-			}
-		}
-		return spliceSet(data, path, coerce(value))
-	})
+	}
+	return spliceSet(data, path, value)
 }
 
 // Unset removes a key from .env or config.yaml. Errors: as Set.

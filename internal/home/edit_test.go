@@ -123,7 +123,7 @@ func FuzzSplice(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text, key, value string) {
 		path, err := SplitKey(key)
 		if err != nil || len(path) > 5 {
-			t.Skip()
+			return
 		}
 		// splice checks its own result; here it must only not panic, and a key
 		// that is set and taken out again must be gone.

@@ -5,7 +5,6 @@ import (
 	"net"
 	"regexp"
 	"strings"
-	"time"
 
 	"hermes/internal/domain"
 )
@@ -191,7 +190,7 @@ func (l *loader) readStrangers() {
 func (l *loader) finish() {
 	d := l.draft
 	if d.Timezone == nil {
-		d.Timezone = time.Local
+		d.Timezone = hostZone()
 	}
 	if d.compress {
 		d.CompressionThreshold = d.threshold

@@ -442,8 +442,11 @@ type RunFilter struct {
 // JobFilter selects jobs, ordered by name, then id.
 type JobFilter struct {
 	EnabledOnly bool
-	Limit       int // 0 means all
-	Offset      int
+	// Scheduled leaves out jobs whose instant is over or that are disabled.
+	Scheduled bool
+	Name      string // in any case of ASCII letters; "" means all
+	Limit     int    // 0 means all
+	Offset    int
 }
 
 // Jobs is about schedules and their firings.
@@ -455,6 +458,8 @@ type Jobs interface {
 	Job(ctx context.Context, id domain.JobID) (domain.Job, error)
 	// ListJobs lists.
 	ListJobs(ctx context.Context, f JobFilter) ([]domain.Job, error)
+	// CountJobs counts what ListJobs would list without Limit and Offset.
+	CountJobs(ctx context.Context, f JobFilter) (int, error)
 	// DeleteJob removes it; its runs stay. domain.NotFound.
 	DeleteJob(ctx context.Context, id domain.JobID) error
 	// NextDue is the earliest NextAt of the enabled jobs; zero when none.

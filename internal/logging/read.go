@@ -243,7 +243,7 @@ func (t *follower) step() error {
 				return nil
 			}
 			if nerr != nil {
-				return nil
+				return nil //nolint:nilerr // the file is away; the one that comes in its place is followed
 			}
 		}
 		if err := t.open(io.SeekStart); err != nil || t.f == nil {

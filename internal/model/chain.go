@@ -101,19 +101,21 @@ func policyOf(k Kind) policy {
 // Name gives the first provider's name.
 func (c *Chain) Name() string { return c.providers[0].Name() }
 
-// call is one Complete of a chain.
+// call is one Complete of a chain. It lies on the heap with all that it notes:
+// thousands of calls wait at once, and their stacks should stay small.
 type call struct {
 	c        *Chain
-	request  Request
+	request  *Request
 	onDelta  func(Delta)
 	streamed bool         // since the last reset
 	spent    domain.Usage // of failed attempts
+	failures []*Error     // one of each provider that failed
 }
 
 // Complete calls the providers in turn; see Provider. The usage of failed
 // attempts is part of the answer's. Request.Model is for the first provider;
 // fallbacks use their own.
-func (c *Chain) Complete(ctx context.Context, r Request, onDelta func(Delta)) (Answer, error) {
+func (c *Chain) Complete(ctx context.Context, r *Request, onDelta func(Delta)) (*Answer, error) {
 	k := &call{c: c, request: r}
 	if onDelta != nil {
 		k.onDelta = func(d Delta) {
@@ -121,31 +123,43 @@ func (c *Chain) Complete(ctx context.Context, r Request, onDelta func(Delta)) (A
 			onDelta(d)
 		}
 	}
-	var failures []*Error
 	for _, i := range c.candidates(r.TurnID) {
 		k.reset()
 		answer, err := k.try(ctx, i)
 		if err == nil {
-			c.answered(r.TurnID, i, answer, failures)
+			c.answered(r.TurnID, i, answer, k.failures)
 			return answer, nil
 		}
 		if ctx.Err() != nil {
-			return Answer{}, ctx.Err()
+			return nil, ctx.Err()
 		}
-		e := *AsError(err)
-		if e.Provider == "" {
-			e.Provider = c.providers[i].Name()
-		}
-		failures = append(failures, &e)
-		if !policyOf(e.Kind).next {
+		if !k.passOn(i, err) {
 			break
 		}
-		c.o.Log.Warn("model call failed", "provider", e.Provider, "kind", e.Kind, "status", e.Status, "error", &e)
 	}
-	e := summary(failures)
+	return nil, k.giveUp()
+}
+
+// passOn notes that a provider failed, and tells whether the next may do better.
+func (k *call) passOn(i int, err error) bool {
+	e := *AsError(err)
+	if e.Provider == "" {
+		e.Provider = k.c.providers[i].Name()
+	}
+	k.failures = append(k.failures, &e)
+	if !policyOf(e.Kind).next {
+		return false
+	}
+	k.c.o.Log.Warn("model call failed", "provider", e.Provider, "kind", e.Kind, "status", e.Status, "error", &e)
+	return true
+}
+
+// giveUp gives the error of a call that no provider answered.
+func (k *call) giveUp() error {
+	e := summary(k.failures)
 	e.Usage = k.spent
-	c.failed(e, r)
-	return Answer{}, e
+	k.c.failed(e, k.request)
+	return e
 }
 
 // candidates gives the providers to try, in order: from where the turn fell to
@@ -166,12 +180,14 @@ func (c *Chain) candidates(turn int64) []int {
 }
 
 // try calls one provider, again where that helps.
-func (k *call) try(ctx context.Context, i int) (Answer, error) {
+func (k *call) try(ctx context.Context, i int) (*Answer, error) {
 	r := k.request
-	if i > 0 {
-		r.Model = ""
+	if i > 0 && r.Model != "" {
+		own := *r
+		own.Model = ""
+		r = &own
 	}
-	seen := map[Kind]int{}
+	var seen map[Kind]int
 	for attempt := 1; ; attempt++ {
 		answer, err := k.c.providers[i].Complete(ctx, r, k.onDelta)
 		if err == nil {
@@ -179,25 +195,33 @@ func (k *call) try(ctx context.Context, i int) (Answer, error) {
 			return answer, nil
 		}
 		if ctx.Err() != nil {
-			return Answer{}, ctx.Err()
+			return nil, ctx.Err()
 		}
-		e := AsError(err)
-		k.spent = k.spent.Add(e.Usage)
-		if e.RetryAfter > 0 {
-			k.c.rest(i, e.RetryAfter)
+		if seen == nil {
+			seen = map[Kind]int{}
 		}
-		seen[e.Kind]++
-		p := policyOf(e.Kind)
-		if attempt > k.c.o.MaxRetries || (p.retries >= 0 && seen[e.Kind] > p.retries) || e.RetryAfter > k.c.o.MaxWait {
-			return Answer{}, e
-		}
-		k.reset()
-		wait := k.c.backoff(attempt, e.RetryAfter)
-		k.c.o.Log.Info("model call is tried again", "provider", k.c.providers[i].Name(), "kind", e.Kind, "status", e.Status, "attempt", attempt, "wait", wait, "error", e)
-		if err := k.c.o.Sleep(ctx, wait); err != nil {
-			return Answer{}, err
+		if err := k.wait(ctx, i, attempt, AsError(err), seen); err != nil {
+			return nil, err
 		}
 	}
+}
+
+// wait waits before the next attempt at a provider. It fails with e when there
+// is to be none. seen counts the failures of this provider by kind.
+func (k *call) wait(ctx context.Context, i, attempt int, e *Error, seen map[Kind]int) error {
+	k.spent = k.spent.Add(e.Usage)
+	if e.RetryAfter > 0 {
+		k.c.rest(i, e.RetryAfter)
+	}
+	seen[e.Kind]++
+	p := policyOf(e.Kind)
+	if attempt > k.c.o.MaxRetries || (p.retries >= 0 && seen[e.Kind] > p.retries) || e.RetryAfter > k.c.o.MaxWait {
+		return e
+	}
+	k.reset()
+	pause := k.c.backoff(attempt, e.RetryAfter)
+	k.c.o.Log.Info("model call is tried again", "provider", k.c.providers[i].Name(), "kind", e.Kind, "status", e.Status, "attempt", attempt, "wait", pause, "error", e)
+	return k.c.o.Sleep(ctx, pause)
 }
 
 // reset tells the observer that what it saw belongs to a failed attempt.
@@ -229,7 +253,7 @@ func (c *Chain) rest(i int, d time.Duration) {
 }
 
 // answered records a success: where the turn stays, and the evidence.
-func (c *Chain) answered(turn int64, i int, a Answer, failures []*Error) {
+func (c *Chain) answered(turn int64, i int, a *Answer, failures []*Error) {
 	c.mu.Lock()
 	c.resume[i] = time.Time{}
 	if _, known := c.turns[turn]; turn != 0 && i > 0 && !known {
@@ -262,7 +286,7 @@ func (c *Chain) answered(turn int64, i int, a Answer, failures []*Error) {
 
 // failed records that nobody answered. A request that is itself at fault, by
 // its size, content or a model of its own choice, says nothing of the part.
-func (c *Chain) failed(e *Error, r Request) {
+func (c *Chain) failed(e *Error, r *Request) {
 	h := c.o.Health
 	if e.Kind == TooLarge || e.Kind == BadRequest || (e.Kind == NoModel && r.Model != "") {
 		return

@@ -33,10 +33,10 @@ type scripted struct {
 
 func (s *scripted) Name() string { return s.name }
 
-func (s *scripted) Complete(ctx context.Context, r model.Request, onDelta func(model.Delta)) (model.Answer, error) {
+func (s *scripted) Complete(ctx context.Context, r *model.Request, onDelta func(model.Delta)) (*model.Answer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.at, s.got = append(s.at, time.Now()), append(s.got, r)
+	s.at, s.got = append(s.at, time.Now()), append(s.got, *r)
 	e := s.last
 	if len(s.fail) > 0 {
 		e, s.fail = s.fail[0], s.fail[1:]
@@ -45,12 +45,12 @@ func (s *scripted) Complete(ctx context.Context, r model.Request, onDelta func(m
 		if s.text != "" && onDelta != nil {
 			onDelta(model.Delta{Text: s.text})
 		}
-		return model.Answer{}, e
+		return nil, e
 	}
 	if onDelta != nil {
 		onDelta(model.Delta{Text: "answer of " + s.name})
 	}
-	return model.Answer{Text: "answer of " + s.name, Provider: s.name, Model: s.name + "-1", Usage: domain.Usage{Calls: 1, InputTokens: 10}}, nil
+	return &model.Answer{Text: "answer of " + s.name, Provider: s.name, Model: s.name + "-1", Usage: domain.Usage{Calls: 1, InputTokens: 10}}, nil
 }
 
 func fails(k model.Kind) *model.Error {
@@ -92,7 +92,7 @@ func TestPolicy(t *testing.T) {
 		t.Run(string(test.kind), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				first, second := &scripted{name: "first", last: fails(test.kind)}, &scripted{name: "second"}
-				answer, err := chain(3, first, second).Complete(t.Context(), model.Request{Model: "mine"}, nil)
+				answer, err := chain(3, first, second).Complete(t.Context(), &model.Request{Model: "mine"}, nil)
 				if len(first.got) != test.calls || (len(second.got) == 1) != test.next {
 					t.Fatalf("%d calls of the first, %d of the second", len(first.got), len(second.got))
 				}
@@ -126,7 +126,7 @@ func TestWaits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := &scripted{name: "p", fail: test.fail}
-				if _, err := chain(3, p).Complete(t.Context(), model.Request{}, nil); err != nil {
+				if _, err := chain(3, p).Complete(t.Context(), &model.Request{}, nil); err != nil {
 					t.Fatal(err)
 				}
 				var got []time.Duration
@@ -157,7 +157,7 @@ func TestLongRetryAfter(t *testing.T) {
 			{120 * time.Minute, "first"}, //
 		} {
 			time.Sleep(time.Until(start.Add(want.after)))
-			a, err := c.Complete(t.Context(), model.Request{TurnID: int64(i)}, nil)
+			a, err := c.Complete(t.Context(), &model.Request{TurnID: int64(i)}, nil)
 			if err != nil || a.Provider != want.answer {
 				t.Errorf("after %v: %s, %v", want.after, a.Provider, err)
 			}
@@ -170,7 +170,7 @@ func TestLongRetryAfter(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			start := time.Now()
 			p := &scripted{name: "p", last: limited(10 * time.Minute)}
-			_, err := chain(3, p).Complete(t.Context(), model.Request{}, nil)
+			_, err := chain(3, p).Complete(t.Context(), &model.Request{}, nil)
 			if e := model.AsError(err); e.Kind != model.RateLimited || e.RetryAfter != 10*time.Minute || time.Since(start) != 0 || len(p.got) != 1 {
 				t.Errorf("got %v after %v and %d calls", err, time.Since(start), len(p.got))
 			}
@@ -187,20 +187,20 @@ func TestTurnStaysOnFallback(t *testing.T) {
 		turn   int64
 		answer string
 	}{{7, "second"}, {7, "second"}, {7, "second"}, {8, "second"}, {9, "first"}, {7, "second"}} {
-		a, err := c.Complete(t.Context(), model.Request{TurnID: want.turn}, nil)
+		a, err := c.Complete(t.Context(), &model.Request{TurnID: want.turn}, nil)
 		if err != nil || a.Provider != want.answer {
 			t.Errorf("call %d: %s, %v", i, a.Provider, err)
 		}
 	}
 	// A fallback that fails later in the turn hands back to the first.
 	second.last = fails(model.Auth)
-	if a, err := c.Complete(t.Context(), model.Request{TurnID: 7}, nil); err != nil || a.Provider != "first" {
+	if a, err := c.Complete(t.Context(), &model.Request{TurnID: 7}, nil); err != nil || a.Provider != "first" {
 		t.Errorf("%s, %v", a.Provider, err)
 	}
 	// The memory of turns is bounded and does not mix turns up.
 	second.last, first.last = nil, fails(model.Auth)
 	for turn := range int64(5000) {
-		if _, err := c.Complete(t.Context(), model.Request{TurnID: turn + 10}, nil); err != nil {
+		if _, err := c.Complete(t.Context(), &model.Request{TurnID: turn + 10}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -211,7 +211,7 @@ func TestReset(t *testing.T) {
 		first := &scripted{name: "first", fail: repeated(fails(model.Malformed), 3), text: "half an ans"}
 		second := &scripted{name: "second"}
 		var got []string
-		_, err := chain(3, first, second).Complete(t.Context(), model.Request{}, func(d model.Delta) {
+		_, err := chain(3, first, second).Complete(t.Context(), &model.Request{}, func(d model.Delta) {
 			if d.Reset {
 				got = append(got, "RESET")
 				return
@@ -229,7 +229,7 @@ func TestNothingStreamedNothingReset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &scripted{name: "p", fail: repeated(fails(model.Unavailable), 2)}
 		n := 0
-		_, err := chain(3, p).Complete(t.Context(), model.Request{}, func(d model.Delta) { n++ })
+		_, err := chain(3, p).Complete(t.Context(), &model.Request{}, func(d model.Delta) { n++ })
 		if err != nil || n != 1 {
 			t.Errorf("%d deltas, %v", n, err)
 		}
@@ -239,13 +239,13 @@ func TestNothingStreamedNothingReset(t *testing.T) {
 func TestAllFail(t *testing.T) {
 	first := &scripted{name: "first", last: fails(model.Auth)}
 	second := &scripted{name: "second", last: fails(model.Quota)}
-	_, err := chain(0, first, second).Complete(t.Context(), model.Request{}, nil)
+	_, err := chain(0, first, second).Complete(t.Context(), &model.Request{}, nil)
 	e := model.AsError(err)
 	if e.Kind != model.Auth || !strings.Contains(e.Message, "it failed: auth") || !strings.Contains(e.Message, "it failed: quota") || e.Usage.Calls != 2 {
 		t.Errorf("got %+v", e)
 	}
 	second.last = fails(model.TooLarge)
-	_, err = chain(0, first, second).Complete(t.Context(), model.Request{}, nil)
+	_, err = chain(0, first, second).Complete(t.Context(), &model.Request{}, nil)
 	if e := model.AsError(err); e.Kind != model.TooLarge {
 		t.Errorf("got %+v", e)
 	}
@@ -257,7 +257,7 @@ func TestCancelWhileWaiting(t *testing.T) {
 		p := &scripted{name: "p", last: limited(50 * time.Second)}
 		start := time.Now()
 		time.AfterFunc(3*time.Second, cancel)
-		_, err := chain(3, p).Complete(ctx, model.Request{}, nil)
+		_, err := chain(3, p).Complete(ctx, &model.Request{}, nil)
 		if !errors.Is(err, context.Canceled) || time.Since(start) != 3*time.Second {
 			t.Errorf("got %v after %v", err, time.Since(start))
 		}
@@ -271,7 +271,7 @@ func TestHealth(t *testing.T) {
 	c := model.NewChain([]model.Provider{first, second}, model.ChainOptions{Health: registry.Part("model"), Now: func() time.Time { return now }})
 	call := func() health.Part {
 		now = now.Add(time.Minute)
-		_, _ = c.Complete(t.Context(), model.Request{}, nil)
+		_, _ = c.Complete(t.Context(), &model.Request{}, nil)
 		return registry.Parts()[0]
 	}
 	if p := call(); p.State != health.OK || p.LastOK != now || p.Evidence["provider"] != "first" || p.Evidence["model"] != "first-1" {
@@ -308,7 +308,7 @@ func TestConcurrent(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 50 {
 			wg.Go(func() {
-				if _, err := c.Complete(t.Context(), model.Request{TurnID: int64(i)}, func(model.Delta) {}); err != nil {
+				if _, err := c.Complete(t.Context(), &model.Request{TurnID: int64(i)}, func(model.Delta) {}); err != nil {
 					t.Error(err)
 				}
 			})
@@ -319,7 +319,7 @@ func TestConcurrent(t *testing.T) {
 
 func TestUnset(t *testing.T) {
 	for _, p := range []model.Provider{model.Unset(), model.NewChain(nil, model.ChainOptions{})} {
-		_, err := p.Complete(t.Context(), model.Request{}, nil)
+		_, err := p.Complete(t.Context(), &model.Request{}, nil)
 		if e := model.AsError(err); e.Kind != model.NotSet || !strings.Contains(e.Message, "hermes model") {
 			t.Errorf("got %v", err)
 		}
@@ -355,7 +355,7 @@ func TestEstimateTokens(t *testing.T) {
 			t.Errorf("%q: %d, want %d", test.text, got, test.want)
 		}
 	}
-	r := model.Request{System: strings.Repeat("x", 400), Messages: []domain.Message{{Content: strings.Repeat("y", 800),
+	r := &model.Request{System: strings.Repeat("x", 400), Messages: []domain.Message{{Content: strings.Repeat("y", 800),
 		ToolCalls: []domain.ToolCall{{Name: "terminal", Arguments: strings.Repeat("z", 400)}}}},
 		Tools: []model.ToolSpec{{Name: "terminal", Description: strings.Repeat("d", 400), Schema: []byte(strings.Repeat("s", 400))}}}
 	if got := model.EstimateRequest(r); got < 600 || got > 640 {
@@ -391,7 +391,7 @@ func TestWait(t *testing.T) {
 
 func ExampleChain() {
 	c := model.NewChain([]model.Provider{model.Unset()}, model.ChainOptions{})
-	_, err := c.Complete(context.Background(), model.Request{}, nil)
+	_, err := c.Complete(context.Background(), &model.Request{}, nil)
 	fmt.Println(model.AsError(err).Kind)
 	// Output: not_set
 }

@@ -24,9 +24,9 @@ type Request struct {
 	Model       string // "" means the provider's default
 	System      string
 	Messages    []domain.Message
-	Tools       []ToolSpec
-	MaxTokens   int      // 0 means the provider's default
-	Temperature *float64 // nil means the provider's default
+	Tools       []ToolSpec // must not change any more: providers remember what they made of a list
+	MaxTokens   int        // 0 means the provider's default
+	Temperature *float64   // nil means the provider's default
 	SessionID   domain.SessionID
 	TurnID      int64 // a Chain that fell to a fallback stays there for the rest of the turn; 0: each call stands alone
 }
@@ -61,13 +61,14 @@ type Delta struct {
 	Reset     bool
 }
 
-// Provider calls one model service. Complete is safe for concurrent use. It
-// calls onDelta, where not nil, from the calling goroutine, in order. It fails
-// with an *Error, or with ctx's error. It holds no more than a bounded answer:
-// an endless stream is cut off with Kind TooLong.
+// Provider calls one model service. Complete is safe for concurrent use. It only
+// reads r, and calls onDelta, where not nil, from the calling goroutine, in
+// order. The answer is the caller's own; it is nil when the call fails, with an
+// *Error or with ctx's error. It holds no more than a bounded answer: an endless
+// stream is cut off with Kind TooLong.
 type Provider interface {
 	Name() string
-	Complete(ctx context.Context, r Request, onDelta func(Delta)) (Answer, error)
+	Complete(ctx context.Context, r *Request, onDelta func(Delta)) (*Answer, error)
 }
 
 // Kind classifies a failure of a model call.

@@ -56,7 +56,7 @@ func EstimateMessage(m domain.Message) int {
 
 // EstimateRequest estimates the input tokens of a whole call: system prompt,
 // messages and tools.
-func EstimateRequest(r Request) int {
+func EstimateRequest(r *Request) int {
 	n := messageTokens + EstimateTokens(r.System)
 	for _, m := range r.Messages {
 		n += EstimateMessage(m)

@@ -21,9 +21,9 @@ func Unusable(name, message string) Provider { return unusable{name, message} }
 
 func (u unusable) Name() string { return u.name }
 
-func (u unusable) Complete(ctx context.Context, _ Request, _ func(Delta)) (Answer, error) {
+func (u unusable) Complete(ctx context.Context, _ *Request, _ func(Delta)) (*Answer, error) {
 	if err := ctx.Err(); err != nil {
-		return Answer{}, err
+		return nil, err
 	}
-	return Answer{}, &Error{Kind: NotSet, Provider: u.name, Message: u.message}
+	return nil, &Error{Kind: NotSet, Provider: u.name, Message: u.message}
 }

@@ -224,6 +224,10 @@ func testStrayKill(t *testing.T, b bench) {
 	want(t, u.Run(t, "hermes gateway restart"), "✓ Restarted hermes-gateway")
 	pid = u.Property(t, unit, "MainPID")
 	testInside(t, b, unit)
+	// One that hangs, and so cannot hand over, is replaced by systemd.
+	u.Run(t, "kill -STOP "+pid)
+	want(t, u.Run(t, "hermes gateway restart"), "does not answer", "✓ Restarted hermes-gateway")
+	pid = u.Property(t, unit, "MainPID")
 	u.Run(t, "kill -KILL "+pid)
 	pid = b.awaitAnother(t, unit, pid, 8642)
 

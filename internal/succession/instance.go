@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
@@ -20,6 +21,19 @@ type Instance struct {
 	profile home.Profile
 	lock    *os.File
 	Record  Record
+	// Unrecorded is why the files do not name this process, nil where they do.
+	// The right holds all the same: a full disk must not keep a gateway down.
+	Unrecorded error
+	// Before is the process that served last, where it left its PID file: it
+	// ended without a clean stop. PID 0 where there was none.
+	Before Record
+}
+
+// Unclean gives the process that served a profile last, when it ended without a
+// clean stop (killed, crashed, or the machine went down): it left its PID file.
+func Unclean(p home.Profile) (r Record, ok bool) {
+	r = readRecord(p.PIDFile())
+	return r, r.PID > 0 && r.PID != os.Getpid() && !r.Alive()
 }
 
 // Claim takes the right to serve a profile. domain.Conflict when a live process
@@ -32,13 +46,9 @@ func Claim(p home.Profile) (*Instance, error) {
 	if err != nil {
 		return nil, domain.E(domain.Unavailable, err, "%s cannot be opened; is the home folder writable?", p.LockFile())
 	}
-	if err := flock(f); err != nil {
-		holder := readRecord(p.LockFile())
+	if err := lockOrWait(f, p); err != nil {
 		f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, inUse(p, holder)
-		}
-		return nil, domain.E(domain.Unavailable, err, "%s cannot be locked", p.LockFile())
+		return nil, err
 	}
 	// A gateway of the other system may hold the PID file without our lock.
 	if r := readRecord(p.PIDFile()); r.PID != os.Getpid() && r.Alive() && r.isGateway() {
@@ -46,11 +56,40 @@ func Claim(p home.Profile) (*Instance, error) {
 		return nil, inUse(p, r)
 	}
 	i := &Instance{profile: p, lock: f, Record: Self(p.Home, p.Name)}
-	if err := i.write(); err != nil {
+	if before, unclean := Unclean(p); unclean {
+		i.Before = before
+	}
+	if err := i.write(); errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		i.Unrecorded = err
+	} else if err != nil {
 		f.Close()
-		return nil, domain.E(domain.Unavailable, err, "the PID file cannot be written; is the home folder writable and the disk not full?")
+		return nil, domain.E(domain.Unavailable, err, "the PID file cannot be written; is the home folder writable?")
 	}
 	return i, nil
+}
+
+// A lock whose recorded holder is dead is held by a child that was forked and
+// has not begun its own program yet. It is waited for, for so long.
+const (
+	orphanWait = 3 * time.Second
+	orphanPoll = 10 * time.Millisecond
+)
+
+// lockOrWait takes the lock. domain.Conflict when a live process has it.
+func lockOrWait(f *os.File, p home.Profile) error {
+	for waited := time.Duration(0); ; waited += orphanPoll {
+		err := flock(f)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return domain.E(domain.Unavailable, err, "%s cannot be locked", p.LockFile())
+		}
+		if holder := readRecord(p.LockFile()); holder.PID > 0 && holder.Alive() || waited >= orphanWait {
+			return inUse(p, holder)
+		}
+		time.Sleep(orphanPoll)
+	}
 }
 
 func inUse(p home.Profile, r Record) error {
@@ -75,19 +114,21 @@ func (r Record) isGateway() bool {
 }
 
 // write puts the record into both files. The lock file is written in place:
-// renaming another over it would lose the lock.
+// renaming another over it would lose the lock. It is cut to its length
+// afterwards and not before, so that a full disk has the block that it needs.
 func (i *Instance) write() error {
 	text, err := json.Marshal(i.Record)
 	if err != nil {
 		return err
 	}
-	if err := i.lock.Truncate(0); err != nil {
+	text = append(text, '\n')
+	if _, err := i.lock.WriteAt(text, 0); err != nil {
 		return err
 	}
-	if _, err := i.lock.WriteAt(append(text, '\n'), 0); err != nil {
+	if err := i.lock.Truncate(int64(len(text))); err != nil {
 		return err
 	}
-	return writeFile(i.profile.PIDFile(), append(text, '\n'))
+	return writeFile(i.profile.PIDFile(), text)
 }
 
 // Release gives the right back and removes the PID file.

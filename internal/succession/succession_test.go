@@ -95,6 +95,50 @@ func TestStaleRecordsNeverBlock(t *testing.T) {
 	}
 }
 
+// A gateway that is killed between fork and exec of a command leaves a child
+// that holds the lock for a moment.
+func TestALockOfADeadHolderIsWaitedFor(t *testing.T) {
+	p := profile(t)
+	if err := os.MkdirAll(p.Home, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(p.LockFile(), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := flock(f); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString(`{"pid":1073741824,"kind":"hermes-gateway","start_time":1}`); err != nil {
+		t.Fatal(err)
+	}
+	child := exec.Command("cat")
+	child.ExtraFiles = []*os.File{f}
+	in, err := child.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	claimed := make(chan error, 1)
+	go func() {
+		i, err := Claim(p)
+		if err == nil {
+			i.Release()
+		}
+		claimed <- err
+	}()
+	in.Close()
+	if err := child.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-claimed; err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A gateway of the other system writes gateway.pid and may not hold our lock.
 func TestForeignGatewayIsRespected(t *testing.T) {
 	p := profile(t)

@@ -65,7 +65,8 @@ type Env struct {
 	Kind       domain.TurnKind
 	TurnID     int64
 	CallID     string
-	Answer     string // a person's answer to the guard's question; "" when none was asked
+	Vars       map[string]string // set in the environment of commands, e.g. HERMES_CRON_SESSION
+	Answer     string            // a person's answer to the guard's question; "" when none was asked
 	// Granted tells whether an approval key was allowed before (session, always).
 	Granted func(key string) bool
 }

@@ -69,8 +69,8 @@ func (w *chatWorld) Accept(_ context.Context, _ string, events []domain.Inbound,
 
 func (w *chatWorld) Cursor(context.Context, string) (string, error) { return "", nil }
 
-func (w *chatWorld) Chat(context.Context, api.ChatRequest, func(domain.TurnEvent)) (api.ChatResult, error) {
-	return api.ChatResult{Text: "pong"}, nil
+func (w *chatWorld) Chat(context.Context, *api.ChatRequest, func(domain.TurnEvent)) (*api.ChatResult, error) {
+	return &api.ChatResult{Text: "pong"}, nil
 }
 
 func (w *chatWorld) ModelName() string { return "sonnet-4.5" }
@@ -248,6 +248,16 @@ func TestChatPage(t *testing.T) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, node, "chat.mjs", chromium, fmt.Sprintf("http://127.0.0.1:%d", w.port), key, shots, filepath.Join(t.TempDir(), "profile"))
 	cmd.Stderr = os.Stderr
+	drive(t, cmd, w.step)
+	want := "How full is the disk?|restart nginx|/approve once|/deny|sent while the ledger was busy|sent while the gateway was down"
+	if got := strings.Join(w.said(), "|"); got != want {
+		t.Errorf("the log has %q, want %q", got, want)
+	}
+}
+
+// drive runs a browser's script and does the steps that it asks for.
+func drive(t *testing.T, cmd *exec.Cmd, step func(name string)) {
+	t.Helper()
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -266,17 +276,13 @@ func TestChatPage(t *testing.T) {
 			t.Log(lines.Text())
 			continue
 		}
-		w.step(name)
+		step(name)
 		if _, err := io.WriteString(in, "done\n"); err != nil {
 			t.Error(err)
 			break
 		}
 	}
 	if err := cmd.Wait(); err != nil {
-		t.Fatalf("the browser's test failed: %v; screenshots are in %s", err, shots)
-	}
-	want := "How full is the disk?|restart nginx|/approve once|/deny|sent while the ledger was busy|sent while the gateway was down"
-	if got := strings.Join(w.said(), "|"); got != want {
-		t.Errorf("the log has %q, want %q", got, want)
+		t.Fatalf("the browser's test failed: %v; HERMES_TEST_SHOTS=DIR keeps its screenshots", err)
 	}
 }

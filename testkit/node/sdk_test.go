@@ -37,7 +37,7 @@ func needNode(t *testing.T, module string) string {
 // scripted answers by the text of the input.
 type scripted struct{ failed atomic.Int64 }
 
-func (g *scripted) Chat(_ context.Context, req api.ChatRequest, on func(domain.TurnEvent)) (api.ChatResult, error) {
+func (g *scripted) Chat(_ context.Context, req *api.ChatRequest, on func(domain.TurnEvent)) (*api.ChatResult, error) {
 	usage := domain.Usage{Calls: 1, InputTokens: 5, OutputTokens: 3}
 	switch req.Input.Content {
 	case "stream":
@@ -46,15 +46,15 @@ func (g *scripted) Chat(_ context.Context, req api.ChatRequest, on func(domain.T
 		for _, piece := range []string{"Grüße ", "aus ", "der Ferne"} {
 			on(domain.TurnEvent{Kind: domain.EventDelta, Text: piece})
 		}
-		return api.ChatResult{Text: "Grüße aus der Ferne", Usage: usage}, nil
+		return &api.ChatResult{Text: "Grüße aus der Ferne", Usage: usage}, nil
 	case "fail":
 		g.failed.Add(1)
-		return api.ChatResult{}, domain.E(domain.Unauthenticated, nil, "The provider refuses the key in .env line 3.")
+		return &api.ChatResult{}, domain.E(domain.Unauthenticated, nil, "The provider refuses the key in .env line 3.")
 	case "late":
 		on(domain.TurnEvent{Kind: domain.EventDelta, Text: "half"})
-		return api.ChatResult{Text: "half"}, domain.E(domain.Unavailable, nil, "The model went away.")
+		return &api.ChatResult{Text: "half"}, domain.E(domain.Unavailable, nil, "The model went away.")
 	}
-	return api.ChatResult{Text: "pong", Usage: usage}, nil
+	return &api.ChatResult{Text: "pong", Usage: usage}, nil
 }
 
 func (g *scripted) Status(context.Context) (api.Status, error) { return api.Status{}, nil }

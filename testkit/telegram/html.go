@@ -143,10 +143,10 @@ func startTag(s string, at int, open []openTag) (t openTag, n int, err error) {
 func attributes(s string, at int) (map[string]string, int, error) {
 	attrs := map[string]string{}
 	for i := 0; i < len(s); {
-		switch c := s[i]; {
-		case c == '>':
+		switch s[i] {
+		case '>':
 			return attrs, i + 1, nil
-		case c == ' ' || c == '\n' || c == '\t' || c == '/':
+		case ' ', '\n', '\t', '/':
 			i++
 		default:
 			j := i

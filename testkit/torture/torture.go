@@ -10,8 +10,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hermes/internal/failpoint"
@@ -196,7 +198,7 @@ func (b *bench) round(ctx context.Context, point string) error {
 	var said []message
 	for range 1 + b.rng.IntN(3) {
 		b.next++
-		m := message{id: fmt.Sprintf("m%d", b.next), tool: b.rng.IntN(4) > 0, from: b.tg.AddUser(fmt.Sprintf("U%d", b.next))}
+		m := message{id: fmt.Sprintf("m%d", b.next), tool: len(said) == 0 || b.rng.IntN(4) > 0, from: b.tg.AddUser(fmt.Sprintf("U%d", b.next))}
 		said = append(said, m)
 	}
 	say := func() {
@@ -212,12 +214,16 @@ func (b *bench) round(ctx context.Context, point string) error {
 		say()
 		say = func() {}
 	}
-	if err := b.live(ctx, point, 1+b.rng.IntN(len(said)), say, said); err != nil {
+	nth := 1
+	if b.counts.ByPoint[point] > 0 && b.rng.IntN(2) == 0 {
+		nth += b.rng.IntN(len(said))
+	}
+	if err := b.live(ctx, point, nth, nth == 1, say, said); err != nil {
 		return err
 	}
 	if b.rng.IntN(3) == 0 { // it dies again in the middle of its recovery
 		all := points()
-		if err := b.live(ctx, all[b.rng.IntN(len(all))], 1, func() {}, said); err != nil {
+		if err := b.live(ctx, all[b.rng.IntN(len(all))], 1, false, func() {}, said); err != nil {
 			return err
 		}
 	}
@@ -249,11 +255,12 @@ func (b *bench) settled(ctx context.Context, p *rig.Process) error {
 	return nil
 }
 
-// live runs the gateway until it dies at the point, or, when the point is not
-// met, until everything is answered and it is killed.
-func (b *bench) live(ctx context.Context, point string, nth int, say func(), said []message) error {
+// live runs the gateway until it dies at the point, for the nth time. Where it
+// is not sure that the point is met (again), it is killed once everything is
+// answered.
+func (b *bench) live(ctx context.Context, point string, nth int, sure bool, say func(), said []message) error {
 	var env []string
-	if strings.Count(point, ".") == 1 && !strings.HasPrefix(point, "model.") {
+	if slices.Contains(failpoint.All(), point) {
 		env = []string{fmt.Sprintf("HERMES_FAILPOINT=%s:%d", point, nth)}
 	}
 	p, err := b.home.Start(env...)
@@ -261,20 +268,12 @@ func (b *bench) live(ctx context.Context, point string, nth int, say func(), sai
 		return err
 	}
 	defer p.Kill()
-	left := nth
-	var mu sync.Mutex
+	var left atomic.Int64
+	left.Store(int64(nth))
 	hook := func(name string) func(*http.Request, faultproxy.When) {
 		return func(r *http.Request, w faultproxy.When) {
-			if pointOf(name, r, w) != point {
-				return
-			}
-			mu.Lock()
-			left--
-			hit := left == 0
-			mu.Unlock()
-			if hit {
-				_ = p.Cmd.Process.Kill()
-				<-p.Done()
+			if pointOf(name, r, w) == point && left.Add(-1) == 0 {
+				p.Kill()
 			}
 		}
 	}
@@ -283,17 +282,19 @@ func (b *bench) live(ctx context.Context, point string, nth int, say func(), sai
 	defer b.tgProxy.Set(nil)
 	defer b.llmProxy.Set(nil)
 	say()
-	answered := make(chan struct{})
 	wctx, stop := context.WithCancel(ctx)
 	defer stop()
-	go func() {
-		defer close(answered)
-		for _, m := range said {
-			if _, err := b.tg.WaitFor(wctx, m.from.ID, m.answered); err != nil {
-				return
+	answered := make(chan struct{})
+	if !sure {
+		go func() {
+			defer close(answered)
+			for _, m := range said {
+				if _, err := b.tg.WaitFor(wctx, m.from.ID, m.answered); err != nil {
+					return
+				}
 			}
-		}
-	}()
+		}()
+	}
 	select {
 	case <-p.Done():
 		b.counts.ByPoint[point]++

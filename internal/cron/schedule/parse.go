@@ -138,6 +138,9 @@ func (s *Schedule) parseDuration(text string, now time.Time) (bool, error) {
 	if !ok || err != nil {
 		return false, err
 	}
+	if y := now.Year(); y < 1970 || y > 2200 {
+		now = time.Unix(0, 0) // a stored anchor that is damaged; a Duration spans 292 years only
+	}
 	base := now.In(s.zone).Truncate(time.Second)
 	if every {
 		s.kind, s.every, s.at = Interval, d, base

@@ -209,3 +209,15 @@ func TestIntervalKeepsItsPhase(t *testing.T) {
 		t.Errorf("period is %v", p)
 	}
 }
+
+func TestDamagedAnchor(t *testing.T) {
+	for _, anchor := range []time.Time{{}, time.Date(9000, 1, 1, 0, 0, 0, 0, time.UTC)} {
+		s, err := Parse("every 7m", anchor, time.UTC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if next := s.Next(reference); !next.After(reference) || next.Sub(reference) > 7*time.Minute {
+			t.Errorf("counted from %v it is next due at %v", anchor, next)
+		}
+	}
+}

@@ -32,6 +32,7 @@ async function refused(response) {
   try {
     const body = await response.json();
     if (body.error && body.error.message) message = body.error.message;
+    else if (typeof body.error === 'string') message = body.error; // the jobs' shape
     if (body.error && body.error.hint) hint = body.error.hint;
   } catch {
     // Not our JSON: the status alone has to do.

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"hermes/internal/platform"
 )
@@ -83,5 +84,22 @@ func TestTailOfALongText(t *testing.T) {
 	}
 	if p := Tail(strings.Repeat("x", 1<<20), "", telegram); Len(p.Text, platform.UTF16) > 4096 || p.Text == "" {
 		t.Errorf("a tail of %d units", Len(p.Text, platform.UTF16))
+	}
+}
+
+// Where rendering fails, the text goes out as it stands, whole and in order.
+func TestUnrenderedKeepsEverything(t *testing.T) {
+	text := strings.Repeat("**Ünï** `code` 🧑\u200d🚀 <b>\n", 400)
+	for _, unit := range []platform.LengthUnit{platform.Runes, platform.UTF16, platform.Bytes} {
+		var all strings.Builder
+		for _, p := range unrendered(text, minText, unit) {
+			if Len(p.Text, unit) > minText || p.Markup || !utf8.ValidString(p.Text) {
+				t.Fatalf("unit %v: %+v", unit, p)
+			}
+			all.WriteString(p.Text)
+		}
+		if all.String() != strings.TrimSpace(text) {
+			t.Errorf("unit %v: the text is not whole", unit)
+		}
 	}
 }

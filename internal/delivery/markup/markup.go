@@ -100,12 +100,20 @@ func runeLen(r rune, unit platform.LengthUnit) int {
 	return 1
 }
 
-func render(md, cursor string, caps platform.Capabilities) []domain.Part {
+func render(md, cursor string, caps platform.Capabilities) (parts []domain.Part) {
 	limit := caps.MaxText
 	if limit <= 0 {
 		limit = DefaultMaxText
 	}
 	limit = max(limit, minText)
+	defer func() {
+		// What a model writes is foreign input to a parser made by others. A
+		// defect in there must cost the markup, not the answer: the same text
+		// would bring the process down again after each start.
+		if recover() != nil {
+			parts = unrendered(md+cursor, limit, caps.Unit)
+		}
+	}()
 	if caps.Dialect == platform.DialectMarkdown {
 		return renderMarkdown(md+cursor, limit, caps.Unit)
 	}
@@ -117,7 +125,6 @@ func render(md, cursor string, caps platform.Capabilities) []domain.Part {
 	if cursor != "" {
 		f.append(cursor)
 	}
-	var parts []domain.Part
 	for _, s := range f.split(caps.Unit, func(int) int { return limit }) {
 		p := domain.Part{Plain: f.plain(s, limit, caps.Unit)}
 		p.Text = p.Plain
@@ -125,6 +132,17 @@ func render(md, cursor string, caps platform.Capabilities) []domain.Part {
 			p.Text, p.Markup = f.write(d, s), true
 		}
 		parts = append(parts, p)
+	}
+	return parts
+}
+
+// unrendered cuts text into parts as it stands.
+func unrendered(text string, limit int, unit platform.LengthUnit) []domain.Part {
+	var parts []domain.Part
+	for text = strings.TrimSpace(text); text != ""; {
+		n := max(runesWithin(text, limit, unit), 1)
+		parts = append(parts, domain.Part{Text: text[:n], Plain: text[:n]})
+		text = text[n:]
 	}
 	return parts
 }

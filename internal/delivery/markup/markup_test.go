@@ -15,7 +15,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/rivo/uniseg"
 
-	"hermes/internal/domain"
 	"hermes/internal/platform"
 )
 
@@ -182,8 +181,7 @@ func TestCutPlaces(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var ends []string
-			parts := Render(tt.md, limited(sms, 128))
-			parts = Render(tt.md, limited(telegram, 128))
+			parts := Render(tt.md, limited(telegram, 128))
 			for i, p := range parts {
 				if i < len(tt.ends) && strings.HasSuffix(p.Plain, tt.ends[i]) {
 					ends = append(ends, tt.ends[i])
@@ -483,7 +481,7 @@ func FuzzRender(f *testing.F) {
 		caps.Unit = platform.LengthUnit(kind / 3 % 3)
 		caps.MaxText = max(int(limit), minText)
 		checkParts(t, md, caps)
-		var _ domain.Part = Tail(md, " ▉", caps)
+		_ = Tail(md, " ▉", caps)
 		ExtractMedia(md)
 	})
 }

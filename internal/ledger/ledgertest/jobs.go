@@ -89,6 +89,13 @@ var jobCases = []testCase{
 		e.equal("limit", ids(e.s.DueJobs(e.ctx, e.after(30), 1)), []domain.JobID{"early"})
 		e.equal("by name", ids(e.s.ListJobs(e.ctx, ledger.JobFilter{})), []domain.JobID{"early", "late", "never"})
 		e.equal("page", ids(e.s.ListJobs(e.ctx, ledger.JobFilter{Limit: 1, Offset: 1})), []domain.JobID{"late"})
+		e.equal("scheduled", ids(e.s.ListJobs(e.ctx, ledger.JobFilter{Scheduled: true})), []domain.JobID{"early", "late"})
+		e.equal("named", ids(e.s.ListJobs(e.ctx, ledger.JobFilter{Name: "JOB late"})), []domain.JobID{"late"})
+		for want, f := range map[int]ledger.JobFilter{3: {Limit: 1, Offset: 2}, 2: {Scheduled: true}, 1: {Name: "Job Never"}} {
+			n, err := e.s.CountJobs(e.ctx, f)
+			e.ok(err)
+			e.equal("count", n, want)
+		}
 	}},
 	{"an instant fires once", func(e *env) {
 		e.job("a", e.now)

@@ -135,11 +135,13 @@ var outboxCases = []testCase{
 		e.ok(e.s.MarkSent(e.ctx, ref(e.send(chat)), "r1", e.after(1)))
 		log, err := e.s.ChatLog(e.ctx, chat, 0)
 		e.ok(err)
-		var lines []string
+		var lines, refs []string
 		for _, l := range log {
 			lines = append(lines, l.Role+"/"+l.Kind+": "+l.Part.Text)
+			refs = append(refs, l.Ref)
 		}
 		e.equal("log", lines, []string{"user/: hi", "assistant/question: Allowed.", "assistant/notice: unsent"})
+		e.equal("receipts", refs[1:], []string{"r1", "r2"})
 		log, err = e.s.ChatLog(e.ctx, chat, 1)
 		e.ok(err)
 		e.equal("tail", len(log), 1)

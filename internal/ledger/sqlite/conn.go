@@ -39,7 +39,7 @@ func openConn(connector driver.Connector) (*conn, error) {
 
 func (c *conn) close() error {
 	for _, st := range c.stmts {
-		st.Close()
+		_ = st.Close() // closing the connection frees what is left
 	}
 	return c.raw.Close()
 }
@@ -75,7 +75,7 @@ func (c *conn) script(text string) error {
 	if err != nil {
 		return err
 	}
-	defer st.Close()
+	defer func() { _ = st.Close() }() // it has no result that could be lost
 	_, err = st.ExecContext(context.Background(), nil)
 	return err
 }

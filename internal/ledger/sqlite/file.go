@@ -67,7 +67,7 @@ func statFileSystem(dir string) (fileSystem, error) {
 	if err := syscall.Statfs(dir, &st); err != nil {
 		return fileSystem{}, &fs.PathError{Op: "statfs", Path: dir, Err: err}
 	}
-	f := fileSystem{magic: int64(st.Type), freeBytes: int64(st.Bavail) * int64(st.Bsize)}
+	f := fileSystem{magic: int64(st.Type), freeBytes: int64(st.Bavail) * int64(st.Bsize)} //nolint:unconvert // their types differ from system to system
 	if f.magic == fuseMagic {
 		f.name = mountType(dir)
 	}
@@ -188,7 +188,7 @@ func setAside(ctx context.Context, o Options) (string, error) {
 	defer lock.Close()
 	if ok, err := looksLikeDatabase(o.Path); err != nil {
 		return "", err
-	} else if ok && !refusedBySQLite(ctx, o) {
+	} else if ok && !refusedBySQLite(o) {
 		return "", nil // the other one was faster
 	}
 	to, err := freeName(o.Path + ".broken-" + o.Now().UTC().Format("20060102T150405Z"))
@@ -205,7 +205,7 @@ func setAside(ctx context.Context, o Options) (string, error) {
 }
 
 // refusedBySQLite tells whether SQLite takes the file for something else.
-func refusedBySQLite(ctx context.Context, o Options) bool {
+func refusedBySQLite(o Options) bool {
 	dsn, err := connector(o.Path, true)
 	if err != nil {
 		return false
@@ -213,7 +213,7 @@ func refusedBySQLite(ctx context.Context, o Options) bool {
 	c, err := openConn(dsn)
 	if err == nil {
 		_, err = schemaVersion(c)
-		c.close()
+		_ = c.close() // nothing was written
 	}
 	return isNoDatabase(err)
 }

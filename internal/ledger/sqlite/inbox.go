@@ -338,7 +338,7 @@ func (e effects) edit(c *conn, now time.Time) error {
 			return err
 		}
 	}
-	return editSession(c, n, e.Title, e.Model, now)
+	return editSession(c, n, e.Title, e.Model)
 }
 
 // dropQueued ends what waits behind the command, but for the turn that the

@@ -89,15 +89,40 @@ func (s *Store) ListJobs(ctx context.Context, f ledger.JobFilter) (out []domain.
 	if limit <= 0 {
 		limit = -1
 	}
-	where := ``
-	if f.EnabledOnly {
-		where = `WHERE enabled = 1 `
-	}
+	where, args := jobsWhere(f)
 	err = s.read(ctx, func(c *conn) (err error) {
-		out, err = jobs(c, where+`ORDER BY name, id LIMIT ? OFFSET ?`, limit, f.Offset)
+		out, err = jobs(c, where+`ORDER BY name, id LIMIT ? OFFSET ?`, append(args, limit, f.Offset)...)
 		return err
 	})
 	return out, err
+}
+
+// CountJobs counts them.
+func (s *Store) CountJobs(ctx context.Context, f ledger.JobFilter) (n int, err error) {
+	where, args := jobsWhere(f)
+	err = s.read(ctx, func(c *conn) error {
+		_, err := c.one(`SELECT count(*) FROM job `+where, args, &n)
+		return err
+	})
+	return n, err
+}
+
+// jobsWhere words a filter.
+func jobsWhere(f ledger.JobFilter) (where string, args []any) {
+	var conds []string
+	switch {
+	case f.Scheduled:
+		conds = append(conds, `enabled = 1 AND next_at IS NOT NULL`)
+	case f.EnabledOnly:
+		conds = append(conds, `enabled = 1`)
+	}
+	if f.Name != "" {
+		conds, args = append(conds, `name = ? COLLATE NOCASE`), append(args, f.Name)
+	}
+	if len(conds) == 0 {
+		return ``, nil
+	}
+	return `WHERE ` + strings.Join(conds, ` AND `) + ` `, args
 }
 
 // DeleteJob removes a job; its runs stay.

@@ -124,7 +124,7 @@ func applyMigration(ctx context.Context, c *conn, m migration) error {
 		_, err = c.exec("COMMIT")
 	}
 	if err != nil {
-		c.exec("ROLLBACK") // the error that matters is err
+		_, _ = c.exec("ROLLBACK") // the error that matters is err
 		return fmt.Errorf("migration %s: %w", m.name, err)
 	}
 	return nil

@@ -354,7 +354,7 @@ func (s *Store) ChatLog(ctx context.Context, at domain.Address, limit int) (out 
 			return err
 		}
 		for _, in := range ins {
-			out = append(out, ledger.ChatEntry{ID: fmt.Sprintf("i%d", in.ID), Role: string(domain.RoleUser), At: in.ReceivedAt,
+			out = append(out, ledger.ChatEntry{ID: fmt.Sprintf("i%d", in.ID), Role: string(domain.RoleUser), Ref: in.EventID, At: in.ReceivedAt,
 				Part: domain.Part{Text: in.Text, Attachments: in.Attachments}})
 		}
 		ds, err := deliveryRows(c, `WHERE platform = ? AND chat_id = ? AND thread_id = ? AND state = 'sent' ORDER BY id DESC LIMIT ?`, args...)
@@ -365,11 +365,11 @@ func (s *Store) ChatLog(ctx context.Context, at domain.Address, limit int) (out 
 		shown := map[string]int{} // receipt → place in out
 		for _, d := range ds {
 			if i, edits := shown[d.Edit]; edits && d.Edit != "" {
-				out[i].Part = d.Part
+				out[i].Part, out[i].Ref = d.Part, d.Receipt
 				continue
 			}
 			shown[d.Receipt] = len(out)
-			out = append(out, ledger.ChatEntry{ID: fmt.Sprintf("d%d", d.ID), Role: string(domain.RoleAssistant), Kind: d.Kind, Part: d.Part, At: d.SentAt})
+			out = append(out, ledger.ChatEntry{ID: fmt.Sprintf("d%d", d.ID), Role: string(domain.RoleAssistant), Kind: d.Kind, Ref: d.Receipt, Part: d.Part, At: d.SentAt})
 		}
 		return nil
 	})

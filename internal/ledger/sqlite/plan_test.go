@@ -35,6 +35,9 @@ var scanAllowed = []struct{ statement, plan, why string }{
 	{`FROM run WHERE 1 ORDER BY instant`, `INDEX run_instant`, "walked from its end, with a limit"},
 	{`FROM job ORDER BY name, id`, `INDEX job_name`, "all were asked for, in order"},
 	{`FROM job WHERE enabled = 1 ORDER BY name`, `INDEX job_name`, "all were asked for, in order"},
+	{`FROM job WHERE enabled = 1 AND next_at IS NOT NULL ORDER BY name`, `INDEX job_name`, "a page was asked for, in order"},
+	{`FROM job WHERE name = ? COLLATE NOCASE`, `INDEX job_name`, "a person wrote the name; the index is narrow"},
+	{`count(*) FROM job`, `SCAN job`, "counted for a person who pages"},
 	{`SELECT job FROM run GROUP BY job`, `COVERING INDEX`, "now and then, in Tidy"},
 	{`min(next_at) FROM job`, `INDEX job_due`, "its first entry"},
 	{`FROM pairing`, `pairing`, "a handful of rows"},
@@ -231,7 +234,10 @@ func (v *tour) jobs() {
 	maybe(v.s.PutJob(v.ctx, domain.Job{ID: "none", Version: 7, Definition: json.RawMessage("{}")}))
 	maybe(v.s.Job(v.ctx, "j"))
 	maybe(v.s.ListJobs(v.ctx, ledger.JobFilter{}))
-	maybe(v.s.ListJobs(v.ctx, ledger.JobFilter{EnabledOnly: true}))
+	for _, f := range []ledger.JobFilter{{EnabledOnly: true}, {Scheduled: true}, {Name: "j"}} {
+		maybe(v.s.ListJobs(v.ctx, f))
+		maybe(v.s.CountJobs(v.ctx, f))
+	}
 	maybe(v.s.NextDue(v.ctx))
 	maybe(v.s.DueJobs(v.ctx, v.now, 1))
 	runs, err := v.s.Fire(v.ctx, "j", v.now, time.Time{}, []domain.Run{{Instant: v.now}, {Instant: v.now.Add(time.Second)}})

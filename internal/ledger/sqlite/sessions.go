@@ -97,7 +97,7 @@ func addToSession(c *conn, n int64, messages int, u domain.Usage, now time.Time)
 	return err
 }
 
-func editSession(c *conn, n int64, title, model *string, now time.Time) error {
+func editSession(c *conn, n int64, title, model *string) error {
 	if title != nil {
 		if _, err := c.exec(`UPDATE session SET title = ? WHERE n = ?`, *title, n); err != nil {
 			return err
@@ -304,7 +304,7 @@ func (s *Store) EditSession(ctx context.Context, id domain.SessionID, title, mod
 		if err != nil {
 			return err
 		}
-		return editSession(c, n, title, model, s.now())
+		return editSession(c, n, title, model)
 	})
 }
 

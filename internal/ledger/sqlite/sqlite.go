@@ -118,7 +118,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.indexer = newIndexer(s)
 	go s.writer()
 	if err := s.register(ctx); err != nil {
-		s.stop()
+		_ = s.stop() // the error that matters is err
 		return nil, err
 	}
 	s.reserve.start()

@@ -248,7 +248,7 @@ func (s *Store) begin(wanted func() bool) error {
 // rollback ends the transaction after err and returns err. SQLite may have
 // ended it already, so that a second error says nothing.
 func (s *Store) rollback(err error) error {
-	s.w.exec("ROLLBACK")
+	_, _ = s.w.exec("ROLLBACK")
 	return err
 }
 

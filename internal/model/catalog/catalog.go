@@ -72,7 +72,7 @@ func build(m home.ModelConfig, deps Deps) (model.Provider, string) {
 	}
 	if !m.IsSet() {
 		p := model.Unset()
-		_, err := p.Complete(context.Background(), model.Request{}, nil)
+		_, err := p.Complete(context.Background(), &model.Request{}, nil)
 		return p, model.AsError(err).Message
 	}
 	if why := unsupported(m); why != "" {

@@ -58,8 +58,8 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func hello() model.Request {
-	return model.Request{Messages: []domain.Message{{Role: domain.RoleUser, Content: "hello"}}}
+func hello() *model.Request {
+	return &model.Request{Messages: []domain.Message{{Role: domain.RoleUser, Content: "hello"}}}
 }
 
 // TestChainAtTheWire: retries, Retry-After and the fallback against real

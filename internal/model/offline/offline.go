@@ -44,9 +44,9 @@ func (p *Provider) Name() string { return Name }
 
 // Complete answers by rules; see model.Provider. It fails with ctx's error
 // only.
-func (p *Provider) Complete(ctx context.Context, r model.Request, onDelta func(model.Delta)) (model.Answer, error) {
+func (p *Provider) Complete(ctx context.Context, r *model.Request, onDelta func(model.Delta)) (*model.Answer, error) {
 	if err := ctx.Err(); err != nil {
-		return model.Answer{}, err
+		return nil, err
 	}
 	a := p.answer(r)
 	a.Model, a.Provider = Name, Name
@@ -60,17 +60,17 @@ func (p *Provider) Complete(ctx context.Context, r model.Request, onDelta func(m
 	if onDelta != nil {
 		for _, piece := range pieces(a.Text) {
 			if err := ctx.Err(); err != nil {
-				return model.Answer{}, err
+				return nil, err
 			}
 			onDelta(model.Delta{Text: piece})
 		}
 	}
-	return a, nil
+	return &a, nil
 }
 
 // answer decides: a summary after tools, a tool call where a rule and an
 // offered tool fit, a text otherwise.
-func (p *Provider) answer(r model.Request) model.Answer {
+func (p *Provider) answer(r *model.Request) model.Answer {
 	if results := trailingResults(r.Messages); len(results) > 0 {
 		return model.Answer{Text: summarise(results)}
 	}

@@ -52,7 +52,7 @@ func complete(t *testing.T, r model.Request) model.Answer {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	p := offline.New(offline.Options{Now: func() time.Time { return now }})
 	var streamed strings.Builder
-	a, err := p.Complete(t.Context(), r, func(d model.Delta) {
+	a, err := p.Complete(t.Context(), &r, func(d model.Delta) {
 		if len(d.Text) > 32 || !utf8.ValidString(d.Text) {
 			t.Errorf("piece %q", d.Text)
 		}
@@ -64,10 +64,10 @@ func complete(t *testing.T, r model.Request) model.Answer {
 	if streamed.String() != a.Text || a.Model != "offline" || a.Provider != "offline" || a.Usage.Calls != 1 || a.Usage.InputTokens == 0 || a.Usage.OutputTokens == 0 {
 		t.Errorf("streamed %q, answer %+v", streamed.String(), a)
 	}
-	if again, err := p.Complete(t.Context(), r, nil); err != nil || cmp.Diff(a, again) != "" {
+	if again, err := p.Complete(t.Context(), &r, nil); err != nil || cmp.Diff(a, again) != "" {
 		t.Errorf("a second answer differs: %+v, %v", again, err)
 	}
-	return a
+	return *a
 }
 
 func TestToolRules(t *testing.T) {
@@ -174,7 +174,8 @@ func TestUnknownSchema(t *testing.T) {
 
 func TestCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := offline.New(offline.Options{}).Complete(ctx, ask("hello", nil), func(model.Delta) { cancel() })
+	r := ask("hello", nil)
+	_, err := offline.New(offline.Options{}).Complete(ctx, &r, func(model.Delta) { cancel() })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
@@ -187,7 +188,8 @@ func FuzzComplete(f *testing.F) {
 	p := offline.New(offline.Options{})
 	offered := all()
 	f.Fuzz(func(t *testing.T, text string) {
-		a, err := p.Complete(t.Context(), ask(text, offered), nil)
+		r := ask(text, offered)
+		a, err := p.Complete(t.Context(), &r, nil)
 		if err != nil || (a.Text == "" && len(a.ToolCalls) == 0) {
 			t.Fatalf("%+v, %v", a, err)
 		}

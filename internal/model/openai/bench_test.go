@@ -80,7 +80,7 @@ func startChild(b *testing.B) *openai.Client {
 func BenchmarkStreamMemory(b *testing.B) {
 	const streams = 1000
 	client := startChild(b)
-	r := model.Request{Model: "stall", Messages: []domain.Message{{Role: domain.RoleUser, Content: strings.Repeat("history ", 12_500)}}}
+	r := &model.Request{Model: "stall", Messages: []domain.Message{{Role: domain.RoleUser, Content: strings.Repeat("history ", 12_500)}}}
 	var perStream float64
 	for b.Loop() {
 		before := inUse()

@@ -89,7 +89,7 @@ func TestHTTP2(t *testing.T) {
 	transport := openai.NewTransport()
 	defer transport.CloseIdleConnections()
 
-	call := func() (model.Answer, error) {
+	call := func() (*model.Answer, error) {
 		client, err := openai.New(openai.Config{Name: "fake", BaseURL: proxy.URL + "/v1", Key: key, Model: "m"}, openai.Deps{Transport: transport})
 		if err != nil {
 			t.Fatal(err)

@@ -97,7 +97,7 @@ func (c *Client) ended(ctx context.Context) error {
 }
 
 // readFailure is an answer that broke while it was read.
-func (c *Client) readFailure(ctx context.Context, err error, a *assembly, r model.Request) error {
+func (c *Client) readFailure(ctx context.Context, err error, a *assembly, r *model.Request) error {
 	e := c.classifyRead(ctx, err)
 	if e, ok := errors.AsType[*model.Error](e); ok {
 		e.Usage = usageOf(a, r)
@@ -131,11 +131,11 @@ func (c *Client) upstreamFailure(body []byte) *model.Error {
 		return c.fail(model.Unavailable, 0, &refusal{b.param, b.code, c.scrub(b.text(), maxCause)},
 			"%s broke the answer off because of an error of its own%s", c.cfg.Name, c.quote(b))
 	}
-	return c.explain(status, b, model.Request{})
+	return c.explain(status, b, &model.Request{})
 }
 
 // statusFailure is an answer with another status than 200.
-func (c *Client) statusFailure(resp *http.Response, w *watch, r model.Request) error {
+func (c *Client) statusFailure(resp *http.Response, w *watch, r *model.Request) error {
 	const patience = 10 * time.Second
 	w.expect(patience, silence(patience))
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
@@ -154,7 +154,7 @@ func (c *Client) statusFailure(resp *http.Response, w *watch, r model.Request) e
 
 // explain makes the error of a status: its kind, and a sentence that says what
 // to do.
-func (c *Client) explain(status int, b errorBody, r model.Request) *model.Error {
+func (c *Client) explain(status int, b errorBody, r *model.Request) *model.Error {
 	kind := kindOf(status, b)
 	name := c.cfg.Name
 	key := "no key is set for it; run `hermes model`, or set the key in .env"

@@ -1,7 +1,6 @@
 package openai
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -17,7 +16,7 @@ const (
 )
 
 // encode writes a request as JSON.
-func (c *Client) encode(r model.Request, q quirks, stream bool) (*payload, error) {
+func (c *Client) encode(r *model.Request, q quirks, stream bool) (*payload, error) {
 	w := wireRequest{Model: r.Model, Messages: c.messages(r.System, r.Messages, !q.noImages), Stream: stream}
 	if q.completionTokens {
 		w.MaxCompletionTokens = r.MaxTokens
@@ -30,24 +29,16 @@ func (c *Client) encode(r model.Request, q quirks, stream bool) (*payload, error
 	if stream && !q.noStreamOptions {
 		w.StreamOptions = &streamOptions{IncludeUsage: true}
 	}
-	for _, t := range r.Tools {
-		w.Tools = append(w.Tools, wireTool{"function", wireToolDef{t.Name, t.Description, schema(t.Schema)}})
-	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(w); err != nil {
+	body, err := encodeJSON(w)
+	if err != nil {
 		return nil, err
 	}
-	return newPayload(b.Bytes()), nil
-}
-
-// schema gives a tool's schema, or that of no arguments.
-func schema(s json.RawMessage) json.RawMessage {
-	if !json.Valid(s) {
-		return json.RawMessage(`{"type":"object","properties":{}}`)
+	tools, err := c.tools.encode(r.Tools)
+	if err != nil {
+		return nil, err
 	}
-	return s
+	end := len(body) - 1 // the closing brace
+	return newPayload(body[:end], tools, body[end:]), nil
 }
 
 // messages maps a transcript to what every service accepts. A transcript that

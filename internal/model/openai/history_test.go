@@ -70,7 +70,7 @@ func TestHistories(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := setUp(t, llm.Say("ok"), nil)
-			if _, err := b.client.Complete(t.Context(), model.Request{System: test.system, Messages: test.history}, nil); err != nil {
+			if _, err := b.client.Complete(t.Context(), &model.Request{System: test.system, Messages: test.history}, nil); err != nil {
 				t.Fatal(err)
 			}
 			if got := flat(b.server.Requests()[0]); got != test.want {
@@ -100,7 +100,7 @@ func TestAnyHistoryIsAccepted(t *testing.T) {
 	})
 	rapid.Check(t, func(t *rapid.T) {
 		history := rapid.SliceOfN(message, 0, 12).Draw(t, "history")
-		if _, err := b.client.Complete(ctx, model.Request{System: text.Draw(t, "system"), Messages: history}, nil); err != nil {
+		if _, err := b.client.Complete(ctx, &model.Request{System: text.Draw(t, "system"), Messages: history}, nil); err != nil {
 			t.Fatalf("refused: %v\n%s", err, b.server.Requests()[len(b.server.Requests())-1].Raw)
 		}
 	})
@@ -136,7 +136,7 @@ func TestImages(t *testing.T) {
 			b := setUp(t, llm.Say("ok"), nil)
 			m := user("look")
 			m.Images = []domain.Attachment{test.image}
-			if _, err := b.client.Complete(t.Context(), model.Request{Messages: []domain.Message{m}}, nil); err != nil {
+			if _, err := b.client.Complete(t.Context(), &model.Request{Messages: []domain.Message{m}}, nil); err != nil {
 				t.Fatal(err)
 			}
 			r := b.server.Requests()[0]
@@ -154,7 +154,7 @@ func TestImages(t *testing.T) {
 			m.Images = []domain.Attachment{{Kind: domain.Image, Path: write(fmt.Sprintf("%d.png", i), png)}}
 			history = append(history, m)
 		}
-		if _, err := b.client.Complete(t.Context(), model.Request{Messages: history}, nil); err != nil {
+		if _, err := b.client.Complete(t.Context(), &model.Request{Messages: history}, nil); err != nil {
 			t.Fatal(err)
 		}
 		raw := string(b.server.Requests()[0].Raw)

@@ -11,6 +11,7 @@ package openai
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"log/slog"
@@ -79,10 +80,13 @@ type Client struct {
 	endpoint  *url.URL
 	user      *url.Userinfo // of the base URL
 	where     string        // scheme and host, for messages
+	whole     http.Header   // of requests whose answer comes whole
+	stream    http.Header   // of requests whose answer is streamed
 	transport http.RoundTripper
 	log       *slog.Logger
 	now       func() time.Time
 	quirks    *quirkBook
+	tools     toolBook
 }
 
 // New makes a client. It connects to nothing. It fails with domain.Config when
@@ -100,6 +104,7 @@ func New(cfg Config, deps Deps) (*Client, error) {
 		u.Path += "/chat/completions"
 	}
 	c.endpoint = u
+	c.whole, c.stream = newHeader(&cfg, c.user, "application/json"), newHeader(&cfg, c.user, "text/event-stream")
 	if c.transport == nil {
 		c.transport = NewTransport()
 	}
@@ -119,13 +124,8 @@ func (c *Client) Name() string { return c.cfg.Name }
 // service when onDelta is not nil. A request that the service refuses for an
 // option that it does not know is made again without the option, which is
 // remembered for the model.
-func (c *Client) Complete(ctx context.Context, r model.Request, onDelta func(model.Delta)) (model.Answer, error) {
-	if r.Model == "" {
-		r.Model = c.cfg.Model
-	}
-	if r.MaxTokens == 0 {
-		r.MaxTokens = c.cfg.MaxTokens
-	}
+func (c *Client) Complete(ctx context.Context, r *model.Request, onDelta func(model.Delta)) (*model.Answer, error) {
+	r = c.withDefaults(r)
 	const options = 4 // that quirks know of
 	for tries := 0; ; tries++ {
 		q := c.quirks.of(r.Model)
@@ -134,102 +134,136 @@ func (c *Client) Complete(ctx context.Context, r model.Request, onDelta func(mod
 			return answer, nil
 		}
 		if ctx.Err() != nil {
-			return model.Answer{}, ctx.Err()
+			return nil, ctx.Err()
 		}
-		learned, what := q.learn(err, r)
-		if what == "" || tries == options {
-			return model.Answer{}, err
+		if tries == options || !c.learn(q, err, r) {
+			return nil, err
 		}
-		c.quirks.set(r.Model, learned)
-		c.log.Info("model refuses an option; calling again without it", "provider", c.cfg.Name, "model", r.Model, "option", what)
 	}
 }
 
+// withDefaults gives the request with what it leaves to the client filled in.
+func (c *Client) withDefaults(r *model.Request) *model.Request {
+	full := *r
+	if full.Model == "" {
+		full.Model = c.cfg.Model
+	}
+	if full.MaxTokens == 0 {
+		full.MaxTokens = c.cfg.MaxTokens
+	}
+	return &full
+}
+
+// learn remembers the option that the service refused, and tells whether there
+// was one.
+func (c *Client) learn(q quirks, err error, r *model.Request) bool {
+	learned, what := q.learn(err, r)
+	if what == "" {
+		return false
+	}
+	c.quirks.set(r.Model, learned)
+	c.log.Info("model refuses an option; calling again without it", "provider", c.cfg.Name, "model", r.Model, "option", what)
+	return true
+}
+
 // call makes one HTTP request and reads its answer.
-func (c *Client) call(ctx context.Context, r model.Request, q quirks, onDelta func(model.Delta)) (model.Answer, error) {
+func (c *Client) call(ctx context.Context, r *model.Request, q quirks, onDelta func(model.Delta)) (*model.Answer, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stream := onDelta != nil
 	first := c.limits.FirstByte
-	if !stream {
+	if onDelta == nil {
 		first = c.limits.Call // nothing comes before the whole answer
 	}
 	w := newWatch(cancel, first, c.limits)
 	defer w.stop()
-
-	body, err := c.encode(r, q, stream)
+	resp, err := c.send(ctx, r, q, onDelta != nil)
 	if err != nil {
-		return model.Answer{}, c.fail(model.Other, 0, err, "the request to %s could not be written as JSON; this is a defect of hermes", c.cfg.Name)
+		return nil, err
 	}
-	req, err := c.request(ctx, body, stream)
-	if err != nil {
-		return model.Answer{}, c.fail(model.Other, 0, err, "the request to %s could not be made; check the headers of the provider in config.yaml", c.cfg.Name)
-	}
-	resp, err := c.transport.RoundTrip(req)
-	if err != nil {
-		return model.Answer{}, c.netFailure(ctx, err)
-	}
-	body.release()
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return model.Answer{}, c.statusFailure(resp, w, r)
+		return nil, c.statusFailure(resp, w, r)
 	}
-	in := w.reader(resp.Body)
-	a := newAssembly(c.limits)
-	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	switch {
-	case mediaType == "text/html":
-		return model.Answer{}, c.fail(model.Malformed, resp.StatusCode, nil, "%s answered with a web page in place of an answer: "+
-			"the base_url %s is probably not that of its API; many end in /v1", c.cfg.Name, c.where)
-	case stream && mediaType != "application/json":
+	kind, err := c.contentType(resp)
+	if err != nil {
+		return nil, err
+	}
+	in, a := w.reader(resp.Body), newAssembly(&c.limits)
+	if onDelta != nil && kind != "application/json" {
 		err = readStream(in, a, onDelta)
-	default:
+	} else {
 		err = readWhole(in, a, onDelta)
 	}
 	if err == nil {
-		var held model.Delta
-		if held, err = a.end(); onDelta != nil && held != (model.Delta{}) {
-			onDelta(held)
-		}
+		err = a.flush(onDelta)
 	}
 	if err != nil {
-		return model.Answer{}, c.readFailure(ctx, err, a, r)
+		return nil, c.readFailure(ctx, err, a, r)
 	}
 	drain(in)
 	return c.finish(a, r)
 }
 
-// request builds the HTTP request.
-func (c *Client) request(ctx context.Context, body *payload, stream bool) (*http.Request, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.endpoint.String(), nil)
+// send makes the HTTP request and gives the response, whatever its status.
+func (c *Client) send(ctx context.Context, r *model.Request, q quirks, stream bool) (*http.Response, error) {
+	body, err := c.encode(r, q, stream)
 	if err != nil {
-		return nil, err
+		return nil, c.fail(model.Other, 0, err, "the request to %s could not be written as JSON; this is a defect of hermes", c.cfg.Name)
 	}
-	req.Body, req.GetBody, req.ContentLength = body.open(), func() (io.ReadCloser, error) { return body.open(), nil }, body.size
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("User-Agent", "hermes")
-	req.Header.Set("Accept", "application/json")
+	resp, err := c.transport.RoundTrip(c.request(ctx, body, stream))
+	if err != nil {
+		return nil, c.netFailure(ctx, err)
+	}
+	body.release()
+	return resp, nil
+}
+
+// contentType gives the media type of a response; a web page is an error.
+func (c *Client) contentType(resp *http.Response) (string, error) {
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if kind == "text/html" {
+		return "", c.fail(model.Malformed, resp.StatusCode, nil, "%s answered with a web page in place of an answer: "+
+			"the base_url %s is probably not that of its API; many end in /v1", c.cfg.Name, c.where)
+	}
+	return kind, nil
+}
+
+// request builds the HTTP request. Its address and header are shared by all
+// requests: a RoundTripper must not change them.
+func (c *Client) request(ctx context.Context, body *payload, stream bool) *http.Request {
+	req := &http.Request{Method: http.MethodPost, URL: c.endpoint, Host: c.endpoint.Host, Header: c.whole, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Body: body.open(), GetBody: func() (io.ReadCloser, error) { return body.open(), nil }, ContentLength: body.size}
 	if stream {
-		req.Header.Set("Accept", "text/event-stream")
+		req.Header = c.stream
 	}
+	return req.WithContext(ctx)
+}
+
+// newHeader makes the header of every request that accepts a media type. user
+// is that of the base URL.
+func newHeader(cfg *Config, user *url.Userinfo, accept string) http.Header {
+	h := http.Header{}
+	h.Set("Content-Type", "application/json")
+	h.Set("User-Agent", "hermes")
+	h.Set("Accept", accept)
 	switch {
-	case c.cfg.Key.IsSet():
-		req.Header.Set("Authorization", "Bearer "+c.cfg.Key.Reveal())
-	case c.user != nil:
-		password, _ := c.user.Password()
-		req.SetBasicAuth(c.user.Username(), password)
+	case cfg.Key.IsSet():
+		h.Set("Authorization", "Bearer "+cfg.Key.Reveal())
+	case user != nil:
+		password, _ := user.Password()
+		h.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password)))
 	}
-	for k, v := range c.cfg.Headers {
-		req.Header.Set(k, v)
+	for k, v := range cfg.Headers {
+		h.Set(k, v)
 	}
 	// An empty value sends nothing and lets net/http repeat the request on a
 	// fresh connection when a kept-alive one turns out to be dead.
-	req.Header["Idempotency-Key"] = []string{}
-	return req, nil
+	h["Idempotency-Key"] = []string{}
+	return h
 }
 
 // finish checks a complete answer and gives it.
-func (c *Client) finish(a *assembly, r model.Request) (model.Answer, error) {
+func (c *Client) finish(a *assembly, r *model.Request) (*model.Answer, error) {
 	answer := a.answer(c.cfg.Name)
 	answer.Provider = c.cfg.Name
 	if answer.Model == "" {
@@ -252,11 +286,11 @@ func (c *Client) finish(a *assembly, r model.Request) (model.Answer, error) {
 		e = c.fail(model.Empty, 0, nil, "%s gave an empty answer", c.cfg.Name)
 	}
 	e.Usage = answer.Usage
-	return model.Answer{}, e
+	return nil, e
 }
 
 // usageOf gives the usage that the service reported, or an estimate.
-func usageOf(a *assembly, r model.Request) domain.Usage {
+func usageOf(a *assembly, r *model.Request) domain.Usage {
 	u := domain.Usage{Calls: 1}
 	if a.usage != nil {
 		u.InputTokens, u.OutputTokens, u.CachedTokens = a.usage.Prompt, a.usage.Completion, a.usage.cached()

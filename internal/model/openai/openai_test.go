@@ -88,8 +88,8 @@ func setUp(t *testing.T, brain llm.Brain, change func(*openai.Config)) *bench {
 	return &bench{server, client, out}
 }
 
-func ask(text string) model.Request {
-	return model.Request{Messages: []domain.Message{{Role: domain.RoleUser, Content: text}}}
+func ask(text string) *model.Request {
+	return &model.Request{Messages: []domain.Message{{Role: domain.RoleUser, Content: text}}}
 }
 
 // collect gives an observer and what it saw.
@@ -138,7 +138,7 @@ func TestAnswer(t *testing.T) {
 	reply := llm.Reply{Text: "the quick brown fox jumps", Reasoning: "hm", Usage: &llm.Usage{PromptTokens: 11, CompletionTokens: 5}}
 	reply.Usage.Details.CachedTokens = 7
 	b := setUp(t, llm.Always(reply), nil)
-	want := model.Answer{Text: "the quick brown fox jumps", Reasoning: "hm", Finish: model.FinishStop, Model: "fake-1", Provider: "fake",
+	want := &model.Answer{Text: "the quick brown fox jumps", Reasoning: "hm", Finish: model.FinishStop, Model: "fake-1", Provider: "fake",
 		Usage: domain.Usage{Calls: 1, InputTokens: 11, OutputTokens: 5, CachedTokens: 7}}
 
 	onDelta, seen := collect()
@@ -347,7 +347,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-func check(t *testing.T, answer model.Answer, err error, kind model.Kind, text string) {
+func check(t *testing.T, answer *model.Answer, err error, kind model.Kind, text string) {
 	t.Helper()
 	if kind != "" {
 		failure(t, err, kind)

@@ -61,7 +61,7 @@ func (r *refusal) Error() string { return r.text }
 
 // learn gives the quirks with what a refusal taught, and the name of the
 // option to leave out; "" when it taught nothing.
-func (q quirks) learn(err error, r model.Request) (quirks, string) {
+func (q quirks) learn(err error, r *model.Request) (quirks, string) {
 	e := model.AsError(err)
 	var said *refusal
 	if !errors.As(e.Cause, &said) || (e.Status != http.StatusBadRequest && e.Status != http.StatusUnprocessableEntity && e.Status != http.StatusNotFound) {

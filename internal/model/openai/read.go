@@ -44,7 +44,7 @@ func (e *upstreamError) Error() string { return "an error in place of an answer:
 
 // assembly puts an answer together from its pieces.
 type assembly struct {
-	limits          Limits
+	limits          *Limits
 	text, reasoning strings.Builder
 	thinking        thinking
 	calls           []*callAssembly
@@ -61,14 +61,14 @@ type callAssembly struct {
 	extra    json.RawMessage // extra_content
 }
 
-func newAssembly(l Limits) *assembly { return &assembly{limits: l} }
+func newAssembly(l *Limits) *assembly { return &assembly{limits: l} }
 
 // readStream reads events until the answer is whole.
 func readStream(in *watchedReader, a *assembly, onDelta func(model.Delta)) error {
 	ev := newEvents(in)
 	for {
 		data, err := ev.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = errTruncated
 		}
 		if err != nil {
@@ -214,10 +214,16 @@ func (a *assembly) append(d model.Delta, calls []callDelta, whole bool) error {
 	return nil
 }
 
-// end gives what was held back when the answer is whole.
-func (a *assembly) end() (model.Delta, error) {
+// flush adds what was held back when the answer is whole, and tells it.
+func (a *assembly) flush(onDelta func(model.Delta)) error {
 	d := a.thinking.end()
-	return d, a.append(d, nil, false)
+	if err := a.append(d, nil, false); err != nil {
+		return err
+	}
+	if onDelta != nil && d != (model.Delta{}) {
+		onDelta(d)
+	}
+	return nil
 }
 
 // callDelta takes a piece of a tool call, or a whole one.
@@ -310,8 +316,8 @@ func (a *assembly) nameless() bool {
 }
 
 // answer gives the whole answer. Every tool call has an id of its own.
-func (a *assembly) answer(provider string) model.Answer {
-	ans := model.Answer{Text: a.text.String(), Reasoning: a.reasoning.String(), Finish: a.finish, Model: a.model}
+func (a *assembly) answer(provider string) *model.Answer {
+	ans := &model.Answer{Text: a.text.String(), Reasoning: a.reasoning.String(), Finish: a.finish, Model: a.model}
 	seen := map[string]bool{}
 	for _, c := range a.calls {
 		if c.blank() {

@@ -29,9 +29,9 @@ func TestRequestFields(t *testing.T) {
 	}
 	got := b.server.Requests()[0]
 	want := `{"model":"other","messages":[{"role":"system","content":"be brief"},{"role":"user","content":"x"}],` +
+		`"max_tokens":100,"temperature":0.5,"stream":true,"stream_options":{"include_usage":true},` +
 		`"tools":[{"type":"function","function":{"name":"a","description":"d","parameters":{"type":"object"}}},` +
-		`{"type":"function","function":{"name":"b","parameters":{"type":"object","properties":{}}}}],` +
-		`"max_tokens":100,"temperature":0.5,"stream":true,"stream_options":{"include_usage":true}}`
+		`{"type":"function","function":{"name":"b","parameters":{"type":"object","properties":{}}}}]}`
 	if s := strings.TrimSpace(string(got.Raw)); s != want {
 		t.Errorf("got  %s\nwant %s", s, want)
 	}

@@ -2,11 +2,12 @@ package openai
 
 import (
 	"bytes"
+	"errors"
 	"io"
 )
 
 const (
-	firstBuffer = 1 << 10 // of a stream; grows with its longest event
+	firstBuffer = 1 << 9  // of a stream; grows with its longest event
 	maxEvent    = 2 << 20 // bytes of one event
 )
 
@@ -35,7 +36,7 @@ func (e *events) next() ([]byte, error) {
 	for {
 		line, err := e.line()
 		if err != nil {
-			if err == io.EOF && e.hasData {
+			if errors.Is(err, io.EOF) && e.hasData {
 				return e.data, nil
 			}
 			return nil, err

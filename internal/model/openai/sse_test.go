@@ -116,7 +116,7 @@ func FuzzEvents(f *testing.F) {
 		if diff := cmp.Diff(whole, drip); diff != "" || err1 != err2 {
 			t.Fatalf("%v, %v\n%s", err1, err2, diff)
 		}
-		a := newAssembly(Limits{AnswerBytes: 1000, ArgumentBytes: 100, ToolCalls: 3})
+		a := newAssembly(&Limits{AnswerBytes: 1000, ArgumentBytes: 100, ToolCalls: 3})
 		for _, data := range whole {
 			if _, err := a.add([]byte(data)); err != nil {
 				continue

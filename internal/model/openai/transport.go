@@ -1,7 +1,6 @@
 package openai
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -22,8 +21,8 @@ func NewTransport() *http.Transport {
 		MaxIdleConns:        512,
 		MaxIdleConnsPerHost: 256,
 		IdleConnTimeout:     90 * time.Second,
-		ReadBufferSize:      2 << 10,
-		WriteBufferSize:     2 << 10,
+		ReadBufferSize:      1 << 10,
+		WriteBufferSize:     1 << 10,
 		// A gzip reader would cost 40 KB a stream and hold pieces back.
 		DisableCompression: true,
 		// Without pings a dead HTTP/2 connection is noticed by the first
@@ -36,50 +35,62 @@ func NewTransport() *http.Transport {
 // keeps the request for as long as the response is read: so the bytes are let
 // go as soon as they are sent and cannot be needed again.
 type payload struct {
-	size int64
-	mu   sync.Mutex
-	b    []byte
+	size  int64
+	mu    sync.Mutex
+	parts [][]byte // one after another
 }
 
-func newPayload(b []byte) *payload { return &payload{size: int64(len(b)), b: b} }
+func newPayload(parts ...[]byte) *payload {
+	p := &payload{parts: parts}
+	for _, b := range parts {
+		p.size += int64(len(b))
+	}
+	return p
+}
 
 // open gives a reader from the start, for the first try and for net/http's
 // repetition on a fresh connection.
 func (p *payload) open() io.ReadCloser {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return &payloadReader{r: bytes.NewReader(p.b)}
+	return &payloadReader{parts: p.parts}
 }
 
 // release lets the bytes go; the server has answered.
 func (p *payload) release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.b = nil
+	p.parts = nil
 }
 
 type payloadReader struct {
-	mu sync.Mutex // net/http may close while it reads
-	r  *bytes.Reader
+	mu    sync.Mutex // net/http may close while it reads
+	parts [][]byte   // what is left
+	at    int        // in the first of them
 }
 
 func (p *payloadReader) Read(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.r == nil {
-		return 0, io.EOF
+	n := 0
+	for n < len(b) && len(p.parts) > 0 {
+		k := copy(b[n:], p.parts[0][p.at:])
+		n, p.at = n+k, p.at+k
+		if p.at == len(p.parts[0]) {
+			p.parts, p.at = p.parts[1:], 0
+		}
 	}
-	n, err := p.r.Read(b)
-	if p.r.Len() == 0 {
-		p.r, err = nil, io.EOF
+	if len(p.parts) == 0 {
+		p.parts = nil // the array behind it holds the bytes
+		return n, io.EOF
 	}
-	return n, err
+	return n, nil
 }
 
 func (p *payloadReader) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.r = nil
+	p.parts = nil
 	return nil
 }
 

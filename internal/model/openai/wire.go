@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// The request; https://platform.openai.com/docs/api-reference/chat/create.
+// The request, without its tools, which toolBook adds;
+// https://platform.openai.com/docs/api-reference/chat/create.
 type wireRequest struct {
 	Model               string         `json:"model"`
 	Messages            []wireMessage  `json:"messages"`
-	Tools               []wireTool     `json:"tools,omitempty"`
 	MaxTokens           int            `json:"max_tokens,omitempty"`
 	MaxCompletionTokens int            `json:"max_completion_tokens,omitempty"`
 	Temperature         *float64       `json:"temperature,omitempty"`
@@ -129,7 +129,7 @@ func (t *looseText) UnmarshalJSON(b []byte) error {
 		}
 		if json.Unmarshal(b, &parts) != nil {
 			*t = ""
-			return nil
+			return nil //nolint:nilerr // what is no text is taken for none
 		}
 		var text strings.Builder
 		for _, p := range parts {

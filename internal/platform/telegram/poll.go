@@ -153,7 +153,7 @@ func (l *loop) proved() {
 // error when Run is to end.
 func (l *loop) failed(ctx context.Context, e *platform.Error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // Run sees that it is to end
 	}
 	l.failures++
 	l.proven = false

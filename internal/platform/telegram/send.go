@@ -2,6 +2,7 @@ package telegram
 
 import (
 	"context"
+	"errors"
 	"regexp"
 	"slices"
 	"strconv"
@@ -250,8 +251,8 @@ func (a *Adapter) previews() *models.LinkPreviewOptions {
 
 // sendFailure classifies and notes flood control.
 func (a *Adapter) sendFailure(chatID string, c *call, err error) *platform.Error {
-	e, isOurs := err.(*platform.Error)
-	if !isOurs {
+	var e *platform.Error
+	if !errors.As(err, &e) {
 		e = a.classify(c, err)
 	}
 	if e.Kind == platform.Retry && e.RetryAfter > 0 {

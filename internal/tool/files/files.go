@@ -185,20 +185,20 @@ func (f *files) openRegular(env tool.Env, path string) (*os.File, fs.FileInfo, e
 
 // readAll reads a whole file of at most maxRead bytes. domain.TooLarge, and the
 // codes of openRegular.
-func (f *files) readAll(env tool.Env, path string) ([]byte, fs.FileInfo, error) {
+func (f *files) readAll(env tool.Env, path string) ([]byte, error) {
 	file, info, err := f.openRegular(env, path)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer file.Close()
 	if info.Size() > maxRead {
-		return nil, nil, domain.E(domain.TooLarge, nil, "%s has %d MiB, and at most %d are read; look at parts of it with the terminal (head, tail, grep)", path, info.Size()>>20, maxRead>>20)
+		return nil, domain.E(domain.TooLarge, nil, "%s has %d MiB, and at most %d are read; look at parts of it with the terminal (head, tail, grep)", path, info.Size()>>20, maxRead>>20)
 	}
 	b, err := io.ReadAll(io.LimitReader(file, maxRead))
 	if err != nil {
-		return nil, nil, pathError(err, path)
+		return nil, pathError(err, path)
 	}
-	return b, info, nil
+	return b, nil
 }
 
 func kind(m fs.FileMode) string {

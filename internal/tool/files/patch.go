@@ -52,7 +52,7 @@ func (f *files) patchTool() tool.Tool {
 			if err != nil {
 				return tool.Result{}, err
 			}
-			b, _, err := f.readAll(env, path)
+			b, err := f.readAll(env, path)
 			if err != nil {
 				return tool.Result{}, err
 			}

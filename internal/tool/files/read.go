@@ -46,7 +46,7 @@ func (f *files) readTool() tool.Tool {
 			if info, err := os.Stat(path); err == nil && info.IsDir() {
 				return f.listing(env, path)
 			}
-			b, _, err := f.readAll(env, path)
+			b, err := f.readAll(env, path)
 			if err != nil {
 				return tool.Result{}, err
 			}

@@ -135,7 +135,7 @@ func (s *search) enough(why string) error {
 func (s *search) visit(p string, d fs.DirEntry, err error) error {
 	switch {
 	case err != nil:
-		return nil // a folder that may not be read is left out
+		return nil //nolint:nilerr // a folder that may not be read is left out
 	case s.ctx.Err() != nil:
 		return s.enough("ended after " + searchTime.String() + "; name a smaller folder")
 	case d.IsDir() && p != s.root && (isSkipped(p) || s.f.isProtected(s.env, p)):

@@ -78,7 +78,7 @@ func (t *Terminal) background(env tool.Env, a terminalArgs, dir string) (tool.Re
 		return tool.Result{}, domain.E(domain.TooLarge, nil, "%d background commands run already, which is the most; end one with the process tool first", live)
 	}
 	p := Process{ID: newID(), Command: a.Command, Workdir: dir, SessionKey: env.SessionKey, Source: env.Source, BootID: bootID(), StartedAt: time.Now()}
-	cmd, err := t.spawn(&p, a.Stdin)
+	cmd, err := t.spawn(&p, env.Vars, a.Stdin)
 	if err != nil {
 		t.forget(p.ID)
 		return tool.Result{}, err
@@ -89,7 +89,7 @@ func (t *Terminal) background(env tool.Env, a terminalArgs, dir string) (tool.Re
 }
 
 // spawn starts the shim with its files, and records it.
-func (t *Terminal) spawn(p *Process, stdin bool) (*exec.Cmd, error) {
+func (t *Terminal) spawn(p *Process, vars map[string]string, stdin bool) (*exec.Cmd, error) {
 	fail := func(err error) error {
 		return domain.E(domain.Unavailable, err, "the background command could not be started; it did not run")
 	}
@@ -105,7 +105,7 @@ func (t *Terminal) spawn(p *Process, stdin bool) (*exec.Cmd, error) {
 	}
 	defer out.Close()
 	cmd := exec.Command("/bin/sh", script, t.file(p.ID, ".exit"), t.o.Shell, "-c", p.Command)
-	cmd.Dir, cmd.Env = p.Workdir, t.environ(p.ID)
+	cmd.Dir, cmd.Env = p.Workdir, t.environ(p.ID, vars)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = ownSession()
 	if stdin {
@@ -132,7 +132,7 @@ func (t *Terminal) spawn(p *Process, stdin bool) (*exec.Cmd, error) {
 	if err != nil {
 		// A command that nobody could find again must not run.
 		killTree(p.proc, p.ID, 0)
-		cmd.Wait()
+		_ = cmd.Wait() // it was killed; the error that matters is err
 		return nil, fail(err)
 	}
 	return cmd, nil
@@ -166,7 +166,7 @@ func (t *Terminal) attend(p Process, cmd *exec.Cmd) {
 		return // the gateway stops; the next one takes it up
 	}
 	if cmd != nil {
-		cmd.Wait()
+		_ = cmd.Wait() // the exit code stands in a file
 	} else {
 		reap(p.PID)
 	}

@@ -144,7 +144,7 @@ func signalAll(ps []proc, sig unix.Signal) []int {
 			unix.Close(fd)
 			continue
 		}
-		unix.PidfdSendSignal(fd, sig, nil, 0) // an error means that it is gone
+		_ = unix.PidfdSendSignal(fd, sig, nil, 0) // an error means that it is gone
 		fds = append(fds, fd)
 	}
 	return fds
@@ -197,7 +197,7 @@ func watch(ctx context.Context, p proc) error {
 // exec in place the children are still ours, but no os.Process is.
 func reap(pid int) {
 	var ws unix.WaitStatus
-	unix.Wait4(pid, &ws, unix.WNOHANG, nil) // an error means that it is no child
+	_, _ = unix.Wait4(pid, &ws, unix.WNOHANG, nil) // an error means that it is no child
 }
 
 // ownSession puts a child into a session of its own, away from any terminal.

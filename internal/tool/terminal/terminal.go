@@ -16,9 +16,11 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -275,7 +277,7 @@ func workdir(env tool.Env, named string) (string, error) {
 // command: set before exec, so that all that it starts inherits it.
 const launch = `echo 500 2>/dev/null >/proc/self/oom_score_adj; exec "$@"`
 
-func (t *Terminal) environ(mark string) []string {
+func (t *Terminal) environ(mark string, vars map[string]string) []string {
 	var hidden, secrets []string
 	if t.o.Hidden != nil {
 		hidden = t.o.Hidden()
@@ -283,7 +285,11 @@ func (t *Terminal) environ(mark string) []string {
 	if t.o.Secrets != nil {
 		secrets = t.o.Secrets()
 	}
-	return append(Environ(t.o.Env(), hidden, secrets), markName+"="+mark)
+	env := append(Environ(t.o.Env(), hidden, secrets), markName+"="+mark)
+	for _, k := range slices.Sorted(maps.Keys(vars)) {
+		env = append(env, k+"="+vars[k])
+	}
+	return env
 }
 
 func (t *Terminal) redact(s string) string {
@@ -311,7 +317,7 @@ func (t *Terminal) foreground(ctx context.Context, env tool.Env, a terminalArgs,
 	defer out.close()
 
 	began := time.Now()
-	cmd, drained, err := t.start(a.Command, dir, mark, out)
+	cmd, drained, err := t.start(a.Command, dir, mark, env.Vars, out)
 	if err != nil {
 		return tool.Result{}, err
 	}
@@ -351,13 +357,13 @@ type output struct {
 }
 
 // start starts a command whose output goes to out.
-func (t *Terminal) start(command, dir, mark string, out io.Writer) (*exec.Cmd, output, error) {
+func (t *Terminal) start(command, dir, mark string, vars map[string]string, out io.Writer) (*exec.Cmd, output, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, output{}, domain.E(domain.Unavailable, err, "no pipe could be made for the command's output; too many files may be open")
 	}
 	cmd := exec.Command("/bin/sh", "-c", launch, "sh", t.o.Shell, "-c", command)
-	cmd.Dir, cmd.Env = dir, t.environ(mark)
+	cmd.Dir, cmd.Env = dir, t.environ(mark, vars)
 	cmd.Stdout, cmd.Stderr = w, w
 	cmd.SysProcAttr = ownSession()
 	err = cmd.Start()
@@ -371,7 +377,7 @@ func (t *Terminal) start(command, dir, mark string, out io.Writer) (*exec.Cmd, o
 	go func() {
 		defer t.tasks.Done()
 		defer close(o.done)
-		io.Copy(out, r) // ends when the last writer has gone, or r is closed
+		_, _ = io.Copy(out, r) // ends when the last writer has gone, or r is closed
 		r.Close()
 		t.mu.Lock()
 		delete(t.lingering, r)
@@ -413,8 +419,8 @@ func report(text string, err error, took time.Duration, open bool, env []string)
 		code = exitCode(exit.ProcessState)
 	}
 	note := fmt.Sprintf("\n[exit code %d, %s]", code, round(took))
-	switch {
-	case code == 127:
+	switch code {
+	case 127:
 		path := "(none)"
 		for _, kv := range env {
 			if v, ok := strings.CutPrefix(kv, "PATH="); ok {
@@ -422,7 +428,7 @@ func report(text string, err error, took time.Duration, open bool, env []string)
 			}
 		}
 		note += "\n[a command was not found; PATH is " + path + "]"
-	case code == 137:
+	case 137:
 		note += "\n[it was killed; the machine may have run out of memory]"
 	}
 	if open {

@@ -98,7 +98,7 @@ func load(ctx context.Context, notes Notes, env tool.Env) (list, error) {
 	}
 	var l list
 	if text == "" || json.Unmarshal([]byte(text), &l) != nil || l.Session != env.SessionID {
-		return list{Session: env.SessionID}, nil
+		return list{Session: env.SessionID}, nil //nolint:nilerr // what cannot be read is an empty list
 	}
 	return l, nil
 }

@@ -1,0 +1,194 @@
+package discord
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"mime/multipart"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"hermes/internal/domain"
+	"hermes/internal/platform"
+)
+
+// slowest is the rate at which a file is still waited for, bytes a second.
+const slowest = 64 << 10
+
+func slowly(size int64) time.Duration { return time.Duration(size/slowest) * time.Second }
+
+// upload is one file that is to be sent.
+type upload struct {
+	path, name string
+	size       int64
+}
+
+// uploads looks at the files that are to be sent. Its errors are for people.
+func uploads(files []domain.Attachment) ([]upload, error) {
+	var out []upload
+	for _, f := range files {
+		give := func(reason string, cause error) error {
+			return &platform.Error{Kind: platform.GiveUp, Code: "discord_file", Reason: reason, Cause: cause}
+		}
+		shown := strings.ReplaceAll(fileName(cmp.Or(f.Name, filepath.Base(f.Path))), `"`, "_")
+		if f.Path == "" {
+			return nil, give("the file "+shown+" is not on this machine", nil)
+		}
+		info, err := os.Stat(f.Path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil, give("the file "+shown+" is not there any more", nil)
+		case err != nil:
+			return nil, give("the file "+shown+" cannot be read", err)
+		case !info.Mode().IsRegular(): // a FIFO or a device would never end
+			return nil, give(shown+" is no file that could be sent", nil)
+		case info.Size() == 0:
+			return nil, give("the file "+shown+" is empty, and Discord takes no empty files", nil)
+		case info.Size() > maxUpload:
+			return nil, give("the file "+shown+" is larger than bots may send (10 MiB)", nil)
+		}
+		out = append(out, upload{f.Path, shown, info.Size()})
+	}
+	return out, nil
+}
+
+// multipartBody writes a message with files,
+// https://discord.com/developers/docs/reference#uploading-files. Its files are
+// at most maxUpload together, but for one alone.
+func multipartBody(s step) ([]byte, string, *platform.Error) {
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b)
+	fail := func(reason string, err error) ([]byte, string, *platform.Error) {
+		return nil, "", &platform.Error{Kind: platform.GiveUp, Code: "discord_file", Reason: reason, Cause: err}
+	}
+	payload, err := json.Marshal(s.body)
+	if err != nil {
+		return fail("the message cannot be written", err)
+	}
+	if err := w.WriteField("payload_json", string(payload)); err != nil {
+		return fail("the message cannot be written", err)
+	}
+	for i, u := range s.files {
+		h := textproto.MIMEHeader{}
+		h.Set("Content-Disposition", multipart.FileContentDisposition("files["+strconv.Itoa(i)+"]", u.name))
+		h.Set("Content-Type", "application/octet-stream") // Discord finds out by the name
+		part, err := w.CreatePart(h)
+		if err == nil {
+			err = copyFile(part, u.path)
+		}
+		if err != nil {
+			return fail("the file "+u.name+" cannot be read", err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		return fail("the message cannot be written", err)
+	}
+	return b.Bytes(), w.FormDataContentType(), nil
+}
+
+// copyFile copies at most what may be sent, should the file have grown.
+func copyFile(w io.Writer, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	n, err := io.Copy(w, io.LimitReader(f, maxUpload+1))
+	if n > maxUpload {
+		return errors.New("it has become larger than bots may send (10 MiB)")
+	}
+	return err
+}
+
+// Fetch downloads an inbound file. Its message is read again, since the address
+// of a file is valid for a day only. At most max bytes, and what
+// DISCORD_MAX_ATTACHMENT_BYTES allows, are written to w.
+func (a *Adapter) Fetch(ctx context.Context, at domain.Attachment, max int64, w io.Writer) (domain.Attachment, error) {
+	limit := min(max, a.cfg.MaxFile)
+	give := func(reason string) error {
+		return &platform.Error{Kind: platform.GiveUp, Code: "discord_file", Reason: reason}
+	}
+	tooLarge := give("the file " + at.Name + " is larger than is allowed here (" + strconv.FormatInt(limit, 10) + " bytes, DISCORD_MAX_ATTACHMENT_BYTES)")
+	if at.Size > limit {
+		return at, tooLarge
+	}
+	ref := strings.Split(at.Ref, "/")
+	if len(ref) != 3 || slices.ContainsFunc(ref, func(s string) bool { return snowflake(s) == 0 }) {
+		return at, give("the file " + at.Name + " has no address on Discord")
+	}
+	var m message
+	path := "/channels/" + ref[0] + "/messages/"
+	if perr := a.get(ctx, "finding the file", path, path+ref[1], &m); perr != nil {
+		if perr.Kind == platform.EditRefused { // which is said of messages that are gone
+			return at, give("the file " + at.Name + " was deleted on Discord: send it again")
+		}
+		return at, perr
+	}
+	i := slices.IndexFunc(m.Attachments, func(f file) bool { return f.ID == ref[2] })
+	if i < 0 {
+		return at, give("the file " + at.Name + " was deleted on Discord: send it again")
+	}
+	n, err := a.download(ctx, m.Attachments[i].URL, at.Name, limit, w)
+	if err != nil {
+		return at, err
+	}
+	if n > limit {
+		return at, tooLarge
+	}
+	at.Size = n
+	return at, nil
+}
+
+// download copies a file, and answers a length over the limit when it is larger.
+func (a *Adapter) download(ctx context.Context, address, shown string, limit int64, w io.Writer) (int64, error) {
+	retry := func(err error) error {
+		var ue *url.Error
+		if errors.As(err, &ue) {
+			err = ue.Err // the address is signed
+		}
+		if errors.Is(err, errPrivate) {
+			return &platform.Error{Kind: platform.GiveUp, Code: "discord_file", Reason: "the file " + shown + " is said to lie at a private address, and is not fetched from there"}
+		}
+		return &platform.Error{Kind: platform.Retry, Code: "discord_file", Reason: "the file " + shown + " could not be fetched from Discord: it is tried again", Cause: err}
+	}
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && privateHost(a.cfg.BaseURL)) {
+		return 0, &platform.Error{Kind: platform.GiveUp, Code: "discord_file", Reason: "Discord gave no usable address for the file " + shown}
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.SendTimeout+slowly(limit))
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return 0, retry(err)
+	}
+	resp, err := a.files.Do(req)
+	if err != nil {
+		return 0, retry(err)
+	}
+	defer resp.Body.Close()
+	switch {
+	case resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusForbidden:
+		return 0, &platform.Error{Kind: platform.GiveUp, Code: "discord_file", Reason: "the file " + shown + " is not on Discord's server any more: send it again"}
+	case resp.StatusCode != http.StatusOK:
+		return 0, retry(errors.New(resp.Status))
+	}
+	n, err := io.Copy(w, io.LimitReader(resp.Body, limit))
+	if err != nil {
+		return n, retry(err)
+	}
+	if more, _ := io.CopyN(io.Discard, resp.Body, 1); more > 0 {
+		return limit + 1, nil
+	}
+	return n, nil
+}

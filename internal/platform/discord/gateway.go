@@ -1,0 +1,273 @@
+package discord
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	"hermes/internal/domain"
+	"hermes/internal/platform"
+)
+
+// loop is one run of the gateway loop. It belongs to one goroutine.
+type loop struct {
+	a       *Adapter
+	sink    platform.Sink
+	at      *position
+	dirty   bool // at holds more than what is committed
+	answers *answers
+
+	servers  map[string]bool // of the session, that have not been looked at
+	failures int             // in a row
+}
+
+// Run connects and receives. Passing failures are retried inside it, with a
+// back-off and shown as degraded, and the session is resumed where Discord lets
+// it; it returns when the token is refused, when the day's sessions are used
+// up, after ten failures in a row, or when the sink says that another process
+// owns the account (domain.Fenced).
+func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	cursor, err := sink.Cursor(ctx, a.account)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	l := &loop{a: a, sink: sink, at: readPosition(cursor), answers: newAnswers(a)}
+	var wg sync.WaitGroup
+	wg.Go(func() { l.answers.run(ctx) })
+	defer a.http.CloseIdleConnections()
+	defer a.files.CloseIdleConnections()
+	defer wg.Wait()
+	defer cancel()
+
+	err = l.run(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
+	var pe *platform.Error
+	if errors.As(err, &pe) && pe.Kind == platform.BadCredentials {
+		a.health.Down(pe.Code, pe.Reason)
+	}
+	return err
+}
+
+func (l *loop) run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		began := time.Now()
+		ready, err := l.connect(ctx)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // it was asked to end
+		}
+		if ready && time.Since(began) >= l.a.pause.steady {
+			l.failures = 0
+		}
+		if err := l.failed(ctx, ready, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// failed decides after a connection has ended whether to connect again, and
+// waits before that. It returns an error when Run is to end.
+func (l *loop) failed(ctx context.Context, ready bool, err error) error {
+	code := domain.CodeOf(err)
+	if code == domain.Fenced {
+		return err
+	}
+	e := platform.AsError(err)
+	if e.Kind == platform.BadCredentials || e.Code == codeUsedUp {
+		return e
+	}
+	wait := e.RetryAfter
+	if e.Code != codeReconnect || !ready { // an orderly end is no failure
+		l.failures++
+		wait = max(l.backoff(), wait)
+	}
+	if l.failures >= maxReconnect {
+		return e
+	}
+	l.a.http.CloseIdleConnections() // a connection that went deaf is not asked again
+	if e.Code != codeReconnect {
+		l.a.health.Degraded(e.Code, e.Reason)
+	}
+	l.a.log.Warn("the connection to Discord has ended", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", l.failures, "wait", wait)
+	sleep(ctx, wait)
+	return nil
+}
+
+// backoff doubles from the first pause to the longest, with a quarter of
+// jitter, so that many bots do not return in step.
+func (l *loop) backoff() time.Duration {
+	d := min(l.a.pause.first<<min(max(l.failures-1, 0), 16), l.a.pause.most)
+	return d - time.Duration(rand.Int64N(int64(d)/4+1))
+}
+
+// address finds where to connect. For a new session Discord is asked, which
+// also proves the token and tells how many sessions are left,
+// https://discord.com/developers/docs/events/gateway#get-gateway-bot.
+func (l *loop) address(ctx context.Context) (string, error) {
+	if s := l.a.session; s.id != "" && s.url != "" {
+		return s.url, nil
+	}
+	var bot struct {
+		URL   string `json:"url"`
+		Limit *struct {
+			Remaining  int   `json:"remaining"`
+			ResetAfter int64 `json:"reset_after"` // milliseconds
+		} `json:"session_start_limit"`
+	}
+	if perr := l.a.get(ctx, "asking for the gateway", "/gateway/bot", "/gateway/bot", &bot); perr != nil {
+		return "", perr
+	}
+	if u, err := url.Parse(bot.URL); err != nil || u.Host == "" {
+		return "", &platform.Error{Kind: platform.Retry, Code: "discord_garbled", Reason: "Discord named no gateway to connect to: it is asked again"}
+	}
+	if bot.Limit != nil && bot.Limit.Remaining <= 0 {
+		return "", usedUp(max(time.Duration(bot.Limit.ResetAfter)*time.Millisecond, time.Minute), "Discord lets this bot begin no more sessions now")
+	}
+	return bot.URL, nil
+}
+
+// Codes that the loop itself acts on.
+const (
+	codeReconnect = "discord_reconnect"
+	codeUsedUp    = "discord_identifies"
+)
+
+func usedUp(wait time.Duration, why string) *platform.Error {
+	return &platform.Error{Kind: platform.Retry, Code: codeUsedUp, RetryAfter: wait,
+		Reason: why + " (Discord resets the token of a bot that begins more than 1,000 a day). Something makes the connection end again and again: look into the log, and for a second program that uses the same token"}
+}
+
+// begin counts and commits a new session before it is begun.
+func (l *loop) begin(ctx context.Context) error {
+	if wait := l.at.begin(l.a.now()); wait > 0 {
+		return usedUp(wait, "this bot has begun "+strconv.Itoa(maxIdentifies)+" sessions today")
+	}
+	if err := l.sink.Accept(ctx, l.a.account, nil, l.at.String()); err != nil {
+		return err
+	}
+	l.dirty = false
+	l.a.health.Note("sessions_today", strconv.Itoa(l.at.Identifies))
+	if !sleep(ctx, l.a.pause.identify-l.a.now().Sub(l.a.identify)) {
+		return ctx.Err()
+	}
+	l.a.identify = l.a.now()
+	return nil
+}
+
+// save commits the position where it has moved without an event.
+func (l *loop) save(ctx context.Context) {
+	if !l.dirty {
+		return
+	}
+	if err := l.sink.Accept(ctx, l.a.account, nil, l.at.String()); err != nil {
+		l.a.log.Debug("the position was not stored; messages that were not for us are read again", "error", l.a.scrub(err))
+		return
+	}
+	l.dirty = false
+}
+
+// accept retries until the sink has stored the events or refuses for good.
+func (l *loop) accept(ctx context.Context, events []domain.Inbound, cursor string) error {
+	wait := l.a.pause.first
+	for {
+		err := l.sink.Accept(ctx, l.a.account, events, cursor)
+		if err == nil {
+			l.dirty = false
+			return nil
+		}
+		code := domain.CodeOf(err)
+		switch {
+		case ctx.Err() != nil, code == domain.Fenced:
+			return err
+		case code == domain.Invalid, code == domain.TooLarge:
+			if len(events) > 1 {
+				return l.acceptEach(ctx, events, cursor)
+			}
+			// Trying the same again cannot help, and must not block what follows.
+			if len(events) == 0 {
+				return nil
+			}
+			l.a.log.Error("an event that cannot be stored was left out", "event", events[0].EventID, "error", l.a.scrub(err))
+			events = nil
+			continue
+		}
+		l.a.health.Degraded(string(code), "messages from Discord wait, because they cannot be stored: "+domain.MessageOf(err)+"; none is lost")
+		l.a.log.Warn("messages could not be stored; they are not acknowledged", "events", len(events), "error", l.a.scrub(err), "wait", wait)
+		if !sleep(ctx, wait) {
+			return err
+		}
+		wait = min(2*wait, l.a.pause.most)
+	}
+}
+
+// acceptEach finds the event that the sink refuses; the others are stored.
+func (l *loop) acceptEach(ctx context.Context, events []domain.Inbound, cursor string) error {
+	for i := range events {
+		at := ""
+		if i == len(events)-1 {
+			at = cursor
+		}
+		if err := l.accept(ctx, events[i:i+1], at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// answers tells Discord that presses and commands were taken, once they are
+// committed, so that the user's client does not show them as failed. What does
+// not fit is dropped: it is a courtesy.
+type answers struct {
+	a *Adapter
+	c chan *interaction
+}
+
+const maxAnswers = 256
+
+func newAnswers(a *Adapter) *answers { return &answers{a, make(chan *interaction, maxAnswers)} }
+
+func (s *answers) add(list []*interaction) {
+	for _, i := range list {
+		select {
+		case s.c <- i:
+		default:
+			return
+		}
+	}
+}
+
+func (s *answers) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case i := <-s.c:
+			s.answer(ctx, i)
+		}
+	}
+}
+
+// answer makes the interaction callback, which is due within three seconds,
+// https://discord.com/developers/docs/interactions/receiving-and-responding#create-interaction-response.
+func (s *answers) answer(ctx context.Context, i *interaction) {
+	body := map[string]any{"type": answerDeferUpdate}
+	if i.Type == applicationCommand {
+		body = map[string]any{"type": answerMessage, "data": map[string]any{"content": "✓ /" + clip(clean(i.Data.Name), 100), "flags": flagPrivate}}
+	}
+	path := "/interactions/" + url.PathEscape(i.ID) + "/" + url.PathEscape(i.Token) + "/callback"
+	if _, _, perr := s.a.do(ctx, request{what: "confirming a button", method: http.MethodPost, route: "/interactions", path: path, body: body}); perr != nil {
+		s.a.log.Debug("a press or command could not be confirmed to its user", "code", perr.Code, "reason", perr.Reason)
+	}
+}

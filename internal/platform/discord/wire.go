@@ -1,0 +1,231 @@
+package discord
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/bwmarrin/discordgo"
+
+	"hermes/internal/platform"
+)
+
+const maxReply = 16 << 20 // bytes of an answer; a hundred messages are far below
+
+// newClient makes the client for the API and the gateway. It speaks HTTP/1.1
+// only: over HTTP/2 one dead connection would take every send with it, and a
+// websocket cannot be had there.
+func newClient(proxy string) *http.Client {
+	return &http.Client{Transport: newTransport(proxy, nil)}
+}
+
+func newTransport(proxy string, control func(network, address string, c syscall.RawConn) error) *http.Transport {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	t := &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, Control: control}).DialContext,
+		TLSHandshakeTimeout: 10 * time.Second,
+		MaxIdleConnsPerHost: 8,
+		MaxIdleConns:        16,
+		IdleConnTimeout:     90 * time.Second,
+		Protocols:           &protocols,
+	}
+	if u, err := url.Parse(proxy); proxy != "" && err == nil {
+		t.Proxy = http.ProxyURL(u)
+	}
+	return t
+}
+
+var errPrivate = errors.New("the address is a private one")
+
+// newFileClient makes the client for attachments, whose addresses the service
+// gives: it connects to no private address, unless the service itself has one.
+// Through a proxy the proxy decides.
+func newFileClient(c Config) *http.Client {
+	control := func(_, address string, _ syscall.RawConn) error {
+		ap, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return err
+		}
+		if !public(ap.Addr()) {
+			return errPrivate
+		}
+		return nil
+	}
+	if c.Proxy != "" || privateHost(c.BaseURL) {
+		control = nil
+	}
+	client := &http.Client{Transport: newTransport(c.Proxy, control)}
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return client
+}
+
+// sharedSpace is the carriers' own network, RFC 6598.
+var sharedSpace = netip.MustParsePrefix("100.64.0.0/10")
+
+func public(ip netip.Addr) bool {
+	ip = ip.Unmap()
+	return ip.IsGlobalUnicast() && !ip.IsPrivate() && !sharedSpace.Contains(ip)
+}
+
+// privateHost tells whether the API itself is configured at a private address.
+func privateHost(base string) bool {
+	u, err := url.Parse(base)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	return u.Hostname() == "localhost" || err == nil && !public(ip)
+}
+
+// call is what is known of one request.
+type call struct {
+	what   string      // in words, for people
+	wrote  atomic.Bool // the whole request was handed to the kernel, so it may be carried out
+	status int         // of the answer; 0 when none came
+	header http.Header
+	reply  apiError // of an answer that is no success
+	isJSON bool     // reply was in the API's form
+	err    error    // of the transport, without the URL
+}
+
+// apiError is the body of an error,
+// https://discord.com/developers/docs/reference#error-messages, and of a 429,
+// https://discord.com/developers/docs/topics/rate-limits#exceeding-a-rate-limit.
+type apiError struct {
+	Code       int             `json:"code"`
+	Message    string          `json:"message"`
+	Errors     json.RawMessage `json:"errors"`
+	RetryAfter float64         `json:"retry_after"` // seconds
+	Global     bool            `json:"global"`
+}
+
+type callKey struct{}
+
+// wire is the transport under discordgo. It notes in the request's call what
+// became of it and bounds the answer. The rate limit headers are taken out of
+// what the library sees, because its limiter sleeps where nothing cancels it;
+// limits does that work.
+type wire struct{ next *http.Client }
+
+// RoundTrip sends a request.
+func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
+	c, _ := req.Context().Value(callKey{}).(*call)
+	if c == nil {
+		c = &call{}
+	}
+	trace := &httptrace.ClientTrace{
+		GotConn:      func(httptrace.GotConnInfo) { c.wrote.Store(false) },
+		WroteRequest: func(info httptrace.WroteRequestInfo) { c.wrote.Store(info.Err == nil) },
+	}
+	resp, err := w.next.Do(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
+	if err != nil {
+		var ue *url.Error
+		if errors.As(err, &ue) {
+			err = ue.Err
+		}
+		c.err = err
+		return nil, err
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
+	resp.Body.Close()
+	if err != nil {
+		c.err = err
+		return nil, err
+	}
+	c.status, c.header = resp.StatusCode, resp.Header
+	if c.status/100 != 2 {
+		c.isJSON = json.Unmarshal(body, &c.reply) == nil && c.reply.Message != ""
+	}
+	resp.Body, resp.Header = io.NopCloser(bytes.NewReader(body)), http.Header{}
+	return resp, nil
+}
+
+// request is one call of the API.
+type request struct {
+	what        string // in words, for people
+	method      string
+	route       string // of the rate limit: the path without its minor ids
+	path        string // under the API's root
+	contentType string // "" means JSON
+	body        any    // []byte with a contentType, else what is to be JSON; nil for none
+	timeout     time.Duration
+}
+
+// do makes a request. What its rate limit asks for is waited for where it is
+// short, and else answered with RetryAfter before anything is sent.
+func (a *Adapter) do(ctx context.Context, r request) ([]byte, *call, *platform.Error) {
+	c := &call{what: r.what}
+	if wait, global := a.limits.wait(r.method + r.route); wait > a.pause.inner {
+		return nil, c, limited(r.what, wait, global)
+	} else if !sleep(ctx, wait) {
+		c.err = ctx.Err()
+		return nil, c, a.classify(c)
+	}
+	body, contentType := []byte(nil), "application/json"
+	switch b := r.body.(type) {
+	case nil:
+	case []byte:
+		body, contentType = b, r.contentType
+	default:
+		var err error
+		if body, err = json.Marshal(b); err != nil {
+			return nil, c, &platform.Error{Kind: platform.GiveUp, Code: "discord_request", Reason: "the request cannot be written", Cause: err}
+		}
+	}
+	if r.timeout == 0 {
+		r.timeout = a.cfg.SendTimeout
+	}
+	ctx, cancel := context.WithTimeout(context.WithValue(ctx, callKey{}, c), r.timeout)
+	defer cancel()
+	// The library's own limiter is used for one request only: it would hold a
+	// lock over it, and keep a bucket for every URL for ever.
+	bucket := discordgo.NewRatelimiter().LockBucket(r.route)
+	answer, err := a.rest.RequestWithLockedBucket(r.method, a.cfg.BaseURL+apiPath+r.path, contentType, body, bucket, 0, discordgo.WithContext(ctx))
+	a.limits.note(r.method+r.route, c)
+	if c.status/100 == 2 {
+		return answer, c, nil
+	}
+	if c.err == nil && c.status == 0 {
+		c.err = err
+	}
+	return nil, c, a.classify(c)
+}
+
+// get makes a GET request and decodes its answer.
+func (a *Adapter) get(ctx context.Context, what, route, path string, into any) *platform.Error {
+	body, _, perr := a.do(ctx, request{what: what, method: http.MethodGet, route: route, path: path})
+	if perr != nil {
+		perr.Uncertain = false // it repeats no harm
+		return perr
+	}
+	if err := json.Unmarshal(body, into); err != nil {
+		return &platform.Error{Kind: platform.Retry, Code: "discord_garbled", Reason: "Discord's answer to " + what + " could not be read: it is asked again", Cause: err}
+	}
+	return nil
+}
+
+// scrub takes the token out of an error's text.
+func (a *Adapter) scrub(err error) error {
+	if err == nil || !strings.Contains(err.Error(), a.cfg.token()) {
+		return err
+	}
+	return errors.New(a.scrubText(err.Error()))
+}
+
+func (a *Adapter) scrubText(s string) string {
+	return strings.ReplaceAll(s, a.cfg.token(), fmt.Sprint(a.cfg.Token))
+}

@@ -1,0 +1,207 @@
+// Package mattermost connects one bot account of a Mattermost server, over its
+// REST API, version 4 (https://api.mattermost.com/), and its websocket
+// (https://api.mattermost.com/#tag/WebSocket). Servers from 6.1 on are
+// understood.
+//
+// The socket only says quickly what the history says surely. After every
+// connect, after every gap in the socket's sequence numbers, and now and then
+// in between, the history of each channel is read from where the account was
+// last up to date (history.go); what is known already is dropped by the inbox.
+//
+// A post carries its nonce twice: as pending_post_id, by which a server drops
+// a repetition for half a minute, and in its props, where the adapter itself
+// looks for it before it repeats what may have arrived (send.go).
+//
+// Buttons need an address at which the Mattermost server reaches this process,
+// which a gateway behind a router does not have; Capabilities.Buttons is
+// false, and questions are asked in text. Mattermost keeps what begins with a
+// slash to itself, so that !stop means /stop here.
+package mattermost
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"hermes/internal/domain"
+	"hermes/internal/health"
+	"hermes/internal/platform"
+)
+
+// Name is the platform's name.
+const Name domain.Platform = "mattermost"
+
+// Limits of the server.
+const (
+	maxText      = 4000      // characters of a post that every server takes; newer ones take 16383
+	maxUpload    = 100 << 20 // bytes of a file by default, https://docs.mattermost.com/configure/file-storage-configuration-settings.html
+	filesPerPost = 5         // newer servers take ten
+)
+
+// Deps is what an adapter is given. Every field may be zero.
+type Deps struct {
+	HTTP   *http.Client // its redirects are not followed; nil means one of its own
+	Log    *slog.Logger
+	Health *health.Reporter
+	Now    func() time.Time
+}
+
+// Adapter is one bot account. Its methods are safe for concurrent use; Run may
+// be called again once it has returned.
+type Adapter struct {
+	cfg    Config
+	log    *slog.Logger
+	health *health.Reporter
+	now    func() time.Time
+	wire   *wire
+	pause  pauses
+
+	self     atomic.Pointer[identity]
+	limits   atomic.Pointer[serverLimits]
+	commands atomic.Pointer[map[string]bool] // names that may be typed with "!"
+	names    directory
+	sends    sends
+	acks     chan string // posts to be acknowledged by a reaction
+}
+
+// identity is who the bot is.
+type identity struct {
+	id, name string
+	mention  *regexp.Regexp
+}
+
+// serverLimits are what the server's own configuration says.
+type serverLimits struct {
+	postRunes int   // 0 when it does not say
+	fileBytes int64 // the same
+}
+
+// pauses are the waits between attempts; tests shorten them.
+type pauses struct {
+	first, most time.Duration // of the back-off after a failure
+	failures    int           // in a row before Run gives the connection up
+}
+
+// The adapter fulfils these contracts.
+var (
+	_ platform.Adapter = (*Adapter)(nil)
+	_ platform.Editor  = (*Adapter)(nil)
+	_ platform.Typer   = (*Adapter)(nil)
+	_ platform.Fetcher = (*Adapter)(nil)
+	_ platform.Menu    = (*Adapter)(nil)
+)
+
+// New makes an adapter; it does not connect. domain.Config.
+func New(c Config, d Deps) (*Adapter, error) {
+	if problems := c.problems(); len(problems) > 0 {
+		return nil, setUpWrong(problems)
+	}
+	c.setDefaults()
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	if d.Now == nil {
+		d.Now = time.Now
+	}
+	if d.HTTP == nil {
+		d.HTTP = newClient(c.Proxy)
+	}
+	return &Adapter{
+		cfg: c, log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now,
+		wire:  newWire(d.HTTP, c.URL, c.Token),
+		pause: pauses{first: 500 * time.Millisecond, most: 30 * time.Second, failures: 10},
+		acks:  make(chan string, maxAcks),
+	}, nil
+}
+
+// Name is "mattermost".
+func (a *Adapter) Name() domain.Platform { return Name }
+
+// Capabilities are what every server since 6.1 allows in its default
+// configuration. The rates stay under the server's own default of ten requests
+// a second for each account
+// (https://docs.mattermost.com/configure/rate-limiting-configuration-settings.html).
+func (a *Adapter) Capabilities() platform.Capabilities {
+	c := platform.Capabilities{
+		MaxText:     maxText,
+		MaxCaption:  maxText,
+		Unit:        platform.Runes,
+		Dialect:     platform.DialectMarkdown,
+		Threads:     true,
+		MaxUpload:   maxUpload,
+		EditEvery:   time.Second,
+		TypingEvery: 4 * time.Second, // clients show it for five
+		PerSecond:   8,
+		Burst:       8,
+		Idempotency: platform.IdempotencyAlways,
+	}
+	if self := a.self.Load(); self != nil {
+		c.MentionName = "@" + self.name
+	}
+	return c
+}
+
+// SetCommands learns the names of the commands. A native command of Mattermost
+// needs an address at which the server reaches this process, and everything
+// that begins with a slash is taken for one by its clients; so what is typed
+// as "!name" is heard as "/name".
+func (a *Adapter) SetCommands(_ context.Context, cmds []platform.Command) error {
+	known := make(map[string]bool, len(cmds))
+	for _, c := range cmds {
+		known[strings.ToLower(c.Name)] = true
+	}
+	a.commands.Store(&known)
+	return nil
+}
+
+// Run connects and receives. Passing failures are retried inside it, with a
+// back-off and shown as degraded; it returns when the token is refused, after
+// ten failures in a row, or when the sink says that another process owns the
+// account (domain.Fenced).
+func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { a.acknowledge(ctx) })
+	defer a.wire.http.CloseIdleConnections()
+	defer wg.Wait()
+	defer cancel()
+
+	r := &receiver{a: a, sink: sink}
+	err := r.run(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if e := platform.AsError(err); e.Kind == platform.BadCredentials {
+		a.health.Down(e.Code, e.Reason)
+	}
+	return err
+}
+
+// identify learns who the account is; later calls know it already.
+func (a *Adapter) identify(ctx context.Context) (*identity, *platform.Error) {
+	if self := a.self.Load(); self != nil {
+		return self, nil
+	}
+	var u user
+	if _, err := a.call(ctx, http.MethodGet, "/users/me", nil, &u); err != nil {
+		return nil, err
+	}
+	return a.become(u)
+}
+
+// become takes what /users/me says.
+func (a *Adapter) become(u user) (*identity, *platform.Error) {
+	if !isID(u.ID) || u.Username == "" {
+		return nil, notMattermost(http.StatusOK)
+	}
+	// A name ends where no letter of one follows; a full stop may end the sentence.
+	self := &identity{id: u.ID, name: u.Username, mention: regexp.MustCompile(`(?i)(^|[^a-z0-9._@-])@` + regexp.QuoteMeta(u.Username) + `($|[^a-z0-9._-]|[._-]+($|[^a-z0-9._-]))`)}
+	a.self.Store(self)
+	a.health.Note("bot", "@"+u.Username)
+	return self, nil
+}

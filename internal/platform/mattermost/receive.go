@@ -1,0 +1,333 @@
+package mattermost
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	"hermes/internal/domain"
+	"hermes/internal/platform"
+)
+
+const batchLimit = 100 // events that are committed at once
+
+// receiver is one Run: it keeps a connection and commits what comes. It
+// belongs to one goroutine.
+type receiver struct {
+	a    *Adapter
+	sink platform.Sink
+
+	loaded   bool
+	at       position
+	stored   position // what the sink was given last
+	proven   bool     // the last connection was up to date at least once
+	failures int      // in a row
+	connects int
+	known    table[bool] // events that this run has committed: the history brings many again
+}
+
+// run connects again and again until ctx ends or the account is given up.
+func (r *receiver) run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		err := r.session(ctx)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // it was asked to end
+		}
+		var e *platform.Error
+		if !errors.As(err, &e) {
+			return err // the sink's
+		}
+		if err := r.failed(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// session is one connection, from its first request to its loss. The socket is
+// open before the history is read, so that nothing falls between the two.
+func (r *receiver) session(ctx context.Context) error {
+	if e := r.connect(ctx); e != nil {
+		return e
+	}
+	s, e := r.a.dial(ctx)
+	if e != nil {
+		return e
+	}
+	defer s.close()
+	if err := r.catchUp(ctx); err != nil {
+		return err
+	}
+	r.alive()
+	check := time.NewTicker(r.a.cfg.CheckEvery)
+	defer check.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-check.C:
+			// A socket that answers pings and brings no posts is found out here.
+			if err := r.catchUp(ctx); err != nil {
+				return err
+			}
+			r.a.health.OK()
+		case i, open := <-s.items:
+			if !open {
+				return s.cause()
+			}
+			if err := r.take(ctx, i, s.items); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// connect learns who the account is, what the server allows and, once, where
+// the inbox stands.
+func (r *receiver) connect(ctx context.Context) error {
+	a := r.a
+	var me user
+	if _, e := a.call(ctx, http.MethodGet, "/users/me", nil, &me); e != nil {
+		return harmless(e, "Mattermost did not say who the bot is")
+	}
+	self, e := a.become(me)
+	if e != nil {
+		return e
+	}
+	var conf map[string]any
+	if _, e := a.call(ctx, http.MethodGet, "/config/client?format=old", nil, &conf); e != nil {
+		a.log.Debug("the server's limits are not known", "error", e)
+	}
+	a.limits.Store(&serverLimits{postRunes: int(number(conf["MaxPostSize"])), fileBytes: number(conf["MaxFileSize"])})
+	if r.loaded {
+		return nil
+	}
+	text, err := r.sink.Cursor(ctx, self.id)
+	if err != nil {
+		return err
+	}
+	r.at = parsePosition(text)
+	r.stored, r.loaded = r.at, true
+	return nil
+}
+
+// number reads a value of the client's configuration, all of which are text.
+func number(v any) int64 {
+	s, _ := v.(string)
+	n, _ := strconv.ParseInt(s, 10, 64)
+	return max(n, 0)
+}
+
+// alive records that the connection is up to date.
+func (r *receiver) alive() {
+	r.connects++
+	r.proven = true
+	if r.failures > 0 {
+		r.a.log.Info("Mattermost answers again", "failures", r.failures)
+	} else {
+		r.a.log.Info("connected to Mattermost", "bot", r.a.Capabilities().MentionName)
+	}
+	r.failures = 0
+	r.a.health.Note("reconnects", strconv.Itoa(r.connects-1))
+	r.a.health.OK()
+}
+
+// failed shows a failure and waits before the next attempt. It returns an
+// error when Run is to end.
+func (r *receiver) failed(ctx context.Context, e *platform.Error) error {
+	r.failures++
+	if r.proven {
+		r.proven, r.failures = false, 1
+	}
+	r.a.wire.http.CloseIdleConnections() // a connection that went deaf is not asked again
+	if e.Kind == platform.BadCredentials || r.failures >= r.a.pause.failures {
+		return e
+	}
+	wait := r.a.pause.first << min(r.failures-1, 16)
+	wait = min(wait, r.a.pause.most)
+	wait -= time.Duration(rand.Int64N(int64(wait)/4 + 1)) // so that many bots do not return in step
+	wait = max(wait, e.RetryAfter)
+	r.a.health.Degraded(e.Code, e.Reason)
+	r.a.log.Warn("Mattermost is not heard", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", r.failures, "wait", wait)
+	sleep(ctx, wait)
+	return nil
+}
+
+// take handles an event and those that wait behind it, as one commit. The
+// position moves with the commit: what is not stored is read again.
+func (r *receiver) take(ctx context.Context, i item, more <-chan item) error {
+	var events []domain.Inbound
+	var seen int64
+	for {
+		if i.gap {
+			// The history has what is missing; what follows is taken after it.
+			r.a.log.Info("events of Mattermost's websocket are missing; the history is read")
+			if err := r.accept(ctx, events, ""); err != nil {
+				return err
+			}
+			events = nil
+			if err := r.catchUp(ctx); err != nil {
+				return err
+			}
+		}
+		in, at, ok, err := r.event(ctx, i.frame)
+		if err != nil {
+			return err
+		}
+		seen = max(seen, at)
+		if ok {
+			events = append(events, in)
+		}
+		if len(events) == batchLimit {
+			break
+		}
+		var open bool
+		select {
+		case i, open = <-more:
+			if open {
+				continue
+			}
+		default:
+		}
+		break
+	}
+	return r.commit(ctx, events, seen)
+}
+
+// event reads one event of the socket, made at an instant of the server's
+// clock; ok is false when there is nothing to store.
+func (r *receiver) event(ctx context.Context, f frame) (in domain.Inbound, at int64, ok bool, err error) {
+	var d struct {
+		Post        string `json:"post"`
+		ChannelType string `json:"channel_type"`
+		ChannelName string `json:"channel_name"`
+		DisplayName string `json:"channel_display_name"`
+		SenderName  string `json:"sender_name"`
+	}
+	if err := json.Unmarshal(f.Data, &d); err != nil {
+		return in, 0, false, nil //nolint:nilerr // an event that is not understood is passed over
+	}
+	var p post
+	if f.Event != "posted" || json.Unmarshal([]byte(d.Post), &p) != nil || !isID(p.ID) || !isID(p.ChannelID) {
+		return in, 0, false, nil //nolint:nilerr // as above
+	}
+	ch := channel{ID: p.ChannelID, Type: d.ChannelType, Name: d.ChannelName, DisplayName: d.DisplayName}
+	in, ok, e := r.message(ctx, &p, ch, d.SenderName)
+	if e != nil {
+		return in, 0, false, e
+	}
+	return in, p.CreateAt, ok, nil
+}
+
+// message maps a post that this run has not committed yet.
+func (r *receiver) message(ctx context.Context, p *post, ch channel, sender string) (domain.Inbound, bool, *platform.Error) {
+	if known, _ := r.known.get(p.ID); known {
+		return domain.Inbound{}, false, nil
+	}
+	return r.a.message(ctx, p, ch, sender)
+}
+
+// commit stores events of the socket with the position behind them.
+func (r *receiver) commit(ctx context.Context, events []domain.Inbound, seen int64) error {
+	next := position{From: r.at.From, Seen: max(r.at.Seen, seen)}
+	if len(events) > 0 { // chatter that is read again after a restart costs less than a commit for each
+		if err := r.accept(ctx, events, next.String()); err != nil {
+			return err
+		}
+		r.stored = next
+		r.a.health.OK()
+	}
+	r.at = next
+	return nil
+}
+
+// accept retries until the sink has stored the events or refuses for good.
+func (r *receiver) accept(ctx context.Context, events []domain.Inbound, cursor string) error {
+	if len(events) == 0 && cursor == "" {
+		return nil
+	}
+	wait := r.a.pause.first
+	for {
+		err := r.sink.Accept(ctx, r.a.self.Load().id, events, cursor)
+		if err == nil {
+			r.accepted(events)
+			return nil
+		}
+		code := domain.CodeOf(err)
+		switch {
+		case ctx.Err() != nil, code == domain.Fenced:
+			return err
+		case code == domain.Invalid, code == domain.TooLarge:
+			if len(events) > 1 {
+				return r.acceptEach(ctx, events, cursor)
+			}
+			// Trying the same again cannot help, and must not block what follows.
+			if len(events) == 0 {
+				return nil
+			}
+			r.a.log.Error("an event that cannot be stored was left out", "event", events[0].EventID, "error", r.a.scrubError(err))
+			events = nil
+			if cursor == "" {
+				return nil
+			}
+			continue
+		}
+		r.a.health.Degraded(string(code), "messages from Mattermost wait, because they cannot be stored: "+domain.MessageOf(err)+"; none is lost")
+		r.a.log.Warn("messages could not be stored; they are tried again", "events", len(events), "error", r.a.scrubError(err), "wait", wait)
+		if !sleep(ctx, wait) {
+			return err
+		}
+		wait = min(2*wait, r.a.pause.most)
+	}
+}
+
+// acceptEach finds the event that the sink refuses; the others are stored.
+func (r *receiver) acceptEach(ctx context.Context, events []domain.Inbound, cursor string) error {
+	for i := range events {
+		at := ""
+		if i == len(events)-1 {
+			at = cursor
+		}
+		if err := r.accept(ctx, events[i:i+1], at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// accepted notes the evidence and queues the acknowledgements, which are a
+// courtesy: what does not fit is dropped.
+func (r *receiver) accepted(events []domain.Inbound) {
+	if len(events) == 0 {
+		return
+	}
+	for _, in := range events {
+		r.known.set(in.EventID, true)
+	}
+	r.a.health.Note("last_event", r.a.now().UTC().Format(time.RFC3339))
+	if !r.a.cfg.Reactions {
+		return
+	}
+	for _, in := range events {
+		select {
+		case r.a.acks <- in.MessageID:
+		default:
+		}
+	}
+}
+
+// sleep waits; it answers false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

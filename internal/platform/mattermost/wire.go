@@ -1,0 +1,233 @@
+package mattermost
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"hermes/internal/platform"
+	"hermes/internal/secret"
+)
+
+const (
+	maxReply     = 32 << 20 // bytes of an answer; a thousand posts are far below
+	maxErrorBody = 64 << 10 // bytes kept of a refusal
+)
+
+// newClient makes the client for the server. It speaks HTTP/1.1 only: the
+// websocket needs it, and over HTTP/2 one dead connection would take every
+// request with it.
+func newClient(proxy string) *http.Client {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	t := &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout: 10 * time.Second,
+		MaxIdleConnsPerHost: 8,
+		MaxIdleConns:        16,
+		IdleConnTimeout:     90 * time.Second,
+		Protocols:           &protocols,
+	}
+	if u, err := url.Parse(proxy); proxy != "" && err == nil {
+		t.Proxy = http.ProxyURL(u)
+	}
+	return &http.Client{Transport: t}
+}
+
+// wire makes requests to one server as one account.
+type wire struct {
+	http  *http.Client
+	base  string // of the API, without a trailing slash
+	token secret.Value
+}
+
+func newWire(c *http.Client, server string, token secret.Value) *wire {
+	own := *c
+	// A redirect would turn a POST into a GET, and may carry the token elsewhere.
+	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &wire{http: &own, base: server + "/api/v4", token: token}
+}
+
+// call is what became of one request.
+type call struct {
+	what   string      // for people: "GET /users/me"
+	wrote  atomic.Bool // the whole request was handed to the kernel, so it may be carried out
+	status int         // of the answer; 0 when none came
+	header http.Header // of the answer
+	reply  apiError    // of an answer that is a refusal
+	isJSON bool        // reply was in the API's form
+	err    error       // of the transport, without the URL
+}
+
+// apiError is how the server refuses, https://api.mattermost.com/#tag/errors.
+type apiError struct {
+	ID      string `json:"id"`
+	Message string `json:"message"`
+	Status  int    `json:"status_code"`
+}
+
+// request is one request to be made.
+type request struct {
+	method, path string
+	body         io.Reader // what can be written again has a type that net/http knows
+	size         int64     // of a body that net/http cannot measure
+	contentType  string
+}
+
+// do makes a request. The answer's body is the caller's when it succeeded.
+func (w *wire) do(ctx context.Context, r request) (*http.Response, *call) {
+	path, _, _ := strings.Cut(r.path, "?")
+	c := &call{what: r.method + " " + path}
+	trace := &httptrace.ClientTrace{
+		GotConn:      func(httptrace.GotConnInfo) { c.wrote.Store(false) },
+		WroteRequest: func(i httptrace.WroteRequestInfo) { c.wrote.Store(i.Err == nil) },
+	}
+	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), r.method, w.base+r.path, r.body)
+	if err != nil {
+		c.err = errors.New("the request could not be made")
+		return nil, c
+	}
+	if r.size > 0 {
+		req.ContentLength = r.size
+	}
+	if r.contentType != "" {
+		req.Header.Set("Content-Type", r.contentType)
+	}
+	req.Header.Set("Authorization", "Bearer "+w.token.Reveal())
+	req.Header.Set("X-Requested-With", "XMLHttpRequest") // without it some requests are taken for forged ones
+	resp, err := w.http.Do(req)
+	if err != nil {
+		var ue *url.Error
+		if errors.As(err, &ue) {
+			err = ue.Err
+		}
+		c.err = err
+		return nil, c
+	}
+	c.status, c.header = resp.StatusCode, resp.Header
+	if c.ok() {
+		return resp, c
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	resp.Body.Close()
+	c.err = err
+	c.isJSON = json.Unmarshal(body, &c.reply) == nil && (c.reply.ID != "" || c.reply.Message != "")
+	return nil, c
+}
+
+func (c *call) ok() bool { return c.status >= 200 && c.status < 300 }
+
+// call makes a request of JSON and reads its answer into out, unless it is nil.
+func (a *Adapter) call(ctx context.Context, method, path string, in, out any) (*call, *platform.Error) {
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.SendTimeout)
+	defer cancel()
+	r := request{method: method, path: path}
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return nil, &platform.Error{Kind: platform.GiveUp, Code: "mattermost_request", Reason: "the request could not be written", Cause: err}
+		}
+		r.body, r.contentType = bytes.NewReader(b), "application/json"
+	}
+	resp, c := a.wire.do(ctx, r)
+	if resp == nil {
+		return c, a.classify(c)
+	}
+	return c, a.decode(c, resp, out)
+}
+
+// decode reads a successful answer.
+func (a *Adapter) decode(c *call, resp *http.Response, out any) *platform.Error {
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
+	if err == nil && len(body) > maxReply {
+		err = errors.New("the answer is larger than any should be")
+	}
+	if err == nil && out != nil {
+		err = json.Unmarshal(body, out)
+		if err != nil {
+			c.isJSON = json.Valid(body)
+			err = errors.New("the answer is not what the API answers")
+		}
+	}
+	if err != nil {
+		c.err = err
+		return a.classify(c)
+	}
+	return nil
+}
+
+// user is a user, https://api.mattermost.com/#tag/users.
+type user struct {
+	ID        string `json:"id"`
+	Username  string `json:"username"`
+	Nickname  string `json:"nickname"`
+	FirstName string `json:"first_name"`
+	LastName  string `json:"last_name"`
+	IsBot     bool   `json:"is_bot"`
+}
+
+// channel is a channel, https://api.mattermost.com/#tag/channels.
+type channel struct {
+	ID          string `json:"id"`
+	Type        string `json:"type"` // D direct, G group, O open, P private
+	Name        string `json:"name"`
+	DisplayName string `json:"display_name"`
+	LastPostAt  int64  `json:"last_post_at"` // milliseconds
+	DeleteAt    int64  `json:"delete_at"`
+}
+
+// post is a post, https://api.mattermost.com/#tag/posts.
+type post struct {
+	ID        string         `json:"id"`
+	CreateAt  int64          `json:"create_at"` // milliseconds
+	DeleteAt  int64          `json:"delete_at"`
+	UserID    string         `json:"user_id"`
+	ChannelID string         `json:"channel_id"`
+	RootID    string         `json:"root_id"`
+	Message   string         `json:"message"`
+	Type      string         `json:"type"` // "" for what people write
+	Props     map[string]any `json:"props"`
+	FileIDs   []string       `json:"file_ids"`
+	Metadata  struct {
+		Files []fileInfo `json:"files"`
+	} `json:"metadata"`
+}
+
+// fileInfo describes a file, https://api.mattermost.com/#tag/files.
+type fileInfo struct {
+	ID       string `json:"id"`
+	Name     string `json:"name"`
+	Size     int64  `json:"size"` // bytes
+	MIMEType string `json:"mime_type"`
+}
+
+// postList is how posts are listed; Order has the newest first.
+type postList struct {
+	Order []string         `json:"order"`
+	Posts map[string]*post `json:"posts"`
+}
+
+// isID tells whether s looks like one of the server's ids, which are put into
+// paths: 26 letters and digits.
+func isID(s string) bool {
+	if len(s) != 26 {
+		return false
+	}
+	for _, r := range s {
+		if !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9') {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,245 @@
+package succession
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"hermes/internal/domain"
+)
+
+// Elder is a process that has handed over and still ends its turns and streams.
+type Elder struct {
+	Record
+	Socket string `json:"socket"` // its control socket
+}
+
+// handoverEnv carries what a predecessor left, as JSON (see legacy), to the
+// program that it starts or becomes. It reaches no tool.
+const handoverEnv = "HERMES_HANDOVER"
+
+// legacy is the content of handoverEnv. The numbers are descriptors, 0 for none.
+type legacy struct {
+	Version int      `json:"v"`
+	PID     int      `json:"pid"` // of the process that left it
+	Channel int      `json:"channel,omitempty"`
+	Lock    int      `json:"lock,omitempty"`
+	API     int      `json:"api,omitempty"`
+	Control int      `json:"control,omitempty"`
+	Elders  []Elder  `json:"elders,omitempty"`
+	Stored  []string `json:"stored,omitempty"`
+}
+
+// Offer is what a predecessor has to give.
+type Offer struct {
+	Instance *Instance
+	API      net.Listener // nil when none is bound
+	Working  []string     // the parts that work, by name
+	Elders   []Elder      // this process and those before it that still live
+	Stored   []string     // names of sockets in the service manager's store
+}
+
+// Successor is the process that is to take over, as its predecessor sees it.
+// One goroutine uses it.
+type Successor struct {
+	PID     int
+	Release string // its version, once it is ready
+	ch      *channel
+	proc    *os.Process // nil for a stranger
+	exited  chan struct{}
+	state   *os.ProcessState
+}
+
+// Spawn starts program, with args (without the name) and environ, as a
+// successor that does nothing before it is told to.
+func Spawn(program string, args, environ []string) (*Successor, error) {
+	fail := func(err error) error {
+		return domain.E(domain.Unavailable, err, "the new process %s could not be started", program)
+	}
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		return nil, fail(err)
+	}
+	syscall.CloseOnExec(pair[0])
+	syscall.CloseOnExec(pair[1])
+	theirs := os.NewFile(uintptr(pair[1]), "successor")
+	defer theirs.Close()
+	conn, err := unixConn(pair[0])
+	if err != nil {
+		return nil, fail(err)
+	}
+	text, err := json.Marshal(legacy{Version: protocol, PID: os.Getpid(), Channel: 3})
+	if err != nil {
+		conn.Close()
+		return nil, fail(err)
+	}
+	cmd := exec.Command(program, args...) //nolint:noctx // it outlives whoever asked for it
+	cmd.Env = append(WithoutLegacy(environ), handoverEnv+"="+string(text))
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.ExtraFiles = []*os.File{theirs}
+	if err := cmd.Start(); err != nil {
+		conn.Close()
+		return nil, fail(err)
+	}
+	s := &Successor{PID: cmd.Process.Pid, ch: &channel{conn: conn}, proc: cmd.Process, exited: make(chan struct{})}
+	go func() {
+		_ = cmd.Wait()
+		s.state = cmd.ProcessState
+		close(s.exited)
+	}()
+	return s, nil
+}
+
+// Stranger is a successor that came by itself, over a connection of its own
+// (`gateway run --replace`).
+func Stranger(conn *net.UnixConn, pid int) *Successor {
+	return &Successor{PID: pid, ch: &channel{conn: conn}}
+}
+
+// unixConn makes a connection of a socket's descriptor, which is used up.
+func unixConn(fd int) (*net.UnixConn, error) {
+	f := os.NewFile(uintptr(fd), "handover")
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		c.Close()
+		return nil, fmt.Errorf("the channel is no Unix socket")
+	}
+	return u, nil
+}
+
+// WithoutLegacy is an environment without what belongs to one process only:
+// inherited sockets, the watchdog's PID and what a predecessor left.
+func WithoutLegacy(environ []string) []string {
+	out := make([]string, 0, len(environ))
+	for _, kv := range environ {
+		name, _, _ := strings.Cut(kv, "=")
+		switch name {
+		case handoverEnv, "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID":
+		default:
+			out = append(out, kv)
+		}
+	}
+	return out
+}
+
+// Offer sends what there is and returns when the successor is ready to serve
+// and no part of it is worse. Errors say why it is not; the successor is then
+// to be ended with Kill, and nothing has happened.
+func (s *Successor) Offer(ctx context.Context, o Offer) error {
+	m := message{Type: msgHello, PID: os.Getpid(), Working: o.Working, Elders: o.Elders, Stored: o.Stored}
+	err := withFDs(o, func(names []string, fds []int) error {
+		m.Files = names
+		return s.ch.send(ctx, m, fds...)
+	})
+	if err != nil {
+		return s.why(err)
+	}
+	answer, fds, err := s.ch.receive(ctx)
+	closeAll(fds)
+	if err != nil {
+		return s.why(err)
+	}
+	switch answer.Type {
+	case msgReady:
+		s.Release = answer.Release
+		return nil
+	case msgRefuse:
+		return domain.E(domain.Code(answer.Code), nil, "the new process cannot take over: %s", answer.Reason)
+	}
+	return domain.E(domain.Invalid, nil, "the new process answered %q; its version does not fit", answer.Type)
+}
+
+// withFDs gives the descriptors of an offer, without making sockets blocking as
+// os.File.Fd would.
+func withFDs(o Offer, use func(names []string, fds []int) error) error {
+	lock := int(o.Instance.lock.Fd())
+	if o.API == nil {
+		return use([]string{"lock"}, []int{lock})
+	}
+	sc, ok := o.API.(syscall.Conn)
+	if !ok {
+		return domain.E(domain.Internal, nil, "the API's socket cannot be passed on")
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var used error
+	if err := raw.Control(func(fd uintptr) { used = use([]string{"lock", "api"}, []int{lock, int(fd)}) }); err != nil {
+		return err
+	}
+	return used
+}
+
+// Own tells the successor to serve, and returns when it does. After an error it
+// must be ended with Kill, and the caller goes on as the owner.
+func (s *Successor) Own(ctx context.Context) error {
+	if err := s.ch.send(ctx, message{Type: msgOwn}); err != nil {
+		return s.why(err)
+	}
+	answer, fds, err := s.ch.receive(ctx)
+	closeAll(fds)
+	if err != nil {
+		return s.why(err)
+	}
+	if answer.Type != msgOwning {
+		return domain.E(domain.Unavailable, nil, "the new process could not begin to serve: %s", orUnknown(answer.Reason))
+	}
+	return nil
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return "it does not say why"
+	}
+	return s
+}
+
+// Yours tells the successor that what only one may have is free now.
+func (s *Successor) Yours(ctx context.Context) {
+	_ = s.ch.send(ctx, message{Type: msgYours}) // one that is gone needs no word
+	s.ch.close()
+}
+
+// Refuse tells a stranger why it does not get anything.
+func (s *Successor) Refuse(ctx context.Context, why error) {
+	_ = s.ch.send(ctx, message{Type: msgRefuse, Reason: domain.MessageOf(why), Code: string(domain.CodeOf(why))})
+	s.ch.close()
+}
+
+// Kill ends a successor that does not come to own, and waits for its end. A
+// stranger is only left alone.
+func (s *Successor) Kill() {
+	s.ch.close()
+	if s.proc != nil {
+		_ = s.proc.Kill()
+		<-s.exited
+	}
+}
+
+// why adds how the process ended, where that is the reason.
+func (s *Successor) why(err error) error {
+	if !errors.Is(err, errGone) || s.proc == nil {
+		return err
+	}
+	timer := time.NewTimer(5 * time.Second) // its end of the channel closes a moment before it can be reaped
+	defer timer.Stop()
+	select {
+	case <-s.exited:
+		return domain.E(domain.Unavailable, nil, "the new process ended before it could serve (%s); its last words are in the log", s.state)
+	case <-timer.C:
+		return err
+	}
+}

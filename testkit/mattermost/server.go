@@ -1,0 +1,306 @@
+package mattermost
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Options are what a server starts with. The zero value is usable.
+type Options struct {
+	Addr        string           // to listen on; "" means 127.0.0.1 and a free port
+	Token       string           // the bot's; "" means one that looks real
+	Username    string           // the bot's; "" means hermes
+	MaxPostSize int              // characters; 0 means 16383
+	MaxFileSize int64            // bytes; 0 means 100 MB
+	Now         func() time.Time // the clock of posts; nil means time.Now
+}
+
+// Server is a fake server with one bot. Its methods are safe for concurrent use.
+type Server struct {
+	o    Options
+	self User
+	addr string
+	mux  *http.ServeMux
+	done chan struct{}
+
+	mu      sync.Mutex
+	changed chan struct{} // closed at the next change, while somebody waits
+	http    *http.Server  // nil while dark
+	closed  bool
+	token   string
+	ids     int
+	last    int64 // create_at or update_at given last
+
+	users    map[string]*User
+	channels map[string]*channelState
+	order    []string // of channels
+	posts    map[string]*post
+	files    map[string]*stored
+	pending  map[string]pending
+	sockets  map[*socket]bool
+	opened   int // sockets that were ever let in
+
+	faults []*armed
+	calls  map[string]int
+	lose   int  // events that get a number and are not sent
+	mute   bool // pings are not answered
+	silent bool // sockets send nothing at all
+}
+
+// User is a person or a bot, https://api.mattermost.com/#tag/users.
+type User struct {
+	ID       string `json:"id"`
+	Username string `json:"username"`
+	IsBot    bool   `json:"is_bot,omitempty"`
+}
+
+type pending struct {
+	post string // "" while it is being made
+	at   time.Time
+}
+
+// pendingFor is how long a server remembers a pending_post_id.
+const pendingFor = 30 * time.Second
+
+// New starts a server.
+func New(o Options) (*Server, error) {
+	if o.Addr == "" {
+		o.Addr = "127.0.0.1:0"
+	}
+	if o.Token == "" {
+		o.Token = "fake7token8of9the0test1srv"
+	}
+	if o.Username == "" {
+		o.Username = "hermes"
+	}
+	if o.MaxPostSize == 0 {
+		o.MaxPostSize = 16383
+	}
+	if o.MaxFileSize == 0 {
+		o.MaxFileSize = 100 << 20
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &Server{
+		o: o, token: o.Token, done: make(chan struct{}), users: map[string]*User{}, channels: map[string]*channelState{},
+		posts: map[string]*post{}, files: map[string]*stored{}, pending: map[string]pending{}, sockets: map[*socket]bool{}, calls: map[string]int{},
+	}
+	s.self = User{ID: s.newID("b"), Username: o.Username, IsBot: true}
+	s.users[s.self.ID] = &s.self
+	s.routes()
+	ln, err := net.Listen("tcp", o.Addr)
+	if err != nil {
+		return nil, err
+	}
+	s.addr = ln.Addr().String()
+	s.serve(ln)
+	return s, nil
+}
+
+// URL is the server's address, as MATTERMOST_URL takes it.
+func (s *Server) URL() string { return "http://" + s.addr }
+
+// Token is the bot's token.
+func (s *Server) Token() string { return s.o.Token }
+
+// Bot is the bot itself.
+func (s *Server) Bot() User { return s.self }
+
+// Close stops the server and cuts every connection.
+func (s *Server) Close() {
+	s.mu.Lock()
+	if !s.closed {
+		s.closed = true
+		close(s.done)
+	}
+	s.mu.Unlock()
+	s.GoDark()
+}
+
+// GoDark cuts every connection and refuses new ones until ComeBack. What the
+// server knows stays.
+func (s *Server) GoDark() {
+	s.mu.Lock()
+	h := s.http
+	s.http = nil
+	s.mu.Unlock()
+	if h != nil {
+		h.Close()
+	}
+	s.CutSockets()
+}
+
+// ComeBack listens again at the same address.
+func (s *Server) ComeBack() error {
+	ln, err := net.Listen("tcp", s.addr)
+	if err != nil {
+		return err
+	}
+	s.serve(ln)
+	return nil
+}
+
+func (s *Server) serve(ln net.Listener) {
+	h := &http.Server{Handler: s.mux, ReadHeaderTimeout: time.Minute}
+	s.mu.Lock()
+	if s.closed || s.http != nil {
+		s.mu.Unlock()
+		ln.Close()
+		return
+	}
+	s.http = h
+	s.mu.Unlock()
+	go h.Serve(ln) //nolint:errcheck // it ends when the server is closed
+}
+
+// newID gives an id of 26 letters and digits; the caller holds s.mu, or is New.
+func (s *Server) newID(kind string) string {
+	s.ids++
+	return fmt.Sprintf("%s%025d", kind, s.ids)
+}
+
+// stamp gives the next instant, in milliseconds; the caller holds s.mu.
+func (s *Server) stamp() int64 {
+	s.last = max(s.last+1, s.o.Now().UnixMilli())
+	return s.last
+}
+
+// apiError is a refusal, https://api.mattermost.com/#tag/errors.
+type apiError struct {
+	ID        string `json:"id"`
+	Message   string `json:"message"`
+	Detailed  string `json:"detailed_error"`
+	RequestID string `json:"request_id"`
+	Status    int    `json:"status_code"`
+}
+
+func refuse(status int, id, message string) *apiError {
+	return &apiError{ID: id, Message: message, RequestID: "q0000000000000000000000001", Status: status}
+}
+
+func errPermission() *apiError {
+	return refuse(http.StatusForbidden, "api.context.permissions.app_error", "You do not have the appropriate permissions.")
+}
+
+func errAbsent(what string) *apiError {
+	return refuse(http.StatusNotFound, "app."+what+".get.app_error", "Unable to get the "+what+".")
+}
+
+// handler carries a request out. It is called with s.mu held and gives what is
+// answered as JSON, or a file's content.
+type handler func(r *http.Request, body []byte) (any, *apiError)
+
+// route serves a pattern such as "POST /posts", which is also the name that
+// faults and counts know it by.
+func (s *Server) route(pattern string, status int, h handler) {
+	method, path, _ := strings.Cut(pattern, " ")
+	s.mux.HandleFunc(method+" /api/v4"+path, func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(io.LimitReader(r.Body, s.o.MaxFileSize+1<<20))
+		if err != nil {
+			return
+		}
+		act := func() (any, *apiError) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if r.Header.Get("Authorization") != "Bearer "+s.token {
+				return nil, refuse(http.StatusUnauthorized, "api.context.session_expired.app_error", "Invalid or expired session, please login again.")
+			}
+			return h(r, body)
+		}
+		s.count(pattern)
+		f := s.fault(pattern)
+		if f != nil && !f.wait(s, r) {
+			cut(w)
+			return
+		}
+		if f == nil || !f.answers() {
+			result, refusal := act()
+			answer(w, status, result, refusal)
+			return
+		}
+		if f.Act {
+			act() //nolint:errcheck // the answer is what gets lost
+			f.linger(s, r)
+		}
+		f.answer(w)
+	})
+}
+
+// answer writes a result or a refusal.
+func answer(w http.ResponseWriter, status int, result any, refusal *apiError) {
+	if f, ok := result.(*stored); ok && refusal == nil {
+		w.Header().Set("Content-Type", f.info.MIMEType)
+		w.Header().Set("Content-Length", strconv.Itoa(len(f.data)))
+		w.Write(f.data) //nolint:errcheck // the client may be gone
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if refusal != nil {
+		status, result = refusal.Status, refusal
+	}
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(result) //nolint:errcheck // as above
+}
+
+// cut ends the connection in the middle of the exchange.
+func cut(w http.ResponseWriter) {
+	if h, ok := w.(http.Hijacker); ok {
+		if c, _, err := h.Hijack(); err == nil {
+			if t, ok := c.(*net.TCPConn); ok {
+				t.SetLinger(0) //nolint:errcheck // a reset is nicer, a close will do
+			}
+			c.Close()
+			return
+		}
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// count counts a call and tells those who wait for it.
+func (s *Server) count(pattern string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls[pattern]++
+	s.touch()
+}
+
+// touch wakes everybody who waits for a change; the caller holds s.mu.
+func (s *Server) touch() {
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
+	}
+}
+
+// until waits for a condition, which is called with s.mu held.
+func (s *Server) until(ctx context.Context, done func() bool) error {
+	for {
+		s.mu.Lock()
+		if done() {
+			s.mu.Unlock()
+			return nil
+		}
+		if s.changed == nil {
+			s.changed = make(chan struct{})
+		}
+		c := s.changed
+		s.mu.Unlock()
+		select {
+		case <-c:
+		case <-s.done:
+			return errors.New("mattermost fake: the server was closed")
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
