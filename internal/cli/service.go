@@ -312,7 +312,7 @@ func (a *App) operate(ctx context.Context, host service.Host, p home.Profile, sy
 func (a *App) operateUnit(ctx context.Context, u service.Found, p home.Profile, verb string) error {
 	op := service.Operation{Found: u, Profile: service.ProfileOf(u.Unit, p), Getenv: a.getenv, Say: func(f string, args ...any) { a.say("  "+f, args...) }}
 	op.HandOver = func(ctx context.Context) (bool, error) {
-		if _, err := a.dial(op.Profile).Status(ctx); err != nil {
+		if !a.answers(ctx, op.Profile) {
 			a.say("  its control socket does not answer, so systemd stops and starts it")
 			return false, nil
 		}
@@ -344,6 +344,12 @@ func (a *App) operateUnit(ctx context.Context, u service.Found, p home.Profile, 
 		}
 		return err
 	}
+}
+
+// answers tells whether a profile's gateway answers on its control socket.
+func (a *App) answers(ctx context.Context, p home.Profile) bool {
+	_, err := a.dial(p).Status(ctx)
+	return err == nil
 }
 
 // stopByHand stops a gateway that no unit runs.
