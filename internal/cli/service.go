@@ -186,26 +186,27 @@ func ownPath() (string, error) {
 	if err != nil {
 		return "", domain.E(domain.Internal, err, "the path of this program is unknown")
 	}
-	called := calledPath()
-	one, err1 := os.Stat(file)
-	two, err2 := os.Stat(called)
-	if err1 != nil || err2 != nil || !os.SameFile(one, two) {
-		return file, nil //nolint:nilerr // then the file itself is the answer
+	if called := calledPath(); called != "" {
+		one, err1 := os.Stat(file)
+		two, err2 := os.Stat(called)
+		if err1 == nil && err2 == nil && os.SameFile(one, two) {
+			return called, nil
+		}
 	}
-	return called, nil
+	return file, nil
 }
 
-// calledPath is the path by which this program was called; "" when that cannot
-// be told.
+// calledPath is where the shell found this program, "" when it cannot be told.
 func calledPath() string {
-	called, err := exec.LookPath(os.Args[0])
+	found, err := exec.LookPath(os.Args[0])
 	if err != nil {
 		return ""
 	}
-	if called, err = filepath.Abs(called); err != nil {
+	abs, err := filepath.Abs(found)
+	if err != nil {
 		return ""
 	}
-	return called
+	return abs
 }
 
 // servicePath is the PATH of the unit: the user's own, without what is passing
@@ -311,10 +312,11 @@ func (a *App) operate(ctx context.Context, host service.Host, p home.Profile, sy
 func (a *App) operateUnit(ctx context.Context, u service.Found, p home.Profile, verb string) error {
 	op := service.Operation{Found: u, Profile: service.ProfileOf(u.Unit, p), Getenv: a.getenv, Say: func(f string, args ...any) { a.say("  "+f, args...) }}
 	op.HandOver = func(ctx context.Context) (bool, error) {
-		_, err := a.restartByControl(ctx, op.Profile)
-		if domain.IsCode(err, domain.NotFound) {
-			return false, nil // it has no control socket: systemd restarts it
+		if !a.answers(ctx, op.Profile) {
+			a.say("  its control socket does not answer, so systemd stops and starts it")
+			return false, nil
 		}
+		_, err := a.restartByControl(ctx, op.Profile)
 		return err == nil, err
 	}
 	name := strings.TrimSuffix(u.Name, ".service")
@@ -342,6 +344,12 @@ func (a *App) operateUnit(ctx context.Context, u service.Found, p home.Profile, 
 		}
 		return err
 	}
+}
+
+// answers tells whether a profile's gateway answers on its control socket.
+func (a *App) answers(ctx context.Context, p home.Profile) bool {
+	_, err := a.dial(p).Status(ctx)
+	return err == nil
 }
 
 // stopByHand stops a gateway that no unit runs.

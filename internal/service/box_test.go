@@ -218,6 +218,17 @@ func testStrayKill(t *testing.T, b bench) {
 	u.Run(t, "kill -TERM "+pid)
 	pid = b.awaitAnother(t, unit, pid, 8642)
 	u.Run(t, "kill -KILL "+pid)
+	b.awaitAnother(t, unit, pid, 8642)
+
+	// A process that took over is watched as the first one was.
+	want(t, u.Run(t, "hermes gateway restart"), "✓ Restarted hermes-gateway")
+	pid = u.Property(t, unit, "MainPID")
+	testInside(t, b, unit)
+	// One that hangs, and so cannot hand over, is replaced by systemd.
+	u.Run(t, "kill -STOP "+pid)
+	want(t, u.Run(t, "hermes gateway restart"), "does not answer", "✓ Restarted hermes-gateway")
+	pid = u.Property(t, unit, "MainPID")
+	u.Run(t, "kill -KILL "+pid)
 	pid = b.awaitAnother(t, unit, pid, 8642)
 
 	u.Write(t, u.Home+"/.config/systemd/user/"+unit+".d/10-restart-guardrails.conf",
@@ -237,6 +248,21 @@ func testStrayKill(t *testing.T, b bench) {
 	u.Run(t, "systemctl --user stop "+unit)
 	if got := u.Property(t, unit, "Result") + " " + u.Property(t, unit, "SubState"); got != "success dead" {
 		t.Errorf("after systemctl stop the unit is %s", got)
+	}
+}
+
+// testInside holds that a command which the gateway runs cannot stop it.
+func testInside(t *testing.T, b bench, unit string) {
+	t.Helper()
+	group := b.user.Property(t, unit, "ControlGroup")
+	for _, verb := range []string{"stop", "restart", "uninstall"} {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		out, err := b.Try(ctx, fmt.Sprintf("for f in /sys/fs/cgroup%[1]s /sys/fs/cgroup/*%[1]s; do [ ! -e $f ] || echo $$ >$f/cgroup.procs || exit 0; done; exec runuser -u ada -- env HOME=%[2]s hermes gateway %[3]s", group, b.user.Home, verb))
+		cancel()
+		if err == nil {
+			t.Errorf("%s from inside the unit succeeded:\n%s", verb, out)
+		}
+		want(t, out, "runs inside "+unit, "/restart")
 	}
 }
 

@@ -225,12 +225,9 @@ func (h Host) Uninstall(ctx context.Context, op Operation, now time.Time) error 
 }
 
 func (h Host) removeFile(op Operation, now time.Time) error {
-	text, err := os.ReadFile(op.File)
-	if err != nil {
-		return nil //nolint:nilerr // it was a transient unit, or is gone
-	}
-	origin := OriginOf(string(text))
-	if origin == Foreign {
+	if origin, there := fileOrigin(op.File); !there {
+		return nil // it was a transient unit, or is gone
+	} else if origin == Foreign {
 		op.Say("  %s is hand-written and was left", op.File)
 		return nil
 	}
@@ -252,13 +249,19 @@ func (h Host) removeFile(op Operation, now time.Time) error {
 	return nil
 }
 
+// fileOrigin is OriginOf a file; there is false when it cannot be read.
+func fileOrigin(path string) (o Origin, there bool) {
+	text, err := os.ReadFile(path)
+	return OriginOf(string(text)), err == nil
+}
+
 // drop removes a generated file; one that was edited is moved aside.
 func drop(path string, now time.Time, say func(string, ...any)) error {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil //nolint:nilerr // nothing to remove
+	origin, there := fileOrigin(path)
+	if !there {
+		return nil
 	}
-	switch OriginOf(string(text)) {
+	switch origin {
 	case Foreign:
 		say("  %s is hand-written and was left", path)
 		return nil

@@ -72,7 +72,7 @@ func Start(t testing.TB) *Box {
 	if why := Missing(); why != "" {
 		t.Skip(why)
 	}
-	b := &Box{dir: t.TempDir(), holder: exec.Command("unshare", "--mount", "--propagation", "private", "bash", "-c", holdScript, "hold")}
+	b := &Box{dir: t.TempDir(), holder: exec.CommandContext(context.Background(), "unshare", "--mount", "--propagation", "private", "bash", "-c", holdScript, "hold")}
 	b.holder.Args = append(b.holder.Args, b.dir)
 	var complaint bytes.Buffer
 	b.holder.Stderr = &complaint
