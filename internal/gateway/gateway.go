@@ -346,6 +346,7 @@ func (g *Gateway) drain() {
 	// streams have ended by themselves.
 	var jobs sync.WaitGroup
 	jobs.Go(func() { report("cron", g.cron.Stop(ctx)) })
+	report("api", g.leaveCallers(ctx))
 	report("conversation", g.lanes.Stop(ctx))
 	jobs.Wait()
 	if g.api != nil {

@@ -59,6 +59,21 @@ func (g *Gateway) storeSockets() {
 	g.stored = true
 }
 
+// leaveCallers ends the API's work before a stop, where the service manager
+// keeps its socket: what was accepted is still answered, and who connects from
+// now on waits for the next life in place of being sent away by this one.
+func (g *Gateway) leaveCallers(ctx context.Context) error {
+	g.mu.Lock()
+	stored := g.stored
+	g.mu.Unlock()
+	if !stored || g.handing.outcome() != serves {
+		return nil
+	}
+	g.lanes.Leave() // what chats said meanwhile is for the next life too
+	g.api.CloseConnections()
+	return g.api.Settle(ctx)
+}
+
 // told logs what the service manager could not be told. It changes nothing else.
 func (g *Gateway) told(err error) {
 	if err != nil {
