@@ -52,6 +52,11 @@ N ?= 2000
 torture: build
 	HERMES_TORTURE=$(N) $(GO) test -count=1 -timeout 120m -run 'TestTorture|TestKilledAroundFirings' -v ./testkit/torture ./testkit/cronkill
 
+## test-systemd: restart, kill, hang and reboot the gateway on a real systemd
+.PHONY: test-systemd
+test-systemd: setup
+	$(GO) test -count=1 -timeout 10m -v ./testkit/box ./testkit/systemd
+
 ## soak: simulated hours of load; memory must stay flat
 HOURS ?= 24
 .PHONY: soak
