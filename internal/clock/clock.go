@@ -14,8 +14,9 @@ type Wall interface {
 	// Now is the wall time, without a monotonic reading.
 	Now() time.Time
 	// WaitUntil returns nil as soon as the wall clock shows t or later, at once
-	// when it already does. A clock that is set, forward or back, and a suspend
-	// of the machine are taken into account. It returns ctx's error when ctx
+	// when it already does. A suspend of the machine is taken into account. When
+	// the clock is set back meanwhile it returns nil early, so that the caller
+	// can think again about what it waits for. It returns ctx's error when ctx
 	// ends first.
 	WaitUntil(ctx context.Context, t time.Time) error
 }
@@ -36,13 +37,17 @@ func (s system) WaitUntil(ctx context.Context, t time.Time) error {
 // slice bounds one monotonic sleep where nothing tells that the clock was set.
 const slice = 30 * time.Second
 
+// setBack is by how much a clock must go back to count as set.
+const setBack = time.Second
+
 // waitSliced waits in slices and looks at the wall clock after each.
 func waitSliced(ctx context.Context, now func() time.Time, t time.Time) error {
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		left := t.Sub(now())
+		before := now()
+		left := t.Sub(before)
 		if left <= 0 {
 			return nil
 		}
@@ -52,6 +57,9 @@ func waitSliced(ctx context.Context, now func() time.Time, t time.Time) error {
 			timer.Stop()
 			return ctx.Err()
 		case <-timer.C:
+		}
+		if now().Before(before.Add(-setBack)) {
+			return nil
 		}
 	}
 }

@@ -34,13 +34,14 @@ func waitUntil(ctx context.Context, now func() time.Time, t time.Time) error {
 		if err := arm(f, t); err != nil {
 			return waitSliced(ctx, now, t)
 		}
+		before := now()
 		_, err := f.Read(expirations[:])
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil && !errors.Is(err, unix.ECANCELED):
 			return waitSliced(ctx, now, t)
-		case !now().Before(t):
+		case !now().Before(t) || now().Before(before.Add(-setBack)):
 			return nil
 		}
 	}

@@ -234,7 +234,12 @@ func (s *Scheduler) idle() <-chan struct{} {
 // own panics: a scheduler that died quietly is what nobody notices.
 func (s *Scheduler) loop(ctx context.Context) {
 	pause := time.Second
+	last := s.wall.Now()
 	for ctx.Err() == nil {
+		if now := s.wall.Now(); now.Before(last.Add(-clockSetBack)) {
+			s.rewind(ctx, last, now)
+		}
+		last = s.wall.Now()
 		next, err := s.guardedScan(ctx)
 		s.turn()
 		if ctx.Err() != nil {

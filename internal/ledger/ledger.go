@@ -471,6 +471,10 @@ type Jobs interface {
 	// schedulers fire once. Each run is inserted as given (due, or ended as
 	// missed or skipped); an instant that has a run is left alone.
 	Fire(ctx context.Context, id domain.JobID, from, next time.Time, runs []domain.Run) ([]domain.Run, error)
+	// ForgetMissed removes the records of missed and skipped firings later than
+	// an instant, which only a clock that was wrong can have made, and tells how
+	// many there were.
+	ForgetMissed(ctx context.Context, after time.Time) (int, error)
 	// ClaimRun makes a due run running under this process's lease. ok is false
 	// when it is not due any more.
 	ClaimRun(ctx context.Context, id int64, now time.Time) (r domain.Run, ok bool, err error)

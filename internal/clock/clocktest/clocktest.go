@@ -36,9 +36,10 @@ func (c *Clock) Now() time.Time {
 func (c *Clock) Set(t time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	back := t.Before(c.now)
 	c.now = t.Round(0)
 	for w := range c.waiting {
-		if !c.now.Before(w.until) {
+		if back || !c.now.Before(w.until) {
 			close(w.wake)
 			delete(c.waiting, w)
 		}

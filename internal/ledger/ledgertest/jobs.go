@@ -97,6 +97,18 @@ var jobCases = []testCase{
 			e.equal("count", n, want)
 		}
 	}},
+	{"missed firings of the future are forgotten", func(e *env) {
+		e.job("a", e.now)
+		_, err := e.s.Fire(e.ctx, "a", e.now, e.after(60), []domain.Run{{Instant: e.now, State: domain.RunMissed},
+			{Instant: e.after(10), State: domain.RunMissed}, {Instant: e.after(20), State: domain.RunSkipped}, {Instant: e.after(30)}})
+		e.ok(err)
+		n, err := e.s.ForgetMissed(e.ctx, e.now)
+		e.ok(err)
+		e.equal("forgotten", n, 2)
+		left, err := e.s.Runs(e.ctx, ledger.RunFilter{Job: "a"})
+		e.ok(err)
+		e.equal("left", []domain.RunState{left[0].State, left[1].State}, []domain.RunState{domain.RunDue, domain.RunMissed})
+	}},
 	{"an instant fires once", func(e *env) {
 		e.job("a", e.now)
 		runs, err := e.s.Fire(e.ctx, "a", e.now, e.after(60), []domain.Run{

@@ -207,6 +207,14 @@ func (s *Store) Fire(ctx context.Context, id domain.JobID, from, next time.Time,
 	})
 }
 
+// ForgetMissed removes what a clock that was wrong made.
+func (s *Store) ForgetMissed(ctx context.Context, after time.Time) (int, error) {
+	return write(ctx, s, ordinary, func(c *conn) (int, error) {
+		n, err := c.exec(`DELETE FROM run WHERE state IN ('missed', 'skipped') AND instant > ?`, after)
+		return int(n), err
+	})
+}
+
 // insertRun stores a firing; the ID is 0 when the instant has one.
 func insertRun(c *conn, job domain.JobID, r domain.Run, now time.Time) (domain.Run, error) {
 	if r.State == "" {

@@ -250,6 +250,7 @@ func (v *tour) jobs() {
 	v.check(err)
 	maybe(v.s.StartTurn(v.ctx, ledger.NewTurn{Kind: domain.TurnCron, SessionKey: "c", RunID: r.ID}, v.now))
 	maybe(v.s.FinishRun(v.ctx, ledger.RunEnd{Ref: ledger.RunRef{ID: r.ID, Fence: r.Fence}, State: domain.RunOK}, v.out, v.now))
+	maybe(v.s.ForgetMissed(v.ctx, v.now))
 	v.check(v.s.DeleteJob(v.ctx, "j"))
 }
 
