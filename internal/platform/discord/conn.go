@@ -56,6 +56,7 @@ type conn struct {
 
 	seq     atomic.Int64 // of the last dispatch that came, for the heartbeats
 	acked   atomic.Bool  // the last heartbeat was answered
+	heard   atomic.Bool  // something came since the last heartbeat
 	blocked atomic.Bool  // the reader waits for the handler, so that no answer can be read
 	beatAt  atomic.Int64 // Unix nanoseconds of the last heartbeat
 	beat    chan struct{}
@@ -247,6 +248,7 @@ func (c *conn) read(ctx, rctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		c.heard.Store(true)
 		switch f.Op {
 		case opDispatch:
 			c.seq.Store(max(f.Seq, c.seq.Load()))
@@ -307,13 +309,14 @@ func (c *conn) invalid(f frame) error {
 }
 
 // heart sends a heartbeat every interval, the first after a part of it, and
-// gives the connection up when one is not answered by the next,
+// gives the connection up when one is not answered by the next and nothing else
+// came meanwhile (an answer may wait behind a flood), or when five are not,
 // https://discord.com/developers/docs/events/gateway#sending-heartbeats.
 func (c *conn) heart(ctx context.Context, interval time.Duration) error {
 	t := time.NewTimer(time.Duration(rand.Int64N(int64(interval))))
 	defer t.Stop()
 	c.acked.Store(true)
-	for {
+	for missed := 0; ; {
 		asked := false
 		select {
 		case <-ctx.Done():
@@ -323,7 +326,15 @@ func (c *conn) heart(ctx context.Context, interval time.Duration) error {
 		case <-t.C:
 			t.Reset(interval)
 		}
-		if !asked && !c.blocked.Load() && !c.acked.Swap(false) {
+		switch heard := c.heard.Load(); {
+		case asked || c.blocked.Load():
+		case c.acked.Swap(false):
+			missed = 0
+			c.heard.Store(false)
+		case heard && missed < 4:
+			missed++
+			c.heard.Store(false)
+		default:
 			return &platform.Error{Kind: platform.Retry, Code: "discord_deaf", Reason: "Discord has not answered a heartbeat for " + interval.String() + ": the connection is dead and is made again"}
 		}
 		c.beatAt.Store(time.Now().UnixNano())

@@ -92,6 +92,7 @@ type pauses struct {
 	identify    time.Duration // between two identifies
 	intent      time.Duration // until a refusal that only a person can lift is tried again
 	inner       time.Duration // the longest that a request waits for its rate limit
+	save        time.Duration // between two commits of a position that moved without an event
 	steady      time.Duration // a connection that lived this long begins the back-off anew
 }
 
@@ -124,7 +125,7 @@ func New(c Config, d Deps) (*Adapter, error) {
 		files:  newFileClient(c),
 		limits: newLimits(time.Now),
 		pause: pauses{first: time.Second, most: time.Minute, hello: 20 * time.Second, invalid: 5 * time.Second,
-			identify: 5 * time.Second, intent: 5 * time.Minute, inner: 5 * time.Second, steady: time.Minute},
+			identify: 5 * time.Second, intent: 5 * time.Minute, inner: 5 * time.Second, save: time.Minute, steady: time.Minute},
 	}
 	if len(c.Roles) > 0 {
 		const text = "DISCORD_ALLOWED_ROLES allows nobody, since people are known by their user id alone: list them in DISCORD_ALLOWED_USERS, or let them pair"

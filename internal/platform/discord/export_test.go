@@ -6,7 +6,7 @@ import "time"
 func (a *Adapter) Hasten() {
 	a.pause.first, a.pause.most = time.Millisecond, 5*time.Millisecond
 	a.pause.invalid, a.pause.identify, a.pause.intent = 5*time.Millisecond, 0, 5*time.Millisecond
-	a.pause.steady = 0
+	a.pause.save, a.pause.steady = 5*time.Millisecond, 0
 }
 
 // Impatient shortens the wait for hello and ready.

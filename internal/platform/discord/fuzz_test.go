@@ -72,6 +72,7 @@ func FuzzInteraction(f *testing.F) {
 // A cursor is read back as it was written, however broken it came.
 func FuzzPosition(f *testing.F) {
 	f.Add(`{"seen":"5","channels":{"1":"2"},"day":"2026-01-01","identifies":7}`, "12", "99")
+	f.Add("0", "0", "1")
 	f.Add(`{"seen":"x","channels":{"a":"2","3":"-1"},"identifies":-7}`, "1", "1")
 	f.Fuzz(func(t *testing.T, cursor, channel, id string) {
 		p := readPosition(cursor)

@@ -326,6 +326,48 @@ func TestAConnectionEndsBeforeTheCommit(t *testing.T) {
 	}
 }
 
+// A flood while the store is slow is taken in order, and a connection whose
+// answers wait behind it is not taken for dead.
+func TestAFloodWaitsForASlowStore(t *testing.T) {
+	const flood = 3000
+	r := newRig(t, fake.Options{Heartbeat: 300 * time.Millisecond}, nil)
+	ann := r.srv.AddUser("Ann")
+	dm := r.srv.DM(ann)
+	r.connected(t)
+	gate := make(chan struct{})
+	r.sink.setAccept(func(events []domain.Inbound) error {
+		if len(events) > 0 {
+			select {
+			case <-gate:
+			case <-r.ctx.Done():
+				return r.ctx.Err()
+			}
+		}
+		return nil
+	})
+	var want []string
+	for i := range flood {
+		want = append(want, fmt.Sprint(i))
+		r.srv.Say(ann, dm, want[i])
+	}
+	must(t, r.srv.WaitBeats(r.ctx, 4))
+	close(gate)
+	if got := texts(r.sink.wait(t, r.ctx, flood)); !slices.Equal(got, want) {
+		t.Errorf("%d events, in another order", len(got))
+	}
+	if n := r.srv.Resumes(); n != 0 {
+		t.Errorf("it was connected anew %d times", n)
+	}
+}
+
+// What was not for us is not read again after a start.
+func TestThePositionMovesOverChatter(t *testing.T) {
+	w := newWorld(t, func(c *discord.Config) { c.RequireMention = true })
+	w.connected(t)
+	id := w.srv.Say(w.ann, w.channel, "chatter")
+	w.sink.waitCursor(t, w.ctx, id)
+}
+
 // A black hole does not hold up the end.
 func TestTheEndOfADeafConnection(t *testing.T) {
 	r := newRig(t, fake.Options{}, nil)

@@ -20,7 +20,7 @@ type batch struct {
 // handle commits what comes, in order. The session's sequence advances only
 // then, so that a resume brings again what was not stored.
 func (c *conn) handle(ctx context.Context) error {
-	saved := time.NewTicker(time.Minute)
+	saved := time.NewTicker(c.a.pause.save)
 	defer saved.Stop()
 	first := time.NewTimer(c.a.pause.hello)
 	defer first.Stop()

@@ -59,6 +59,9 @@ func (p *position) String() string {
 
 // move notes that a channel's messages up to id are handled.
 func (p *position) move(channel, id string) {
+	if snowflake(channel) == 0 || snowflake(id) == 0 {
+		return
+	}
 	if !p.held && later(id, p.Seen) {
 		p.Seen = id
 	}

@@ -184,6 +184,24 @@ func (s *inbox) wait(t testing.TB, ctx context.Context, n int) []domain.Inbound 
 	}
 }
 
+// waitCursor waits until the committed cursor contains a text.
+func (s *inbox) waitCursor(t testing.TB, ctx context.Context, text string) {
+	t.Helper()
+	for {
+		s.mu.Lock()
+		cursor, changed := s.cursor, s.changed
+		s.mu.Unlock()
+		if strings.Contains(cursor, text) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			t.Fatalf("%q never came into the cursor %s", text, cursor)
+		}
+	}
+}
+
 // waitFor waits for an event with a text and gives all that there are.
 func (s *inbox) waitFor(t testing.TB, ctx context.Context, text string) []domain.Inbound {
 	t.Helper()
