@@ -91,7 +91,7 @@ func (w *waiting) Status(context.Context) control.Status {
 		StartedAt: g.started, Uptime: g.Now().Sub(g.started).Seconds(), API: control.API{Enabled: g.Config.API.Enabled},
 		Model:    control.Model{Name: g.Config.Model.Model, Provider: g.Config.Model.Provider, Set: g.Config.Model.IsSet()},
 		Problems: []string{"ledger: " + w.on + ". It is tried again by itself; nothing is taken in until it works, so nothing is lost."},
-		Warnings: g.Warnings, Memory: residentBytes(), Mode: supervision(g.Env.Get),
+		Warnings: g.Warnings, Memory: residentBytes(), Mode: supervision(g.processEnv),
 	}
 }
 

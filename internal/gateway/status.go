@@ -30,7 +30,7 @@ func (g *Gateway) Status(ctx context.Context) control.Status {
 		Parts:    g.health.Parts(),
 		Warnings: append(append([]string{}, g.Warnings...), g.gate.Warnings()...),
 		Memory:   residentBytes(),
-		Mode:     supervision(g.Env.Get),
+		Mode:     supervision(g.processEnv),
 		Problems: []string{},
 	}
 	s.Mode.Handover = string(succession.ModeOf(g.processEnv))
@@ -131,13 +131,17 @@ func residentBytes() int64 {
 	return pages * int64(os.Getpagesize())
 }
 
-// supervision tells who would start the process again.
+// supervision tells who would start the process again, and what holds when it
+// is restarted or dies. getenv reads the environment of the process.
 func supervision(getenv func(string) string) control.Mode {
+	overlap := succession.ModeOf(getenv) == succession.Overlap
 	switch {
-	case getenv("INVOCATION_ID") != "" && os.Getppid() != 1 || getenv("NOTIFY_SOCKET") != "":
-		return control.Mode{Supervisor: "systemd", Explain: "systemd starts it again when it ends"}
+	case succession.UnitMain(getenv) && overlap:
+		return control.Mode{Supervisor: "systemd", Explain: "a unit that hands over: a restart fails no request and cuts no stream, and after a crash systemd keeps the API's socket and starts it again"}
+	case succession.UnitMain(getenv):
+		return control.Mode{Supervisor: "systemd", Explain: "a unit that goes on in place: a restart fails no request but cuts long streams, and after a crash connections are refused until systemd has started it again; `hermes gateway install --adopt` adds what is missing"}
 	case os.Getpid() == 1:
-		return control.Mode{Supervisor: "container", Explain: "it is PID 1 of a container; whatever runs the container starts it again"}
+		return control.Mode{Supervisor: "container", Explain: "it is PID 1 of a container: a restart goes on in place, and whatever runs the container starts it again after a crash"}
 	}
 	return control.Mode{Supervisor: "none", Explain: "nothing starts it again when it ends or after a reboot; `hermes gateway install` makes a service of it"}
 }
