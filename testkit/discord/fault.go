@@ -161,13 +161,13 @@ func cut(w http.ResponseWriter) {
 
 // gatewayState is how the gateway misbehaves, and what it counted.
 type gatewayState struct {
-	deaf      bool // heartbeats are not answered
-	silent    bool // nothing is sent at all, hello included
-	refused   int  // intents
-	remaining int  // sessions that the bot may begin
-	identifes int
-	resumes   int
-	beats     int
+	deaf       bool // heartbeats are not answered
+	silent     bool // nothing is sent at all, hello included
+	refused    int  // intents
+	remaining  int  // sessions that the bot may begin
+	identifies int
+	resumes    int
+	beats      int
 }
 
 // DropAcks makes the gateway leave heartbeats unanswered.

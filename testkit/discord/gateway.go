@@ -218,7 +218,7 @@ func (c *gwConn) identify(data json.RawMessage) (int, string) {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.gateway.identifes++
+	s.gateway.identifies++
 	s.gateway.remaining--
 	s.touch()
 	switch {
@@ -335,7 +335,7 @@ func (s *Server) WaitGone(ctx context.Context) error {
 }
 
 // Identifies counts the sessions that were asked for.
-func (s *Server) Identifies() int { return s.counted(func(g gatewayState) int { return g.identifes }) }
+func (s *Server) Identifies() int { return s.counted(func(g gatewayState) int { return g.identifies }) }
 
 // Resumes counts the resumes that were asked for.
 func (s *Server) Resumes() int { return s.counted(func(g gatewayState) int { return g.resumes }) }
@@ -348,7 +348,7 @@ func (s *Server) counted(f func(gatewayState) int) int {
 
 // WaitIdentifies waits until n sessions were asked for.
 func (s *Server) WaitIdentifies(ctx context.Context, n int) error {
-	return s.until(ctx, func() bool { return s.gateway.identifes >= n })
+	return s.until(ctx, func() bool { return s.gateway.identifies >= n })
 }
 
 // WaitResumes waits until n resumes were asked for.
