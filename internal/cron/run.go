@@ -18,37 +18,33 @@ import (
 
 // dispatch starts the runs that are due, oldest first, as far as the bound on
 // parallel runs and the jobs' overlap rules allow.
-func (s *Scheduler) dispatch(ctx context.Context) error {
+func (s *Scheduler) dispatch(ctx context.Context, look *look) error {
 	limit := s.opt.Config().MaxParallel
 	if limit <= 0 {
 		limit = defaultParallel
 	}
-	batch := 4*limit + 64
 	s.setBehind(time.Time{})
-	jobs := map[domain.JobID]*domain.Job{}
+	// Every end of a run comes here: no more is read than can be started, and
+	// what stands in front because it waits for its own job.
+	batch := 2*max(limit-s.Running(), 0) + 16
 	for {
 		runs, err := s.dueRuns(ctx, batch)
 		if err != nil {
 			return err
 		}
-		blocked := 0
 		for _, r := range runs {
 			if s.Running() >= limit {
 				s.setBehind(r.Instant)
 				return nil // the end of a run wakes us
 			}
-			started, err := s.consider(ctx, r, jobs)
-			if err != nil {
+			if err := s.consider(ctx, r, look); err != nil {
 				return err
 			}
-			if !started {
-				blocked++
-			}
 		}
-		if len(runs) < batch || blocked < len(runs) || batch > 1<<16 {
+		if len(runs) < batch || batch > 1<<16 {
 			return nil
 		}
-		batch *= 8 // the whole batch waits for its own jobs; look behind it
+		batch *= 8 // there is room, and more waits behind these
 	}
 }
 
@@ -60,7 +56,7 @@ func (s *Scheduler) dueRuns(ctx context.Context, limit int) ([]domain.Run, error
 
 // consider starts a run unless it is going already or must wait for another
 // run of its job.
-func (s *Scheduler) consider(ctx context.Context, r domain.Run, jobs map[domain.JobID]*domain.Job) (started bool, err error) {
+func (s *Scheduler) consider(ctx context.Context, r domain.Run, look *look) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	s.mu.Lock()
@@ -68,32 +64,24 @@ func (s *Scheduler) consider(ctx context.Context, r domain.Run, jobs map[domain.
 	others := s.busy[r.Job]
 	s.mu.Unlock()
 	if going {
-		return false, nil
+		return nil
 	}
-	job, known := jobs[r.Job]
-	if !known {
-		j, err := s.opt.Store.Job(ctx, r.Job)
-		if err == nil {
-			job = &j
-		} else if !domain.IsCode(err, domain.NotFound) {
-			return false, err
-		}
-		jobs[r.Job] = job
+	job, err := s.jobOf(ctx, r.Job, look)
+	if err != nil {
+		return err
 	}
 	var d Definition
 	if job != nil {
 		d, err = DefinitionOf(*job)
 		if err == nil && !d.NoAgent && s.opt.Agent == nil {
-			return false, nil // it waits for a process that has an agent
+			return nil // it waits for a process that has an agent
 		}
 		if err == nil && orDefault(d.Overlap, OverlapSkip) != OverlapParallel {
 			if others > 0 {
-				return false, nil
+				return nil
 			}
-			// Another process may have one going (a hand-over).
-			open, err := s.opt.Store.Runs(ctx, ledger.RunFilter{Job: r.Job, States: []domain.RunState{domain.RunRunning}, Limit: 1})
-			if err != nil || len(open) > 0 {
-				return false, err
+			if elsewhere, err := s.runs(ctx, r.Job, look); err != nil || elsewhere {
+				return err
 			}
 		}
 	}
@@ -103,7 +91,40 @@ func (s *Scheduler) consider(ctx context.Context, r domain.Run, jobs map[domain.
 	s.started++
 	s.mu.Unlock()
 	go s.runOne(r, job, d)
-	return true, nil
+	return nil
+}
+
+// jobOf gives a job, or nil when it was removed.
+func (s *Scheduler) jobOf(ctx context.Context, id domain.JobID, look *look) (*domain.Job, error) {
+	if job, known := look.jobs[id]; known {
+		return job, nil
+	}
+	j, err := s.opt.Store.Job(ctx, id)
+	switch {
+	case err == nil:
+		look.jobs[id] = &j
+	case domain.IsCode(err, domain.NotFound):
+		look.jobs[id] = nil
+	default:
+		return nil, err
+	}
+	return look.jobs[id], nil
+}
+
+// runs tells whether a run of the job was going anywhere when this scan first
+// asked: another process may have one (a hand-over).
+func (s *Scheduler) runs(ctx context.Context, id domain.JobID, look *look) (bool, error) {
+	if look.running == nil {
+		going, err := s.opt.Store.Runs(ctx, ledger.RunFilter{States: []domain.RunState{domain.RunRunning}, Limit: maxGoing})
+		if err != nil {
+			return false, err
+		}
+		look.running = make(map[domain.JobID]bool, len(going))
+		for _, r := range going {
+			look.running[r.Job] = true
+		}
+	}
+	return look.running[id], nil
 }
 
 // runOne claims a run, performs it and commits its end.

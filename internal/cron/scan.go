@@ -16,13 +16,14 @@ import (
 // scan fires what is due, deals with what a crash cut off, starts what is
 // waiting, and tells when the next job is due.
 func (s *Scheduler) scan(ctx context.Context) (next time.Time, err error) {
-	if err := s.fireDue(ctx); err != nil {
+	look := &look{jobs: map[domain.JobID]*domain.Job{}}
+	if err := s.fireDue(ctx, look); err != nil {
 		return time.Time{}, err
 	}
 	if err := s.settleInterrupted(ctx); err != nil {
 		return time.Time{}, err
 	}
-	if err := s.dispatch(ctx); err != nil {
+	if err := s.dispatch(ctx, look); err != nil {
 		return time.Time{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
@@ -30,9 +31,28 @@ func (s *Scheduler) scan(ctx context.Context) (next time.Time, err error) {
 	return s.opt.Store.NextDue(ctx)
 }
 
+// look is what one scan knows already, so that a hundred jobs that are due at
+// once are not read a hundred times.
+type look struct {
+	mu   sync.Mutex
+	jobs map[domain.JobID]*domain.Job // nil: there is none
+	// running are the jobs with a run that is going in any process; nil when it
+	// was not asked for yet.
+	running map[domain.JobID]bool
+}
+
+// keep remembers a job that was just fired, as far as there is room.
+func (l *look) keep(j domain.Job) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.jobs) < fireBatch {
+		l.jobs[j.ID] = &j
+	}
+}
+
 // fireDue records the firings of every due job. A job whose firing cannot be
 // recorded does not hold up the others.
-func (s *Scheduler) fireDue(ctx context.Context) error {
+func (s *Scheduler) fireDue(ctx context.Context, look *look) error {
 	var lost missedJobs
 	defer func() { lost.tell(ctx, s) }()
 	for {
@@ -48,7 +68,7 @@ func (s *Scheduler) fireDue(ctx context.Context) error {
 			slots <- struct{}{}
 			wg.Go(func() {
 				defer func() { <-slots }()
-				errs[i] = s.fireGuarded(ctx, job, now, &lost)
+				errs[i] = s.fireGuarded(ctx, job, now, look, &lost)
 			})
 		}
 		wg.Wait()
@@ -72,7 +92,7 @@ func (s *Scheduler) due(ctx context.Context, now time.Time) ([]domain.Job, error
 
 // fireGuarded keeps one job's panic from the others. Such a job is set aside,
 // or it would be met again at every scan.
-func (s *Scheduler) fireGuarded(ctx context.Context, job domain.Job, now time.Time, lost *missedJobs) (err error) {
+func (s *Scheduler) fireGuarded(ctx context.Context, job domain.Job, now time.Time, look *look, lost *missedJobs) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("firing a job panicked", "job", job.ID, "panic", p)
@@ -112,6 +132,7 @@ func (s *Scheduler) fireGuarded(ctx context.Context, job domain.Job, now time.Ti
 	failpoint.Hit(failpoint.FiringCommitted)
 	switch domain.CodeOf(err) {
 	case "":
+		look.keep(job)
 		if f.missed > 0 && f.due == 0 {
 			lost.add(job, d, f.missed, job.NextAt, f.next)
 		}

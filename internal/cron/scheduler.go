@@ -60,8 +60,9 @@ const (
 	safetyScan      = 60 * time.Second // the longest sleep, for changes that nobody told us of
 	storeTimeout    = 30 * time.Second // of one transaction
 	defaultParallel = 64               // runs at once when none is configured
-	fireWorkers     = 32               // firings committed at once, so that they share commits
+	fireWorkers     = 128              // firings committed at once, so that they share commits
 	fireBatch       = 256
+	maxGoing        = 1 << 14 // runs of all processes that are taken in
 	heartbeatEvery  = 20 * time.Second
 	stopGrace       = 15 * time.Second // for cancelled runs to end
 	maxRetryPause   = 60 * time.Second
