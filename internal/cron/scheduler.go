@@ -247,6 +247,9 @@ func (s *Scheduler) loop(ctx context.Context) {
 			return
 		}
 		now := s.wall.Now()
+		if now.Before(last.Add(-clockSetBack)) {
+			continue // it was set back during the scan
+		}
 		until := now.Add(safetyScan)
 		switch {
 		case err != nil:
@@ -301,6 +304,9 @@ func (s *Scheduler) sleep(ctx context.Context, until time.Time) {
 	}
 	s.wake = cancel
 	s.mu.Unlock()
+	if until.Sub(s.wall.Now()) > safetyScan+clockSetBack {
+		cancel() // the clock was set back since until was chosen
+	}
 	_ = s.wall.WaitUntil(wait, until) // ends early when woken; the scan looks at the clock itself
 	s.mu.Lock()
 	s.woken, s.wake = false, nil
