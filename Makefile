@@ -39,9 +39,9 @@ fmt:
 	@out=$$(gofmt -l cmd internal testkit); [ -z "$$out" ] || { echo "not gofmt'ed: $$out"; exit 1; }
 
 .PHONY: lint
-lint: $(LINT)
+lint: $(LINT) # with a cache of its own: a shared one answers with the paths of other checkouts
 	$(GO) vet ./...
-	$(LINT) run ./...
+	GOLANGCI_LINT_CACHE=$(CURDIR)/build/lint-cache $(LINT) run ./...
 
 $(LINT):
 	GOBIN=$(CURDIR)/build/tools $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)

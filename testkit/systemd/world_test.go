@@ -2,6 +2,7 @@ package systemd
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -76,6 +77,12 @@ func TestSystemd(t *testing.T) {
 		{"Watchdog", testWatchdog},
 		{"HandWritten", testHandWritten},
 		{"BadSuccessor", testBadSuccessor},
+		{"SelfHarm", testSelfHarm},
+		{"StubbornTools", testStubbornTools},
+		{"OutOfMemory", testOutOfMemory},
+		{"SilentBus", testSilentBus},
+		{"StopsInBetween", testStopsInBetween},
+		{"TwoReplace", testTwoReplace},
 		{"Reboot", testReboot},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, w) })
@@ -96,8 +103,9 @@ func (w *world) fakes(t *testing.T) {
 	w.brain.KeepRequests(16)
 }
 
-// think answers "say X" at once, "think X" once its gate is open, and "stream
-// X" in pieces, of which the last waits for the gate.
+// think answers "say X" at once, "think X" once its gate is open, "stream X" in
+// pieces, of which the last waits for the gate, and "run X" with what the shell
+// says to X.
 func (w *world) think(r llm.Request) llm.Reply {
 	verb, id, _ := strings.Cut(r.LastUser(), " ")
 	pass := func(ctx context.Context) {
@@ -113,6 +121,12 @@ func (w *world) think(r llm.Request) llm.Reply {
 				pass(ctx)
 			}
 		}}
+	case "run":
+		arguments, err := json.Marshal(map[string]string{"command": id})
+		if err != nil {
+			return llm.Reply{Text: err.Error()}
+		}
+		return llm.ToolThenAnswer("terminal", string(arguments), "it said: ")(r)
 	case "think":
 		return llm.Reply{Text: "answer " + id, Before: pass}
 	}
