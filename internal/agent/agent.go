@@ -65,6 +65,8 @@ type Turn struct {
 	CanAsk   bool   // a person can be asked and will be waited for
 	DenyWith string // what the model is told when nobody can be asked
 
+	// Redact takes secrets out of what tools said. May be nil.
+	Redact func(string) string
 	// Journal makes a step durable before it returns.
 	Journal func(ctx context.Context, s domain.Step) error
 	// Join gives text that joined the turn meanwhile (steer), already

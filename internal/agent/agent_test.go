@@ -391,6 +391,24 @@ func TestOversizedResultGoesToAFile(t *testing.T) {
 	}
 }
 
+// What a tool says of the gateway's own keys reaches neither model nor transcript.
+func TestSecretsInResultsAreTakenOut(t *testing.T) {
+	var told string
+	w := setUp(t, func(r llm.Request) llm.Reply {
+		if last := r.Messages[len(r.Messages)-1]; last.Role == "tool" {
+			told = last.Text()
+			return llm.Reply{Text: "ok"}
+		}
+		return called("look")
+	})
+	turn := w.turn("go")
+	turn.Redact = func(s string) string { return strings.ReplaceAll(s, "seen", "<secret>") }
+	out := w.Run(t.Context(), turn)
+	if told != "<secret>" || lastTool(out.Messages) != "<secret>" {
+		t.Errorf("the model was told %q, the transcript %q", told, lastTool(out.Messages))
+	}
+}
+
 func history(n int) []domain.Message {
 	var h []domain.Message
 	for i := range n {

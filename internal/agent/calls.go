@@ -225,6 +225,9 @@ func (r *run) repeated(c domain.ToolCall) bool {
 // into a file, whose path the model is told.
 func (r *run) bound(c domain.ToolCall, text string) string {
 	text = strings.ToValidUTF8(strings.ReplaceAll(text, "\x00", ""), "\uFFFD")
+	if r.Redact != nil {
+		text = r.Redact(text)
+	}
 	limit := r.Limits.ResultBytes
 	if limit <= 0 {
 		limit = defaultResultBytes

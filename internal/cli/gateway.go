@@ -85,7 +85,7 @@ func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 		gateway.WriteExit(p.LogDir(), gateway.ExitRecord{Tag: "gateway.exit_nonzero", Code: exitCode(err), Reason: err.Error(), Version: Version()})
 		return err
 	}
-	redactor := secret.NewRedactor(a.env.Secrets()...)
+	redactor := secret.NewRedactor(append(a.env.Secrets(), cfg.Secrets()...)...)
 	logs := a.openLogs(p, cfg, redactor, o)
 	defer logs.Close()
 	log := logs.Logger()

@@ -68,6 +68,7 @@ type Hooks struct {
 	Memory        func() string                                // the snapshot for the system prompt
 	BusyProcesses func(key domain.SessionKey) int              // background processes of a session
 	Status        func() string                                // a line on the whole gateway, for /status
+	Redact        func(string) string                          // takes secrets out of what tools said
 	// Elsewhere tells whether another live process runs a turn of the session,
 	// and makes that one look at it: after a hand-over a running turn stays with
 	// the process that began it.

@@ -115,6 +115,7 @@ func (l *Lanes) baseTurn(c *ledger.Claim, toolsets []string) *agent.Turn {
 		Limits: agent.Limits{Steps: cfg.Agent.MaxSteps, Idle: cfg.Agent.TurnTimeout, ContextTokens: window,
 			CompressAt: cfg.CompressionThreshold, MaxTokens: cfg.Model.MaxTokens},
 		History: l.history(c),
+		Redact:  l.Hooks.Redact,
 		Journal: func(ctx context.Context, s domain.Step) error {
 			return l.persist(ctx, "journal", func(ctx context.Context) error {
 				_, err := l.Store.AppendStep(ctx, ref, s)

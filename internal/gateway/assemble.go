@@ -37,7 +37,7 @@ func (g *Gateway) buildLanes() {
 		Health: g.health, Log: g.Log, Now: g.Now, Commands: g.commands(),
 		Hooks: conversation.Hooks{
 			SetHome: g.homes.set, SetModel: g.setModel, Memory: g.toolbox.memory, BusyProcesses: g.toolbox.busy, Status: g.statusLine,
-			Elsewhere: g.elsewhere, Left: g.pokeSuccessor,
+			Elsewhere: g.elsewhere, Left: g.pokeSuccessor, Redact: g.Redactor.Redact,
 		},
 	})
 }
