@@ -76,7 +76,10 @@ func (g *Gateway) Restart(ctx context.Context, r control.RestartRequest) (contro
 		}
 	} else {
 		var s *succession.Successor
-		if s, err = succession.Spawn(ctx, r.Program, g.Args, g.Process); err == nil {
+		begin, cancel := context.WithTimeout(ctx, readyLimit)
+		s, err = succession.Spawn(begin, r.Program, g.Args, g.Process)
+		cancel()
+		if err == nil {
 			err = g.handOver(ctx, s)
 			done.PID, done.Version = s.PID, s.Release
 		}

@@ -86,6 +86,9 @@ func Spawn(ctx context.Context, program string, args, environ []string) (*Succes
 	theirs.Close() // so that the end of theirs is seen here
 	m, fds, err := s.ch.receive(ctx)
 	closeAll(fds)
+	if err != nil {
+		_ = cmd.Process.Kill() // a program that hangs would not end by itself
+	}
 	if werr := cmd.Wait(); err == nil && werr != nil {
 		err = werr
 	}
