@@ -286,6 +286,9 @@ func (a *App) operateAll(ctx context.Context, system bool, verb string) error {
 // it, else by the control socket.
 func (a *App) operate(ctx context.Context, host service.Host, p home.Profile, system bool, verb string) error {
 	u, err := host.Find(ctx, p, system)
+	if domain.IsCode(err, domain.Timeout) {
+		fmt.Fprintf(a.Out, "! %s, so whether a unit serves %s is not known\n", domain.MessageOf(err), p.Name)
+	}
 	holder, held := succession.Holder(p)
 	byUnit := err == nil && (u.MainPID != 0 && u.MainPID == holder.PID || !held)
 	switch {

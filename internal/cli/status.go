@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"hermes/internal/control"
+	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/home"
 	"hermes/internal/service"
@@ -190,8 +191,9 @@ func (a *App) listGateways(ctx context.Context, asJSON bool) error {
 		return err
 	}
 	rows := []gatewayRow{}
+	var silent error // a manager that does not answer is asked once only
 	for _, p := range profiles {
-		rows = append(rows, a.gatewayRow(ctx, p))
+		rows = append(rows, a.gatewayRow(ctx, p, &silent))
 	}
 	if asJSON {
 		return a.JSON(rows)
@@ -209,15 +211,25 @@ func (a *App) listGateways(ctx context.Context, asJSON bool) error {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Profile, state, pid, dash(r.API), dash(r.Unit), cut(r.Problem, 30))
 	}
+	if silent != nil {
+		defer fmt.Fprintf(a.Out, "! %s, so the units are not known\n", domain.MessageOf(silent))
+	}
 	return w.Flush()
 }
 
-func (a *App) gatewayRow(ctx context.Context, p home.Profile) gatewayRow {
+// gatewayRow looks at one profile. A time-out of systemd is kept in silent.
+func (a *App) gatewayRow(ctx context.Context, p home.Profile, silent *error) gatewayRow {
 	r := gatewayRow{Profile: p.Name, State: "stopped"}
-	if u, err := service.NewHost(service.Me(a.UserHome()), a.getenv).Find(ctx, p, false); err == nil {
-		r.Unit = strings.TrimSuffix(u.Name, ".service")
-		if u.Active == "failed" {
-			r.Problem = service.Explain(u.Unit)
+	if *silent == nil {
+		u, err := service.NewHost(service.Me(a.UserHome()), a.getenv).Find(ctx, p, false)
+		switch {
+		case domain.IsCode(err, domain.Timeout):
+			*silent = err
+		case err == nil:
+			r.Unit = strings.TrimSuffix(u.Name, ".service")
+			if u.Active == "failed" {
+				r.Problem = service.Explain(u.Unit)
+			}
 		}
 	}
 	s, err := a.dial(p).Status(ctx)

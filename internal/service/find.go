@@ -90,6 +90,9 @@ func (h Host) All(ctx context.Context, p home.Profile, system bool) ([]Found, er
 			u, err := m.Show(ctx, name)
 			if err != nil {
 				trouble = err
+				if domain.IsCode(err, domain.Timeout) {
+					break // each further question would take as long
+				}
 				continue
 			}
 			if u.Load != "not-found" && (u.Name == running || system || h.serves(u, p)) {

@@ -77,7 +77,7 @@ func (m *Manager) call(ctx context.Context, args ...string) ([]byte, error) {
 	case err == nil:
 		return out.Bytes(), nil
 	case ctx.Err() != nil:
-		return nil, domain.E(domain.Timeout, ctx.Err(), "systemd did not answer `systemctl %s` in time", strings.Join(args, " "))
+		return nil, domain.E(domain.Timeout, ctx.Err(), "systemd did not answer within %s when it was asked for `systemctl %s`", callLimit, strings.TrimSpace(verbOf(args)+" "+args[len(args)-1]))
 	case errors.Is(err, exec.ErrNotFound):
 		return nil, domain.E(domain.Unavailable, err, "systemctl is not installed")
 	case strings.Contains(text, "Access denied"), strings.Contains(text, "nteractive authentication required"), strings.Contains(text, "ermission denied"):
@@ -85,6 +85,16 @@ func (m *Manager) call(ctx context.Context, args ...string) ([]byte, error) {
 	default:
 		return nil, domain.E(domain.Unavailable, err, "`systemctl %s` failed: %s", strings.Join(args, " "), text)
 	}
+}
+
+// verbOf is what systemctl is told to do, "" when that is the last word.
+func verbOf(args []string) string {
+	for _, a := range args[:len(args)-1] {
+		if !strings.HasPrefix(a, "-") {
+			return a
+		}
+	}
+	return ""
 }
 
 // Reload makes the manager read the unit files again.
