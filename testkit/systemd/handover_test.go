@@ -10,8 +10,8 @@ import (
 
 // The hand-overs of one test, and the streams that are open over each.
 const (
-	handOvers = 10
-	streams   = 20
+	handOvers = 20
+	streams   = 50
 )
 
 // unitState is what a planned restart must not change.
@@ -40,10 +40,20 @@ func testHandOverUnderLoad(t *testing.T, w *world) {
 	before := p.state()
 	l := p.startLoad(false)
 	l.goOn()
+	var firstMemory, firstFiles int
 	for i := range handOvers {
 		p.replacedOverStreams(l, fmt.Sprintf("s%d", i), func() {
 			want(t, p.cli("gateway restart"), "✓ Restarted hermes-gateway-liam")
 		})
+		switch memory, files := p.footprint(); i {
+		case 1:
+			firstMemory, firstFiles = memory, files
+		case handOvers - 1:
+			t.Logf("after the second hand-over %d KiB and %d files, after the last %d KiB and %d files", firstMemory, firstFiles, memory, files)
+			if memory > firstMemory*3/2 || files > firstFiles+20 {
+				t.Error("it grows from one hand-over to the next")
+			}
+		}
 	}
 	for i := range 2 {
 		p.replacedOverStreams(l, fmt.Sprintf("reload%d", i), func() { p.user.Run(t, "systemctl --user reload "+p.unit) })
@@ -68,6 +78,17 @@ func testHandOverUnderLoad(t *testing.T, w *world) {
 		t.Errorf("the unit was %+v and is %+v", before, after)
 	}
 	want(t, p.cli("gateway status"), "✓ Gateway (liam)")
+}
+
+// footprint is the resident memory in KiB and the number of open files of the
+// main process.
+func (p *profile) footprint() (memory, files int) {
+	p.t.Helper()
+	out := p.Root(p.t, fmt.Sprintf("sed -n 's/^VmRSS://p' /proc/%[1]d/status; ls /proc/%[1]d/fd | wc -l", p.mainPID()))
+	if _, err := fmt.Sscanf(out, "%d kB\n%d", &memory, &files); err != nil {
+		p.t.Fatalf("%q: %v", out, err)
+	}
+	return memory, files
 }
 
 // replacedOverStreams replaces the main process while streams are open, and

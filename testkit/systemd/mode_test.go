@@ -47,7 +47,7 @@ func testHandWritten(t *testing.T, w *world) {
 	before, pid := p.state(), p.mainPID()
 	l := p.startLoad(false)
 	l.goOn()
-	for range handOvers {
+	for range 5 {
 		want(t, p.cli("gateway restart"), "✓ Restarted hermes-gateway@simple")
 		l.goOn()
 	}

@@ -79,7 +79,6 @@ func TestSystemd(t *testing.T) {
 		{"BadSuccessor", testBadSuccessor},
 		{"SelfHarm", testSelfHarm},
 		{"StubbornTools", testStubbornTools},
-		{"OutOfMemory", testOutOfMemory},
 		{"SilentBus", testSilentBus},
 		{"StopsInBetween", testStopsInBetween},
 		{"TwoReplace", testTwoReplace},
@@ -151,7 +150,7 @@ func (w *world) profile(t *testing.T, name string, port int) *profile {
 	}
 	t.Cleanup(p.tg.Close)
 	w.user.Run(t, "hermes profile create "+name)
-	w.user.Write(t, p.file("config.yaml"), fmt.Sprintf("model:\n  default: fake\n  provider: custom\n  base_url: %s\n  api_key: systemd-key-of-the-model\napprovals:\n  mode: \"off\"\nstreaming:\n  enabled: false\nsession_reset:\n  mode: none\n", w.brain.URL()))
+	w.user.Write(t, p.file("config.yaml"), fmt.Sprintf("model:\n  default: fake\n  provider: custom\n  base_url: %s\n  api_key: systemd-key-of-the-model\napprovals:\n  mode: \"off\"\nagent:\n  restart_drain_timeout: 4\nstreaming:\n  enabled: false\nsession_reset:\n  mode: none\n", w.brain.URL()))
 	p.env("")
 	return p
 }
