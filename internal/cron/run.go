@@ -81,6 +81,7 @@ func (s *Scheduler) consider(ctx context.Context, r domain.Run, look *look) erro
 				return nil
 			}
 			if elsewhere, err := s.runs(ctx, r.Job, look); err != nil || elsewhere {
+				look.elsewhere = look.elsewhere || elsewhere
 				return err
 			}
 		}
@@ -111,7 +112,7 @@ func (s *Scheduler) jobOf(ctx context.Context, id domain.JobID, look *look) (*do
 	return look.jobs[id], nil
 }
 
-// runs tells whether a run of the job was going anywhere when this scan first
+// runs tells whether a run of the job was going anywhere when this round first
 // asked: another process may have one (a hand-over).
 func (s *Scheduler) runs(ctx context.Context, id domain.JobID, look *look) (bool, error) {
 	if look.running == nil {

@@ -1,6 +1,7 @@
 package cron
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -13,25 +14,43 @@ import (
 	"hermes/internal/ledger"
 )
 
+// elsewhereLook is how soon the scheduler looks again while a due run waits for
+// one of its job in another process, whose end wakes nobody here.
+const elsewhereLook = time.Second
+
 // scan fires what is due, deals with what a crash cut off, starts what is
-// waiting, and tells when the next job is due.
+// waiting, and tells when to look again. What becomes due while it works is for
+// the next scan: jobs that come faster than they can be fired must not keep
+// those that were fired from being started.
 func (s *Scheduler) scan(ctx context.Context) (next time.Time, err error) {
-	look := &look{jobs: map[domain.JobID]*domain.Job{}}
-	if err := s.fireDue(ctx, look); err != nil {
-		return time.Time{}, err
+	now := s.wall.Now()
+	var lost missedJobs
+	defer func() { lost.tell(ctx, s) }()
+	settled := s.settleInterrupted(ctx)
+	var failed error
+	elsewhere := false
+	for more := true; more && failed == nil; {
+		look := &look{jobs: map[domain.JobID]*domain.Job{}}
+		more, failed = s.fireDue(ctx, now, look, &lost)
+		// A job that cannot be fired does not hold up the runs of others.
+		if err := s.dispatch(ctx, look); err != nil {
+			return time.Time{}, err
+		}
+		elsewhere = look.elsewhere
 	}
-	if err := s.settleInterrupted(ctx); err != nil {
-		return time.Time{}, err
+	if failed != nil || settled != nil {
+		return time.Time{}, cmp.Or(failed, settled)
 	}
-	if err := s.dispatch(ctx, look); err != nil {
-		return time.Time{}, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	asking, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	return s.opt.Store.NextDue(ctx)
+	next, err = s.opt.Store.NextDue(asking)
+	if soon := s.wall.Now().Add(elsewhereLook); err == nil && elsewhere && (next.IsZero() || soon.Before(next)) {
+		next = soon
+	}
+	return next, err
 }
 
-// look is what one scan knows already, so that a hundred jobs that are due at
+// look is what one round of a scan knows already, so that a hundred jobs that are due at
 // once are not read a hundred times.
 type look struct {
 	mu   sync.Mutex
@@ -39,6 +58,8 @@ type look struct {
 	// running are the jobs with a run that is going in any process; nil when it
 	// was not asked for yet.
 	running map[domain.JobID]bool
+	// elsewhere tells that a due run waits for one of another process.
+	elsewhere bool
 }
 
 // keep remembers a job that was just fired, as far as there is room.
@@ -50,38 +71,31 @@ func (l *look) keep(j domain.Job) {
 	}
 }
 
-// fireDue records the firings of every due job. A job whose firing cannot be
-// recorded does not hold up the others.
-func (s *Scheduler) fireDue(ctx context.Context, look *look) error {
-	var lost missedJobs
-	defer func() { lost.tell(ctx, s) }()
-	for {
-		now := s.wall.Now()
-		jobs, err := s.due(ctx, now)
-		if err != nil || len(jobs) == 0 {
-			return err
-		}
-		var wg sync.WaitGroup
-		slots := make(chan struct{}, fireWorkers)
-		errs := make([]error, len(jobs))
-		for i, job := range jobs {
-			slots <- struct{}{}
-			wg.Go(func() {
-				defer func() { <-slots }()
-				errs[i] = s.fireGuarded(ctx, job, now, look, &lost)
-			})
-		}
-		wg.Wait()
-		var failed error
-		for _, err := range errs {
-			if err != nil {
-				failed = err
-			}
-		}
+// fireDue records the firings of the jobs that were due at now, a batch of them,
+// and tells whether there may be more. A job whose firing cannot be recorded does
+// not hold up the others.
+func (s *Scheduler) fireDue(ctx context.Context, now time.Time, look *look, lost *missedJobs) (more bool, err error) {
+	jobs, err := s.due(ctx, now)
+	if err != nil || len(jobs) == 0 {
+		return false, err
+	}
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, fireWorkers)
+	errs := make([]error, len(jobs))
+	for i, job := range jobs {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			errs[i] = s.fireGuarded(ctx, job, now, look, lost)
+		})
+	}
+	wg.Wait()
+	for _, failed := range errs {
 		if failed != nil {
-			return failed
+			err = failed
 		}
 	}
+	return len(jobs) == fireBatch, err
 }
 
 func (s *Scheduler) due(ctx context.Context, now time.Time) ([]domain.Job, error) {
