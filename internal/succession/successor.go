@@ -63,7 +63,7 @@ type Successor struct {
 // kills any other at once).
 func Spawn(ctx context.Context, program string, args, environ []string) (*Successor, error) {
 	fail := func(err error) error {
-		return domain.E(domain.Unavailable, err, "the new process %s could not be started", program)
+		return domain.E(domain.Unavailable, err, "the new process could not be started: %v", err)
 	}
 	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
 	if err != nil {
@@ -86,11 +86,22 @@ func Spawn(ctx context.Context, program string, args, environ []string) (*Succes
 	theirs.Close() // so that the end of theirs is seen here
 	m, fds, err := s.ch.receive(ctx)
 	closeAll(fds)
-	if err != nil {
-		_ = cmd.Process.Kill() // a program that hangs would not end by itself
+	if err != nil { // a program that hangs would not end by itself
+		grace := time.Duration(0)
+		if errors.Is(err, errGone) {
+			grace = lastWords
+		}
+		defer time.AfterFunc(grace, func() { _ = cmd.Process.Kill() }).Stop()
 	}
-	if werr := cmd.Wait(); err == nil && werr != nil {
-		err = werr
+	switch ended := cmd.Wait(); {
+	case errors.Is(err, errGone):
+		s.ch.close()
+		return nil, domain.E(domain.Unavailable, ended, "the new process ended before it could serve (%s); its last words are in the log", cmd.ProcessState)
+	case err != nil:
+		s.ch.close()
+		return nil, err
+	default:
+		err = ended
 	}
 	if err == nil {
 		s.PID = m.PID
@@ -102,6 +113,10 @@ func Spawn(ctx context.Context, program string, args, environ []string) (*Succes
 	}
 	return s, nil
 }
+
+// lastWords is how long a program that has closed its end may take to say with
+// which status it ends.
+const lastWords = time.Second
 
 // channelFD is the channel's number in the process that start starts.
 const channelFD = 3

@@ -92,7 +92,9 @@ func testBadSuccessor(t *testing.T, w *world) {
 			if err == nil {
 				t.Errorf("%s: a restart to a program that %s succeeded:\n%s", p.name, name, out)
 			}
-			t.Logf("%s, %s: %s", p.name, name, strings.TrimSpace(out))
+			if reason := map[string]string{"exits": "exit status 3", "hangs": "in time", "is no program": "exec format error"}[name]; p == generated {
+				want(t, out, reason)
+			}
 			if p.mainPID() != pid || p.state() != before {
 				t.Errorf("%s, %s: the unit was %+v with PID %d and is %+v with %d", p.name, name, before, pid, p.state(), p.mainPID())
 			}
