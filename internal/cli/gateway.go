@@ -81,15 +81,24 @@ func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 		return err
 	}
 	cfg, problems, err := a.Config()
+	// Records and dumps tell of the gateway's lives; a scheduler alone is none.
+	record := func(r gateway.ExitRecord) {
+		if !o.cronOnly {
+			gateway.WriteExit(p.LogDir(), r)
+		}
+	}
 	if err != nil {
-		gateway.WriteExit(p.LogDir(), gateway.ExitRecord{Tag: "gateway.exit_nonzero", Code: exitCode(err), Reason: err.Error(), Version: Version()})
+		record(gateway.ExitRecord{Tag: "gateway.exit_nonzero", Code: exitCode(err), Reason: err.Error(), Version: Version()})
 		return err
 	}
 	redactor := secret.NewRedactor(append(a.env.Secrets(), cfg.Secrets()...)...)
 	logs := a.openLogs(p, cfg, redactor, o)
 	defer logs.Close()
 	log := logs.Logger()
-	last, _ := gateway.CatchCrash(p.LogDir()) // without the file only the next dump is lost
+	last := ""
+	if !o.cronOnly {
+		last, _ = gateway.CatchCrash(p.LogDir()) // without the file only the next dump is lost
+	}
 	if last != "" {
 		log.Error("the last life ended in a crash of the runtime; the dump is in gateway-crash.log.1", "component", "gateway")
 	}
@@ -104,11 +113,11 @@ func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 		Legacy: legacy, Args: a.args,
 	})
 	if domain.IsCode(err, domain.Cancelled) {
-		gateway.WriteExit(p.LogDir(), gateway.ExitRecord{Tag: "gateway.exit", Reason: redactor.Redact(err.Error()), Version: Version()})
+		record(gateway.ExitRecord{Tag: "gateway.exit", Reason: redactor.Redact(err.Error()), Version: Version()})
 		return nil
 	}
 	if err != nil {
-		gateway.WriteExit(p.LogDir(), gateway.FailedStart(err, exitCode(err), redactor.Redact(err.Error()), Version()))
+		record(gateway.FailedStart(err, exitCode(err), redactor.Redact(err.Error()), Version()))
 		return err
 	}
 	if err := a.env.Remember(); err != nil {
@@ -120,16 +129,16 @@ func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 	err = g.Run(run)
 	stopSignals()
 	code := stopCode()
-	record := gateway.ExitRecord{Tag: "gateway.exit", Reason: g.Reason(), Version: Version(), Uptime: a.Now().Sub(began).Seconds()}
+	exit := gateway.ExitRecord{Tag: "gateway.exit", Reason: g.Reason(), Version: Version(), Uptime: a.Now().Sub(began).Seconds()}
 	if err != nil {
-		record.Tag, record.Code, record.Reason = "gateway.exit_nonzero", exitCode(err), redactor.Redact(err.Error())
+		exit.Tag, exit.Code, exit.Reason = "gateway.exit_nonzero", exitCode(err), redactor.Redact(err.Error())
 	}
 	if err == nil && code != service.ExitOK {
-		record.Tag, record.Code = "gateway.exit_nonzero", code
-		record.Reason = "stopped by a signal while its unit is active; the unit starts it again"
+		exit.Tag, exit.Code = "gateway.exit_nonzero", code
+		exit.Reason = "stopped by a signal while its unit is active; the unit starts it again"
 		err = &ExitError{Code: code}
 	}
-	gateway.WriteExit(p.LogDir(), record)
+	record(exit)
 	if err == nil {
 		err = g.Become() // comes back only when there is nothing to become
 	}
