@@ -70,7 +70,8 @@ func testBadSuccessor(t *testing.T, w *world) {
 	generated.install()
 	byHand := w.profile(t, "simplebad", 8653)
 	byHand.unit = "hermes-gateway@simplebad.service"
-	w.user.Run(t, "systemctl --user enable --now "+byHand.unit)
+	w.user.Write(t, w.user.Home+"/.config/systemd/user/hermes-gateway@.service", handWritten)
+	w.user.Run(t, "systemctl --user daemon-reload && systemctl --user enable --now "+byHand.unit)
 	t.Cleanup(byHand.remove)
 	t.Cleanup(func() { w.Install(t, w.good(t), program) })
 	for _, p := range []*profile{generated, byHand} {
