@@ -3,9 +3,6 @@ package cron
 import (
 	"context"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -54,10 +51,7 @@ type JobResult struct {
 	Ended bool // the run was ended with what JobTurn.End gave
 }
 
-const (
-	maxContext = 8 << 10  // of each earlier output put before a prompt
-	maxSkill   = 64 << 10 // of one SKILL.md
-)
+const maxContext = 8 << 10 // bytes of each earlier output put before a prompt
 
 // DisabledToolsets lists the toolsets that a job's turn never gets: nobody is
 // there to answer, the answer is delivered anyway, and jobs must not make jobs.
@@ -77,30 +71,6 @@ func isSilent(text string) bool {
 	return strings.TrimSpace(last) == mark
 }
 
-// prompt puts a turn's prompt together: skills, earlier outputs, the script's
-// output, and the job's own words.
-func (s *Scheduler) prompt(d Definition, script *scriptResult) string {
-	var b strings.Builder
-	for _, name := range d.Skills {
-		text, err := readSkill(filepath.Join(s.opt.Home, "skills"), name)
-		if err != nil {
-			fmt.Fprintf(&b, "[The skill %q could not be loaded: %s]\n\n", name, domain.MessageOf(err))
-			continue
-		}
-		fmt.Fprintf(&b, "## Skill: %s\n\n%s\n\n", name, text)
-	}
-	for _, id := range d.ContextFrom {
-		if text := s.outputs.newest(id); text != "" {
-			fmt.Fprintf(&b, "## Newest output of job %s\n\n%s\n\n", id, headOf(text, maxContext))
-		}
-	}
-	if script != nil {
-		b.WriteString(scriptSection(*script))
-	}
-	b.WriteString(d.Prompt)
-	return strings.TrimSpace(b.String())
-}
-
 // scriptSection tells the agent what the job's script said.
 func scriptSection(r scriptResult) string {
 	fence := "```"
@@ -115,29 +85,6 @@ func scriptSection(r scriptResult) string {
 		return "## Script Output\n\n(The script ran and printed nothing.)\n\n"
 	}
 	return fmt.Sprintf("## Script Output\n\n%s\n%s\n%s\n\n", fence, strings.TrimRight(r.stdout, "\n"), fence)
-}
-
-// readSkill finds <name>/SKILL.md in the skills folder or one level below it.
-func readSkill(dir, name string) (string, error) {
-	if name == "" || strings.ContainsAny(name, "/\\") || strings.HasPrefix(name, ".") {
-		return "", domain.E(domain.Invalid, nil, "%q is no name of a skill", name)
-	}
-	paths := []string{filepath.Join(dir, name, "SKILL.md")}
-	if nested, err := filepath.Glob(filepath.Join(dir, "*", name, "SKILL.md")); err == nil {
-		paths = append(paths, nested...)
-	}
-	for _, p := range paths {
-		f, err := os.Open(p)
-		if err != nil {
-			continue
-		}
-		text, err := io.ReadAll(io.LimitReader(f, maxSkill))
-		f.Close()
-		if err == nil {
-			return cleanText(string(text)), nil
-		}
-	}
-	return "", domain.E(domain.NotFound, nil, "there is no skill %q in %s", name, dir)
 }
 
 // headOf cuts a text to limit bytes, at a rune.

@@ -27,6 +27,8 @@ func (s *Service) check(name string, d Definition) error {
 		return domain.E(domain.TooLarge, nil, "the job's name has more than %d characters", maxName)
 	case len(d.Prompt) > maxPrompt:
 		return domain.E(domain.TooLarge, nil, "the prompt has %d bytes; at most %d are kept. Put long material into a file that the prompt names", len(d.Prompt), maxPrompt)
+	case len(d.Skills) > maxSkills:
+		return domain.E(domain.TooLarge, nil, "the job names %d skills; at most %d are loaded. Leave out those that it does not need", len(d.Skills), maxSkills)
 	case d.TimeoutSeconds < 0 || d.GraceMinutes < 0:
 		return domain.E(domain.Invalid, nil, "a timeout or grace cannot be negative")
 	}

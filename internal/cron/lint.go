@@ -3,7 +3,9 @@ package cron
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"unicode"
@@ -66,6 +68,11 @@ func (s *Service) advice(d Definition, twins []string) []string {
 					out = append(out, "the script: "+reason+noRestart)
 				}
 			}
+		}
+	}
+	for _, name := range d.Skills {
+		if _, err := readSkill(filepath.Join(s.opt.Home, "skills"), name); err != nil {
+			out = append(out, fmt.Sprintf("the skill %q: %s", name, domain.MessageOf(err)))
 		}
 	}
 	if len(twins) > 0 {

@@ -338,6 +338,10 @@ var errRunTime = errors.New("the run's time is up")
 
 // runAgent runs the job's turn, with limits on its whole time and on silence.
 func (s *Scheduler) runAgent(job domain.Job, d Definition, r domain.Run, script *scriptResult) outcome {
+	asked := s.prompt(d, script)
+	if refused := asked.err(); refused != "" {
+		return outcome{state: domain.RunFailed, prompt: asked.text, errText: refused}
+	}
 	ctx, cancel := context.WithCancelCause(s.runCtx)
 	defer cancel(nil)
 	if d.TimeoutSeconds > 0 {
@@ -351,7 +355,7 @@ func (s *Scheduler) runAgent(job domain.Job, d Definition, r domain.Run, script 
 	defer idle.stop()
 	to, _ := s.opt.Targets.Resolve(d.Deliver, d.Origin)
 	turn := JobTurn{Run: r, Job: job.ID, Name: job.Name, SessionID: sessionID(job.ID, r.StartedAt.In(s.opt.Zone())),
-		Hint: jobHint, Prompt: s.prompt(d, script), Model: d.Model, Provider: d.Provider, BaseURL: d.BaseURL, Toolsets: d.Toolsets,
+		Hint: jobHint, Prompt: asked.text, Model: d.Model, Provider: d.Provider, BaseURL: d.BaseURL, Toolsets: d.Toolsets,
 		Workdir: d.Workdir, Targets: to, Touch: idle.touch}
 	if r.Manual || r.StartedAt.IsZero() {
 		turn.SessionID = sessionID(job.ID, s.wall.Now().In(s.opt.Zone()))
@@ -360,6 +364,9 @@ func (s *Scheduler) runAgent(job domain.Job, d Definition, r domain.Run, script 
 	judge := func(res JobResult, err error) outcome {
 		o := agentOutcome(ctx, res, err)
 		o.prompt = turn.Prompt
+		for _, notice := range asked.missing {
+			o.text = strings.TrimSpace(o.text) + "\n\n⚠️ " + notice
+		}
 		return o
 	}
 	turn.End = func(res JobResult, err error) (ledger.RunEnd, []domain.NewDelivery) {
