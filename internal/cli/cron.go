@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"hermes/internal/cron"
-	"hermes/internal/cron/schedule"
 	"hermes/internal/domain"
 	"hermes/internal/home"
 	"hermes/internal/ledger/sqlite"
@@ -343,15 +342,11 @@ func newCronExamplesCommand(app *App) *cobra.Command {
 	return &cobra.Command{
 		Use: "examples", Short: "Show how schedules and jobs are written", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			fmt.Fprintln(app.Out, "Schedules, and what they mean now:")
-			for _, text := range []string{"every 10m", "30m", "in 2h", "0 9 * * 1-5", "*/15 8-18 * * mon-fri", "0 9 L * *", "@daily", "every monday at 9am", "weekdays at 9:30pm"} {
-				s, err := schedule.Parse(text, app.Now(), time.Local)
-				if err != nil {
-					return err
-				}
-				fmt.Fprintf(app.Out, "  %-24s %s\n", `"`+text+`"`, s.Words())
+			schedules, err := cron.ExampleSchedules(app.Now(), time.Local)
+			if err != nil {
+				return err
 			}
-			_, err := io.WriteString(app.Out, `
+			_, err = io.WriteString(app.Out, "Schedules, and what they mean now:\n"+schedules+`
 Jobs:
   hermes cron create "every 10m" --no-agent --script disk-watchdog.sh --deliver telegram --name disk-watchdog
       runs scripts/disk-watchdog.sh; what it prints is sent, nothing printed is silence, a failure is an alert

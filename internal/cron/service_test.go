@@ -2,6 +2,7 @@ package cron
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -136,6 +137,8 @@ func TestStatusIsEvidence(t *testing.T) {
 func TestCommandInChat(t *testing.T) {
 	r := newRig(t)
 	here := Origin{Platform: "telegram", ChatID: "99", ThreadID: "7"}
+	changed := 0
+	r.service.opt.Changed = func() { changed++ }
 	say := func(args string) string { return r.service.Command(t.Context(), args, here) }
 	if got := say(`add "every day at 9am" tell me a joke`); !strings.Contains(got, "at 09:00 every day") || !strings.Contains(got, "⚠") {
 		t.Errorf("create: %s", got)
@@ -151,10 +154,30 @@ func TestCommandInChat(t *testing.T) {
 		{"show nobody", "⚠ there is no job"}, {"add nonsense", "in quotes"}, {"help", "/cron"},
 		{`edit "tell me a joke" schedule weekdays at 8am`, "at 08:00 on Monday to Friday"}, {"edit nobody", "the new value"},
 		{`edit "tell me a joke" base_url http://x`, "cannot be changed here"}, {`edit "tell me a joke" deliver nosuch`, "unknown platform"}, {"lint", "- source:"},
+		{"runs", "No runs yet"}, {"history", "No runs yet"}, {`show "tell me a joke"`, string(v.ID)}, {"runs nobody", "⚠ there is no job"},
+		{`next "every day at noon"`, "2026-01-15 12:00:00"}, {"next every day at noon", "at 12:00 every day"}, {"next nobody at all", "⚠ there is no job"},
+		{"tick", "What is due begins now"}, {"examples", "at 09:00 on Monday to Friday"}, {"examples", "/cron add"},
+		{"import", "hermes cron import FILE"}, {"import jobs.json", "hermes cron import FILE"}, {"export", `"name": "tell me a joke"`}, {"EXPORT", "```json"},
 	} {
 		if got := say(c.args); !strings.Contains(got, c.want) {
 			t.Errorf("/cron %s says %q, want %q in it", c.args, got, c.want)
 		}
+	}
+	for i := range maxChatJobs {
+		say(fmt.Sprintf("add @daily chore %d", i))
+	}
+	if got := say("export"); !strings.Contains(got, "hermes cron export > jobs.json") {
+		t.Errorf("many jobs: %s", got)
+	}
+	if got := say("run chore 0"); !strings.Contains(got, "runs now") || changed == 0 {
+		t.Errorf("run: %s, and the scheduler was told %d times", got, changed)
+	}
+	if got := say("runs"); !strings.Contains(got, "due") {
+		t.Errorf("all runs: %s", got)
+	}
+	changed = 0
+	if say("tick"); changed != 1 {
+		t.Errorf("a tick told the scheduler %d times", changed)
 	}
 	if got := say("remove tell me a joke"); !strings.Contains(got, "removed") {
 		t.Error(got)
