@@ -55,7 +55,7 @@ torture: build
 ## test-systemd: restart, kill, hang and reboot the gateway on a real systemd
 .PHONY: test-systemd
 test-systemd: setup
-	$(GO) test -count=1 -timeout 10m -v ./testkit/box ./testkit/systemd
+	$(GO) test -tags systemd -count=1 -timeout 10m -v ./testkit/box ./testkit/systemd
 
 ## soak: simulated hours of load; memory must stay flat
 HOURS ?= 24
