@@ -14,8 +14,12 @@ import (
 	"hermes/testkit/telegram"
 )
 
-// idleFor is how long the wake-ups of an idle gateway are counted.
-const idleFor = 20 * time.Second
+// A gateway looks after dead processes five seconds after its start; it is idle
+// after settleFor, and its wake-ups are counted for idleFor.
+const (
+	settleFor = 8 * time.Second
+	idleFor   = 20 * time.Second
+)
 
 // measureIdle is memory and wake-ups at rest, and memory after 100 messages.
 func measureIdle(ctx context.Context, b *bench) ([]row, error) {
@@ -36,7 +40,7 @@ func measureIdle(ctx context.Context, b *bench) ([]row, error) {
 		if err := w.tg.WaitCalls(ctx, "getUpdates", 1); err != nil {
 			return nil, err
 		}
-		pause(ctx, 3*time.Second)
+		pause(ctx, settleFor)
 		before := switches(p.Cmd.Process.Pid)
 		pause(ctx, idleFor)
 		wakes = append(wakes, float64(switches(p.Cmd.Process.Pid)-before)/idleFor.Seconds())
