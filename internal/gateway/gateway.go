@@ -132,7 +132,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if err := g.awaitLedger(ctx); err != nil {
 		return nil, err
 	}
-	g.homes = newHomes(o.Profile, o.Config, o.Process)
+	g.homes = newHomes(o.Profile, o.Config, o.Process, o.Version)
 	g.gate = access.New(g.store, o.Profile, o.Config, o.Log, o.Now)
 	g.outbox = delivery.New(delivery.Options{
 		Store: g.store, Now: o.Now, Log: o.Log, Health: g.health, OnUnknown: o.Config.Delivery.OnUnknown,
