@@ -230,12 +230,12 @@ func put(path string, old, data []byte) error {
 // noteFound keeps what the files hold before a change, where that is not what
 // the last entry says: somebody edited them by hand.
 func (h History) noteFound(by By) error {
-	now, unreadable := ReadFiles(h.profile)
-	if unreadable != nil || now.Env == nil && now.Config == nil {
-		return nil // the change itself says what is wrong with them
+	now, err := ReadFiles(h.profile)
+	if err == nil && (now.Env != nil || now.Config != nil) {
+		_, err = h.keep(now, By{"found before " + by.Command, by.Version})
+		return err
 	}
-	_, err := h.keep(now, By{"found before " + by.Command, by.Version})
-	return err
+	return nil // the change itself says what is wrong with the files
 }
 
 // keep adds a configuration, unless the last entry holds it. The caller holds
