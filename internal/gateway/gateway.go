@@ -152,23 +152,35 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	return g, nil
 }
 
-// openLedger opens the store and takes over what dead processes held.
-func (g *Gateway) openLedger(ctx context.Context) error {
+// openLedger opens the store and takes over what dead processes held. A process
+// that does not serve yet leaves both the schema and the dead to ownLedger.
+func (g *Gateway) openLedger(ctx context.Context) (*sqlite.Store, error) {
 	kind := "gateway"
 	if g.CronOnly {
 		kind = "cron"
 	}
-	part := g.health.Part("ledger")
-	s, err := sqlite.Open(ctx, sqlite.Options{Path: g.Profile.LedgerFile(), Kind: kind, Now: g.Now, Log: g.Log, NoBallast: g.NoBallast})
+	later := g.predecessor() != nil
+	s, err := sqlite.Open(ctx, sqlite.Options{
+		Path: g.Profile.LedgerFile(), Kind: kind, Now: g.Now, Log: g.Log, NoBallast: g.NoBallast, Program: g.Version, KeepSchema: later,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !later {
+		if err := g.recoverLedger(ctx, s); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
+	g.health.Part("ledger").OK()
+	return s, nil
+}
+
+// recoverLedger takes over what dead processes held.
+func (g *Gateway) recoverLedger(ctx context.Context, s *sqlite.Store) error {
+	rec, err := s.Recover(ctx, g.Now())
 	if err != nil {
 		return err
 	}
-	rec, err := s.Recover(ctx, g.Now())
-	if err != nil {
-		return errors.Join(err, s.Close())
-	}
-	g.store = s
-	part.OK()
 	if rec.Processes > 0 {
 		g.Log.Warn("the last life ended without a clean stop; its work was taken over", "component", "gateway",
 			"turns_resumed", rec.Requeued, "turns_ended", rec.Ended, "deliveries_uncertain", rec.Uncertain, "runs_interrupted", len(rec.Runs))
