@@ -193,9 +193,12 @@ func Overridden(u Unit) bool {
 // stays as it is.
 func (o Operation) Reinstate(ctx context.Context) (u Unit, undo func(), err error) {
 	path := o.Manager.overrideFile(o.Name)
-	text, rerr := os.ReadFile(path)
-	if path == "" || rerr != nil {
+	if path == "" || !exists(path) {
 		return o.Unit, func() {}, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return o.Unit, func() {}, domain.E(domain.Unavailable, err, "%s cannot be read", path)
 	}
 	if err := os.Remove(path); err != nil {
 		return o.Unit, func() {}, domain.E(domain.Forbidden, err, "%s cannot be removed", path)
@@ -210,6 +213,11 @@ func (o Operation) Reinstate(ctx context.Context) (u Unit, undo func(), err erro
 	}
 	u, err = o.Manager.Show(ctx, o.Name)
 	return u, undo, err
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // Tail gives the last lines that one run of a unit and its manager wrote to the
