@@ -18,6 +18,7 @@ import (
 	"hermes/internal/conversation"
 	"hermes/internal/cron"
 	"hermes/internal/delivery"
+	"hermes/internal/delivery/directory"
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/home"
@@ -59,23 +60,24 @@ type Options struct {
 // Gateway is one running profile.
 type Gateway struct {
 	Options
-	started  time.Time
-	health   *health.Registry
-	instance *succession.Instance
-	store    *sqlite.Store
-	gate     *access.Gate
-	toolbox  *toolbox
-	agent    *agent.Agent
-	models   catalog.Deps // shared by every provider of the process
-	outbox   *delivery.Dispatcher
-	lanes    *conversation.Lanes
-	cron     *cron.Scheduler
-	jobs     *cron.Service
-	api      *api.Server
-	control  *control.Server
-	links    []*link
-	homes    *homes
-	state    *stateFile
+	started   time.Time
+	health    *health.Registry
+	instance  *succession.Instance
+	store     *sqlite.Store
+	gate      *access.Gate
+	toolbox   *toolbox
+	agent     *agent.Agent
+	models    catalog.Deps // shared by every provider of the process
+	outbox    *delivery.Dispatcher
+	lanes     *conversation.Lanes
+	cron      *cron.Scheduler
+	jobs      *cron.Service
+	api       *api.Server
+	control   *control.Server
+	links     []*link
+	homes     *homes
+	directory *directory.Directory
+	state     *stateFile
 
 	notifier *succession.Notifier
 	socket   *succession.Socket // the control socket that an execve left; nil for none
@@ -133,6 +135,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	g.homes = newHomes(o.Profile, o.Config, o.Process)
+	g.buildDirectory()
 	g.gate = access.New(g.store, o.Profile, o.Config, o.Log, o.Now)
 	g.outbox = delivery.New(delivery.Options{
 		Store: g.store, Now: o.Now, Log: o.Log, Health: g.health, OnUnknown: o.Config.Delivery.OnUnknown,
@@ -260,6 +263,10 @@ func (g *Gateway) start(ctx context.Context) error {
 		for _, l := range g.links {
 			g.work.Go(func() { l.run(ctx) })
 		}
+	} else {
+		for _, l := range g.links {
+			g.directory.Changed(l.name)
+		}
 	}
 	if g.api != nil {
 		if err := g.api.Start(); err != nil {
@@ -269,6 +276,7 @@ func (g *Gateway) start(ctx context.Context) error {
 	g.work.Go(func() { g.watch(ctx) })
 	g.work.Go(func() { g.watchOthers(ctx) })
 	g.work.Go(func() { g.keepProgram(ctx) })
+	g.work.Go(func() { g.directory.Run(ctx) })
 	if g.CronOnly {
 		g.work.Go(func() { g.watchPokes(ctx) })
 	}

@@ -185,7 +185,7 @@ func (c Choice) settle(l *loader) (set map[string]string, keyName string, err er
 	if !described && c.Provider != CustomProvider {
 		ids := ProviderIDs()
 		hint := "`hermes model list` lists them, and any OpenAI-compatible address works as custom with --base-url"
-		if near := nearest(c.Provider, append(ids, CustomProvider)); near != "" {
+		if near := Nearest(c.Provider, append(ids, CustomProvider)); near != "" {
 			hint = "did you mean " + near + "?"
 		}
 		return nil, "", domain.E(domain.Invalid, nil, "the provider %q is not known; %s", c.Provider, hint)

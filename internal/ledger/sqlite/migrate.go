@@ -77,9 +77,8 @@ func migrate(ctx context.Context, c *conn, o Options) (int, error) {
 	return upgrade(ctx, c, o)
 }
 
-// upgrade copies the ledger and applies what is missing, step by step. A step
-// that fails leaves the schema of the step before, with which the program of
-// that schema goes on.
+// upgrade copies the ledger and applies what is missing, all or nothing: one that
+// fails leaves the schema with which the program before goes on.
 func upgrade(ctx context.Context, c *conn, o Options) (int, error) {
 	limited, cancel := context.WithTimeout(ctx, busyLimit)
 	defer cancel()
@@ -97,13 +96,8 @@ func upgrade(ctx context.Context, c *conn, o Options) (int, error) {
 			return version, err
 		}
 	}
-	for _, m := range o.steps() {
-		if m.number <= version {
-			continue
-		}
-		if err := applyMigration(ctx, c, o, m, version); err != nil {
-			return version, err
-		}
+	if err := applyMigrations(ctx, c, o); err != nil {
+		return version, err
 	}
 	if version, err = schemaVersion(c); err != nil {
 		return version, err
@@ -168,8 +162,8 @@ func upgradeBusy(err error) error {
 	return domain.E(domain.Unavailable, err, "the ledger is held by another process, so its schema cannot be brought up to date; it is tried again")
 }
 
-// applyMigration takes one step of an upgrade that began at schema from.
-func applyMigration(ctx context.Context, c *conn, o Options, m migration, from int) error {
+// applyMigrations takes the missing steps in one transaction.
+func applyMigrations(ctx context.Context, c *conn, o Options) error {
 	limit := time.Now().Add(busyLimit)
 	for {
 		_, err := c.exec("BEGIN IMMEDIATE")
@@ -184,36 +178,28 @@ func applyMigration(ctx context.Context, c *conn, o Options, m migration, from i
 		}
 		time.Sleep(busyRetry)
 	}
-	err := step(c, o, m, from)
+	err := takeSteps(c, o)
 	if err == nil {
 		_, err = c.exec("COMMIT")
 	}
 	if err != nil {
 		_, _ = c.exec("ROLLBACK") // the error that matters is err
-		return failedStep(err, o, m)
 	}
-	return nil
+	return err
 }
 
-// failedStep says that a step was taken back. What has a code of its own, or
-// passes by itself, keeps it.
-func failedStep(err error, o Options, m migration) error {
-	if classified := classifyFile(err, o.Path); !domain.IsCode(classified, domain.Internal) {
-		return classified
-	}
-	return domain.E(domain.Internal, err, "the ledger %s could not be brought to schema %d (%s) and was left as it was: %v; the program before works with it", o.Path, m.number, m.name, err)
-}
-
-// step runs one migration in the open transaction.
-func step(c *conn, o Options, m migration, from int) error {
-	version, err := schemaVersion(c)
-	if err != nil || version >= m.number {
+// takeSteps runs the missing steps in the open transaction.
+func takeSteps(c *conn, o Options) error {
+	from, err := schemaVersion(c)
+	if err != nil || from >= o.maxSchema {
 		return err
 	}
-	if err := c.script(m.text); err != nil {
-		return err
+	for _, m := range o.steps()[from:] {
+		if err := c.script(m.text); err != nil {
+			return failedStep(err, o, m)
+		}
 	}
-	if err := c.script(fmt.Sprintf("PRAGMA user_version = %d", m.number)); err != nil {
+	if err := c.script(fmt.Sprintf("PRAGMA user_version = %d", o.maxSchema)); err != nil {
 		return err
 	}
 	by := fmt.Sprintf("hermes %s on %s", cmp.Or(o.Program, "of an unknown version"), o.Now().UTC().Format(time.RFC3339))
@@ -224,13 +210,21 @@ func step(c *conn, o Options, m migration, from int) error {
 	if err != nil || oldest <= from || from == 0 {
 		return err
 	}
-	// This step locks out programs of the schema at which it began. None may be
-	// at work.
+	// The steps lock out programs of the schema before. None may be at work.
 	p, found, err := liveServer(c, o)
 	if err == nil && found {
-		err = domain.E(domain.Conflict, nil, "schema %d of the ledger cannot be used by the %s with PID %d, which was started from an older program; stop it, then start this one", m.number, p.Kind, p.PID)
+		err = domain.E(domain.Conflict, nil, "schema %d of the ledger cannot be used by the %s with PID %d, which was started from an older program; stop it, then start this one", o.maxSchema, p.Kind, p.PID)
 	}
 	return err
+}
+
+// failedStep says that an upgrade was taken back. What has a code of its own, as
+// it passes by itself, keeps it.
+func failedStep(err error, o Options, m migration) error {
+	if classified := classifyFile(err, o.Path); !domain.IsCode(classified, domain.Internal) {
+		return classified
+	}
+	return domain.E(domain.Internal, err, "the ledger %s could not be brought to schema %d (%s) and was left as it was: %v; the program before works with it", o.Path, m.number, m.name, err)
 }
 
 // liveServer finds another process that serves from the ledger and lives.
