@@ -28,7 +28,7 @@ var rows = [][]string{
 	{"conversation"},
 	{"cron"},
 	{"doctor", "update", "service", "migrate"},
-	{"api", "dashboard"},
+	{"api", "dashboard", "rescue", "verify", "drill"},
 	{"gateway"},
 	{"cli"},
 }
