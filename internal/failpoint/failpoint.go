@@ -3,7 +3,8 @@
 // mark is nothing. In one made with the build tag failpoint, the process kills
 // itself (SIGKILL) at the mark that HERMES_FAILPOINT names: "name" the first
 // time, "name:n" the n-th time, "name:n:panic", "name:n:exit" and "name:n:hang"
-// to fail in another way. The torture test runs such a build.
+// to fail in another way, "name:n:fatal" as the runtime does, which nothing
+// recovers from. The torture test runs such a build.
 package failpoint
 
 // The marks, in the order in which a message meets them.
@@ -51,6 +52,10 @@ const (
 	InPlaceDrained    = "handover.drained" // before the execve
 	InPlaceBecame     = "handover.became"  // after it
 )
+
+// PartStarts begins the mark of a part's start; the part's name follows, as in
+// "part.platform.telegram".
+const PartStarts = "part."
 
 // Handover lists the marks of a hand-over.
 func Handover() []string {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 )
@@ -34,6 +35,8 @@ func Hit(mark string) {
 		panic("failpoint " + mark)
 	case "exit":
 		os.Exit(3)
+	case "fatal":
+		new(sync.Mutex).Unlock() // the runtime ends the process
 	case "hang":
 		select {}
 	}

@@ -26,6 +26,7 @@ import (
 	"hermes/internal/ledger/sqlite"
 	"hermes/internal/model/catalog"
 	"hermes/internal/secret"
+	"hermes/internal/starts"
 	"hermes/internal/succession"
 )
 
@@ -52,6 +53,9 @@ type Options struct {
 	NoBallast bool
 	// Legacy is what other processes left for this one; nil is nothing.
 	Legacy *succession.Legacy
+	// Safe is the care that this start takes, and its place on the record of
+	// starts; nil for none.
+	Safe *Safe
 	// Args are the arguments, without the program's name, with which a successor
 	// is started; see Restart.
 	Args []string
@@ -81,9 +85,10 @@ type Gateway struct {
 
 	notifier *succession.Notifier
 	socket   *succession.Socket // the control socket that an execve left; nil for none
-	unwanted []string           // of the service manager's store
-	stored   bool               // the API's socket is in that store
-	intake   chan struct{}      // closed when what only one process may have is ours
+	caution  *caution
+	unwanted []string      // of the service manager's store
+	stored   bool          // the API's socket is in that store
+	intake   chan struct{} // closed when what only one process may have is ours
 	handing  handing
 
 	mu        sync.Mutex
@@ -114,6 +119,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	}
 	g := &Gateway{Options: o, started: o.Now(), phase: phaseStarting, shutdown: make(chan struct{}), intake: make(chan struct{})}
 	g.health = health.New(o.Now)
+	g.caution = newCaution(g)
 	g.notifier = succession.NewNotifier(g.processEnv)
 	defer func() {
 		if err != nil {
@@ -134,6 +140,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if err := g.awaitLedger(ctx); err != nil {
 		return nil, err
 	}
+	g.caution.life().Reach(starts.Built, o.Now())
 	g.homes = newHomes(o.Profile, o.Config, o.Process, o.Version)
 	g.buildDirectory()
 	g.gate = access.New(g.store, o.Profile, o.Config, o.Log, o.Now)
@@ -212,6 +219,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 		return err
 	}
 	g.setPhase(phaseRunning)
+	g.caution.life().Reach(starts.Serving, g.Now())
+	g.tellSafeMode(work)
 	g.Log.Info("gateway running", "component", "gateway", "profile", g.Profile.Name, "pid", os.Getpid(), "version", g.Version,
 		"ready_ms", g.Now().Sub(g.started).Milliseconds())
 	select {
@@ -258,7 +267,7 @@ func (g *Gateway) start(ctx context.Context) error {
 		}
 	}
 	g.importJobs(ctx)
-	g.cron.Start()
+	g.caution.start(ctx, "cron", g.cron.Start)
 	if !g.CronOnly { // a scheduler sends by the platforms, but does not listen
 		for _, l := range g.links {
 			g.work.Go(func() { l.run(ctx) })
@@ -269,11 +278,14 @@ func (g *Gateway) start(ctx context.Context) error {
 		}
 	}
 	if g.api != nil {
-		if err := g.api.Start(); err != nil {
-			g.Log.Error("the API is down; everything else runs", "component", "api", "err", err)
-		}
+		g.caution.start(ctx, "api", func() {
+			if err := g.api.Start(); err != nil {
+				g.Log.Error("the API is down; everything else runs", "component", "api", "err", err)
+			}
+		})
 	}
 	g.work.Go(func() { g.watch(ctx) })
+	g.work.Go(func() { g.vouch(ctx) })
 	g.work.Go(func() { g.watchOthers(ctx) })
 	g.work.Go(func() { g.keepProgram(ctx) })
 	g.work.Go(func() { g.directory.Run(ctx) })
@@ -343,6 +355,7 @@ const (
 // ledger for the next life.
 func (g *Gateway) drain() {
 	g.setPhase(phaseDraining)
+	g.caution.close()
 	g.Log.Info("gateway stopping", "component", "gateway", "reason", g.Reason())
 	g.quietWatchdog()
 	if g.handing.outcome() == serves {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -24,6 +25,12 @@ type Elder struct {
 // handoverEnv carries what a predecessor left, as JSON (see legacy), to the
 // program that it starts or becomes. It reaches no tool.
 const handoverEnv = "HERMES_HANDOVER"
+
+// Inherits tells whether a predecessor left something for the process with this
+// environment: it was chosen by that one.
+func Inherits(environ []string) bool {
+	return slices.ContainsFunc(environ, func(kv string) bool { return strings.HasPrefix(kv, handoverEnv+"=") })
+}
 
 // legacy is the content of handoverEnv. The numbers are descriptors, 0 for none.
 type legacy struct {
