@@ -14,7 +14,7 @@ func (r Report) Logout() (survives bool, why string) {
 	case r.System:
 		return true, r.Name + " is a unit of the system"
 	case r.Active != "active" && r.Active != "reloading":
-		return false, fmt.Sprintf("no: %s is %s, so what runs was started by hand", r.Name, r.Active)
+		return false, fmt.Sprintf("no: %s is %s, so it keeps nothing alive", r.Name, r.Active)
 	case !r.Lingers:
 		return false, "no: lingering is off; `sudo loginctl enable-linger " + r.account + "`"
 	}

@@ -1,6 +1,8 @@
 package rescue
 
 import (
+	"context"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -21,6 +23,12 @@ func testVerify(t *testing.T, w *world) {
 	}
 	w.told("hermes gateway verify", "profile liam")
 	u.Login(t) // without it the manager would end with the lingering
+	w.Until(t, limit, "the session", func(ctx context.Context) error {
+		if out, err := w.Try(ctx, "loginctl list-sessions --no-legend"); err != nil || !strings.Contains(out, "ada") {
+			return fmt.Errorf("%s %w", out, err)
+		}
+		return nil
+	})
 	w.Root(t, "loginctl disable-linger ada")
 	want(t, u.Fails(t, "hermes -p liam gateway verify --no-send"), "✗ logout no: lingering is off; `sudo loginctl enable-linger ada`", "✗ reboot no: lingering is off")
 	w.Root(t, "loginctl enable-linger ada")
