@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -78,10 +79,12 @@ type Gateway struct {
 	state    *stateFile
 
 	notifier *succession.Notifier
-	socket   *succession.Socket // the control socket that an execve left; nil for none
-	unwanted []string           // of the service manager's store
-	stored   bool               // the API's socket is in that store
-	intake   chan struct{}      // closed when what only one process may have is ours
+	socket   *succession.Socket               // the control socket that an execve left; nil for none
+	unwanted []string                         // of the service manager's store
+	stored   bool                             // the API's socket is in that store
+	kept     []string                         // further sockets in it
+	left     map[domain.Platform]net.Listener // sockets that another process left for platforms
+	intake   chan struct{}                    // closed when what only one process may have is ours
 	handing  handing
 
 	mu        sync.Mutex
