@@ -48,6 +48,9 @@ type adapterDeps struct {
 	home    func(domain.Platform) (domain.Address, bool)
 	secrets func(...string)
 	socket  net.Listener
+	// changed is called when the platform's channels are not what they were; may
+	// be nil.
+	changed func()
 }
 
 // kinds is the table of platforms: a new one is one more row.
@@ -59,7 +62,7 @@ var kinds = map[domain.Platform]kind{
 			if err != nil {
 				return nil, err
 			}
-			return discord.New(cfg, discord.Deps{Log: d.log, Health: d.health, Now: d.now})
+			return discord.New(cfg, discord.Deps{Log: d.log, Health: d.health, Now: d.now, Changed: d.changed})
 		},
 	},
 	mattermost.Name: {
@@ -69,7 +72,7 @@ var kinds = map[domain.Platform]kind{
 			if err != nil {
 				return nil, err
 			}
-			return mattermost.New(cfg, mattermost.Deps{Log: d.log, Health: d.health, Now: d.now})
+			return mattermost.New(cfg, mattermost.Deps{Log: d.log, Health: d.health, Now: d.now, Changed: d.changed})
 		},
 	},
 	telegram.Name: {
@@ -144,7 +147,7 @@ func (g *Gateway) buildLinks() {
 			part.Disabled("this version cannot connect to " + string(n))
 			continue
 		}
-		a, err := k.build(cfg, adapterDeps{log: g.Log, health: part, now: g.Now, profile: g.Profile, home: g.homes.Home, secrets: g.Redactor.Add, socket: g.left[n]})
+		a, err := k.build(cfg, adapterDeps{log: g.Log, health: part, now: g.Now, profile: g.Profile, home: g.homes.Home, secrets: g.Redactor.Add, socket: g.left[n], changed: func() { g.directory.Changed(n) }})
 		if err != nil {
 			part.Down("config", domain.MessageOf(err))
 			g.Log.Error("a platform is not set up right; the others run", "component", string(n), "err", err)
@@ -260,6 +263,7 @@ func (l *link) receive(ctx context.Context) (err error) {
 			}
 		})
 	}
+	l.g.directory.Changed(l.name) // while nobody listened
 	return l.adapter.Run(ctx, l.g.lanes.Sink(l.name))
 }
 
