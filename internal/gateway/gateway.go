@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -80,10 +81,12 @@ type Gateway struct {
 	state     *stateFile
 
 	notifier *succession.Notifier
-	socket   *succession.Socket // the control socket that an execve left; nil for none
-	unwanted []string           // of the service manager's store
-	stored   bool               // the API's socket is in that store
-	intake   chan struct{}      // closed when what only one process may have is ours
+	socket   *succession.Socket               // the control socket that an execve left; nil for none
+	unwanted []string                         // of the service manager's store
+	stored   bool                             // the API's socket is in that store
+	kept     []string                         // further sockets in it
+	left     map[domain.Platform]net.Listener // sockets that another process left for platforms
+	intake   chan struct{}                    // closed when what only one process may have is ours
 	handing  handing
 
 	mu        sync.Mutex
@@ -134,7 +137,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if err := g.awaitLedger(ctx); err != nil {
 		return nil, err
 	}
-	g.homes = newHomes(o.Profile, o.Config, o.Process)
+	g.homes = newHomes(o.Profile, o.Config, o.Process, o.Version)
 	g.buildDirectory()
 	g.gate = access.New(g.store, o.Profile, o.Config, o.Log, o.Now)
 	g.outbox = delivery.New(delivery.Options{
@@ -275,6 +278,7 @@ func (g *Gateway) start(ctx context.Context) error {
 	}
 	g.work.Go(func() { g.watch(ctx) })
 	g.work.Go(func() { g.watchOthers(ctx) })
+	g.work.Go(func() { g.keepProgram(ctx) })
 	g.work.Go(func() { g.directory.Run(ctx) })
 	if g.CronOnly {
 		g.work.Go(func() { g.watchPokes(ctx) })
