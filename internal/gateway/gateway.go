@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"hermes/internal/conversation"
 	"hermes/internal/cron"
 	"hermes/internal/delivery"
+	"hermes/internal/delivery/directory"
 	"hermes/internal/domain"
 	"hermes/internal/failpoint"
 	"hermes/internal/health"
@@ -61,29 +63,32 @@ type Options struct {
 // Gateway is one running profile.
 type Gateway struct {
 	Options
-	started  time.Time
-	health   *health.Registry
-	instance *succession.Instance
-	store    *sqlite.Store
-	gate     *access.Gate
-	toolbox  *toolbox
-	agent    *agent.Agent
-	models   catalog.Deps // shared by every provider of the process
-	outbox   *delivery.Dispatcher
-	lanes    *conversation.Lanes
-	cron     *cron.Scheduler
-	jobs     *cron.Service
-	api      *api.Server
-	control  *control.Server
-	links    []*link
-	homes    *homes
-	state    *stateFile
+	started   time.Time
+	health    *health.Registry
+	instance  *succession.Instance
+	store     *sqlite.Store
+	gate      *access.Gate
+	toolbox   *toolbox
+	agent     *agent.Agent
+	models    catalog.Deps // shared by every provider of the process
+	outbox    *delivery.Dispatcher
+	lanes     *conversation.Lanes
+	cron      *cron.Scheduler
+	jobs      *cron.Service
+	api       *api.Server
+	control   *control.Server
+	links     []*link
+	homes     *homes
+	directory *directory.Directory
+	state     *stateFile
 
 	notifier *succession.Notifier
-	socket   *succession.Socket // the control socket that an execve left; nil for none
-	unwanted []string           // of the service manager's store
-	stored   bool               // the API's socket is in that store
-	intake   chan struct{}      // closed when what only one process may have is ours
+	socket   *succession.Socket               // the control socket that an execve left; nil for none
+	unwanted []string                         // of the service manager's store
+	stored   bool                             // the API's socket is in that store
+	kept     []string                         // further sockets in it
+	left     map[domain.Platform]net.Listener // sockets that another process left for platforms
+	intake   chan struct{}                    // closed when what only one process may have is ours
 	handing  handing
 
 	mu        sync.Mutex
@@ -136,7 +141,8 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	failpoint.Hit(failpoint.StartOpened)
-	g.homes = newHomes(o.Profile, o.Config, o.Process)
+	g.homes = newHomes(o.Profile, o.Config, o.Process, o.Version)
+	g.buildDirectory()
 	g.gate = access.New(g.store, o.Profile, o.Config, o.Log, o.Now)
 	g.outbox = delivery.New(delivery.Options{
 		Store: g.store, Now: o.Now, Log: o.Log, Health: g.health, OnUnknown: o.Config.Delivery.OnUnknown,
@@ -271,6 +277,10 @@ func (g *Gateway) start(ctx context.Context) error {
 		for _, l := range g.links {
 			g.work.Go(func() { l.run(ctx) })
 		}
+	} else {
+		for _, l := range g.links {
+			g.directory.Changed(l.name)
+		}
 	}
 	if g.api != nil {
 		if err := g.api.Start(); err != nil {
@@ -279,6 +289,8 @@ func (g *Gateway) start(ctx context.Context) error {
 	}
 	g.work.Go(func() { g.watch(ctx) })
 	g.work.Go(func() { g.watchOthers(ctx) })
+	g.work.Go(func() { g.keepProgram(ctx) })
+	g.work.Go(func() { g.directory.Run(ctx) })
 	if g.CronOnly {
 		g.work.Go(func() { g.watchPokes(ctx) })
 	}

@@ -87,6 +87,7 @@ func (g *Gateway) rest(ctx context.Context) {
 	turns, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	g.stopPolls()
+	g.stopShared()
 	runs := make(chan struct{})
 	go func() {
 		defer close(runs)
