@@ -20,6 +20,8 @@ var rows = [][]string{
 	{"logging"},
 	{"home", "ledger"},
 	{"access", "approval", "succession", "control"},
+	{"versions"},
+	{"starts"},
 	{"platform", "model", "tool"},
 	{"agent"},
 	{"delivery"},
