@@ -49,7 +49,7 @@ func (a *App) withCron(ctx context.Context, f func(*cronRoom) error) error {
 	return a.withLedger(ctx, func(store *sqlite.Store) (bool, error) {
 		r := &cronRoom{app: a, profile: profile, config: config, store: store,
 			zone:    func() *time.Location { return config.Timezone },
-			targets: &cron.Targets{Homes: cron.ConfigHomes{Config: func() *home.Config { return config }}}}
+			targets: &cron.Targets{Homes: a.newPlaces(ctx, profile, config, store)}}
 		r.Service = cron.NewService(cron.ServiceOptions{Store: store, Home: profile.Home, RootDir: profile.Root, Zone: r.zone, Targets: r.targets,
 			Changed: func() { r.changed = true }})
 		err := f(r)
@@ -84,7 +84,7 @@ func newCronFlags(cmd *cobra.Command) *cronFlags {
 	f := &cronFlags{cmd: cmd}
 	fs := cmd.Flags()
 	fs.StringVar(&f.name, "name", "", "name of the job (default: the beginning of the prompt)")
-	fs.StringArrayVar(&f.deliver, "deliver", nil, "where the result goes: local, origin, all, telegram, telegram:<chat id>[:<topic>]; repeatable")
+	fs.StringArrayVar(&f.deliver, "deliver", nil, "where the result goes: local, origin, all, telegram, telegram:<chat id>[:<topic>], discord:#channel; repeatable")
 	fs.StringArrayVar(&f.failure, "failure-deliver", nil, "where alerts go, if not to the same place; repeatable")
 	fs.IntVar(&f.repeat, "repeat", 0, "how many times it fires; 0 means for ever")
 	fs.StringArrayVar(&f.skills, "skill", nil, "skill to load before the prompt; repeatable")

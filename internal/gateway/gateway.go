@@ -18,6 +18,7 @@ import (
 	"hermes/internal/conversation"
 	"hermes/internal/cron"
 	"hermes/internal/delivery"
+	"hermes/internal/delivery/directory"
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/home"
@@ -59,23 +60,24 @@ type Options struct {
 // Gateway is one running profile.
 type Gateway struct {
 	Options
-	started  time.Time
-	health   *health.Registry
-	instance *succession.Instance
-	store    *sqlite.Store
-	gate     *access.Gate
-	toolbox  *toolbox
-	agent    *agent.Agent
-	models   catalog.Deps // shared by every provider of the process
-	outbox   *delivery.Dispatcher
-	lanes    *conversation.Lanes
-	cron     *cron.Scheduler
-	jobs     *cron.Service
-	api      *api.Server
-	control  *control.Server
-	links    []*link
-	homes    *homes
-	state    *stateFile
+	started   time.Time
+	health    *health.Registry
+	instance  *succession.Instance
+	store     *sqlite.Store
+	gate      *access.Gate
+	toolbox   *toolbox
+	agent     *agent.Agent
+	models    catalog.Deps // shared by every provider of the process
+	outbox    *delivery.Dispatcher
+	lanes     *conversation.Lanes
+	cron      *cron.Scheduler
+	jobs      *cron.Service
+	api       *api.Server
+	control   *control.Server
+	links     []*link
+	homes     *homes
+	directory *directory.Directory
+	state     *stateFile
 
 	notifier *succession.Notifier
 	socket   *succession.Socket // the control socket that an execve left; nil for none
@@ -132,7 +134,8 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if err := g.awaitLedger(ctx); err != nil {
 		return nil, err
 	}
-	g.homes = newHomes(o.Profile, o.Config, o.Process)
+	g.homes = newHomes(o.Profile, o.Config, o.Process, o.Version)
+	g.buildDirectory()
 	g.gate = access.New(g.store, o.Profile, o.Config, o.Log, o.Now)
 	g.outbox = delivery.New(delivery.Options{
 		Store: g.store, Now: o.Now, Log: o.Log, Health: g.health, OnUnknown: o.Config.Delivery.OnUnknown,
@@ -152,23 +155,35 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	return g, nil
 }
 
-// openLedger opens the store and takes over what dead processes held.
-func (g *Gateway) openLedger(ctx context.Context) error {
+// openLedger opens the store and takes over what dead processes held. A process
+// that does not serve yet leaves both the schema and the dead to ownLedger.
+func (g *Gateway) openLedger(ctx context.Context) (*sqlite.Store, error) {
 	kind := "gateway"
 	if g.CronOnly {
 		kind = "cron"
 	}
-	part := g.health.Part("ledger")
-	s, err := sqlite.Open(ctx, sqlite.Options{Path: g.Profile.LedgerFile(), Kind: kind, Now: g.Now, Log: g.Log, NoBallast: g.NoBallast})
+	later := g.predecessor() != nil
+	s, err := sqlite.Open(ctx, sqlite.Options{
+		Path: g.Profile.LedgerFile(), Kind: kind, Now: g.Now, Log: g.Log, NoBallast: g.NoBallast, Program: g.Version, KeepSchema: later,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !later {
+		if err := g.recoverLedger(ctx, s); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
+	g.health.Part("ledger").OK()
+	return s, nil
+}
+
+// recoverLedger takes over what dead processes held.
+func (g *Gateway) recoverLedger(ctx context.Context, s *sqlite.Store) error {
+	rec, err := s.Recover(ctx, g.Now())
 	if err != nil {
 		return err
 	}
-	rec, err := s.Recover(ctx, g.Now())
-	if err != nil {
-		return errors.Join(err, s.Close())
-	}
-	g.store = s
-	part.OK()
 	if rec.Processes > 0 {
 		g.Log.Warn("the last life ended without a clean stop; its work was taken over", "component", "gateway",
 			"turns_resumed", rec.Requeued, "turns_ended", rec.Ended, "deliveries_uncertain", rec.Uncertain, "runs_interrupted", len(rec.Runs))
@@ -248,6 +263,10 @@ func (g *Gateway) start(ctx context.Context) error {
 		for _, l := range g.links {
 			g.work.Go(func() { l.run(ctx) })
 		}
+	} else {
+		for _, l := range g.links {
+			g.directory.Changed(l.name)
+		}
 	}
 	if g.api != nil {
 		if err := g.api.Start(); err != nil {
@@ -256,6 +275,8 @@ func (g *Gateway) start(ctx context.Context) error {
 	}
 	g.work.Go(func() { g.watch(ctx) })
 	g.work.Go(func() { g.watchOthers(ctx) })
+	g.work.Go(func() { g.keepProgram(ctx) })
+	g.work.Go(func() { g.directory.Run(ctx) })
 	if g.CronOnly {
 		g.work.Go(func() { g.watchPokes(ctx) })
 	}

@@ -19,7 +19,8 @@ import (
 // The limits of a hand-over.
 const (
 	readyLimit    = 30 * time.Second // for a successor to prove itself
-	ownLimit      = 20 * time.Second // for it to begin to serve
+	ownLimit      = 20 * time.Second // for it to begin to serve, or to say that it is busy with that
+	upgradeLimit  = 10 * time.Minute // for it to begin to serve where it has a large ledger to bring up to date
 	yieldLimit    = 10 * time.Second // for our polls to end
 	lingerLimit   = 30 * time.Minute // for our last turns and streams
 	inPlaceLimit  = time.Minute      // for turns to end before a restart in place
@@ -148,9 +149,9 @@ func (g *Gateway) handOver(ctx context.Context, s *succession.Successor) error {
 		return err
 	}
 	failpoint.Hit(failpoint.PredecessorGives)
-	own, cancelOwn := context.WithTimeout(ctx, ownLimit)
+	own, cancelOwn := context.WithTimeout(ctx, upgradeLimit)
 	defer cancelOwn()
-	if err := s.Own(own); err != nil {
+	if err := s.Own(own, ownLimit); err != nil {
 		s.Kill()
 		return errors.Join(err, g.reclaim())
 	}

@@ -36,6 +36,9 @@ type adapterDeps struct {
 	log    *slog.Logger
 	health *health.Reporter // may be nil
 	now    func() time.Time
+	// changed is called when the platform's channels are not what they were; may
+	// be nil.
+	changed func()
 }
 
 // kinds is the table of platforms: a new one is one more row.
@@ -47,7 +50,7 @@ var kinds = map[domain.Platform]kind{
 			if err != nil {
 				return nil, err
 			}
-			return discord.New(cfg, discord.Deps{Log: d.log, Health: d.health, Now: d.now})
+			return discord.New(cfg, discord.Deps{Log: d.log, Health: d.health, Now: d.now, Changed: d.changed})
 		},
 	},
 	mattermost.Name: {
@@ -57,7 +60,7 @@ var kinds = map[domain.Platform]kind{
 			if err != nil {
 				return nil, err
 			}
-			return mattermost.New(cfg, mattermost.Deps{Log: d.log, Health: d.health, Now: d.now})
+			return mattermost.New(cfg, mattermost.Deps{Log: d.log, Health: d.health, Now: d.now, Changed: d.changed})
 		},
 	},
 	telegram.Name: {
@@ -119,7 +122,7 @@ func (g *Gateway) buildLinks() {
 			part.Disabled("this version cannot connect to " + string(n))
 			continue
 		}
-		a, err := k.build(cfg, adapterDeps{g.Log, part, g.Now})
+		a, err := k.build(cfg, adapterDeps{g.Log, part, g.Now, func() { g.directory.Changed(n) }})
 		if err != nil {
 			part.Down("config", domain.MessageOf(err))
 			g.Log.Error("a platform is not set up right; the others run", "component", string(n), "err", err)
@@ -235,6 +238,7 @@ func (l *link) receive(ctx context.Context) (err error) {
 			}
 		})
 	}
+	l.g.directory.Changed(l.name) // while nobody listened
 	return l.adapter.Run(ctx, l.g.lanes.Sink(l.name))
 }
 

@@ -32,6 +32,9 @@ func Check(p Profile, env *Env, data []byte) (Problems, error) {
 }
 
 func load(p Profile, env *Env) (*loader, error) {
+	if env.files != nil {
+		return loadBytes(p, env, env.files.Config)
+	}
 	data, err := readBounded(p.ConfigFile())
 	if err != nil {
 		return nil, err

@@ -226,6 +226,11 @@ func (p *Predecessor) AwaitOwn(ctx context.Context) error {
 	return nil
 }
 
+// Busy says that this process was told to serve and is still preparing to.
+func (p *Predecessor) Busy(ctx context.Context) error {
+	return p.ch.send(ctx, message{Type: msgBusy})
+}
+
 // Owning says that this process serves.
 func (p *Predecessor) Owning(ctx context.Context) error {
 	return p.ch.send(ctx, message{Type: msgOwning})

@@ -250,14 +250,15 @@ func withFDs(o Offer, use func(names []string, fds []int) error) error {
 	return used
 }
 
-// Own tells the successor to serve, and returns when it does. After an error it
+// Own tells the successor to serve, and returns when it does. It may be silent
+// for so long as silence says, and takes until ctx ends at most. After an error it
 // must be ended with Kill, and the caller goes on as the owner.
-func (s *Successor) Own(ctx context.Context) error {
-	if err := s.ch.send(ctx, message{Type: msgOwn}); err != nil {
-		return s.why(err)
+func (s *Successor) Own(ctx context.Context, silence time.Duration) error {
+	answer := message{Type: msgBusy}
+	err := s.ch.send(ctx, message{Type: msgOwn})
+	for err == nil && answer.Type == msgBusy {
+		answer, err = s.hear(ctx, silence)
 	}
-	answer, fds, err := s.ch.receive(ctx)
-	closeAll(fds)
 	if err != nil {
 		return s.why(err)
 	}
@@ -265,6 +266,15 @@ func (s *Successor) Own(ctx context.Context) error {
 		return domain.E(domain.Unavailable, nil, "the new process could not begin to serve: %s", orUnknown(answer.Reason))
 	}
 	return nil
+}
+
+// hear receives a message that comes within a time.
+func (s *Successor) hear(ctx context.Context, within time.Duration) (message, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	m, fds, err := s.ch.receive(ctx)
+	closeAll(fds)
+	return m, err
 }
 
 func orUnknown(s string) string {

@@ -81,6 +81,12 @@ type world struct {
 // newWorld starts a gateway that is replaced by the given mode.
 func newWorld(t *testing.T, mode, tags string, env ...string) *world {
 	t.Helper()
+	return newWorldOf(t, mode, binary(t, tags), env...)
+}
+
+// newWorldOf is newWorld with a given program.
+func newWorldOf(t *testing.T, mode, program string, env ...string) *world {
+	t.Helper()
 	w := &world{t: t}
 	var err error
 	if w.tg, err = telegram.New(telegram.Options{}); err != nil {
@@ -100,7 +106,7 @@ func newWorld(t *testing.T, mode, tags string, env ...string) *world {
 	_, port, _ := net.SplitHostPort(w.addr)
 	config := fmt.Sprintf("model:\n  default: fake\n  provider: custom\n  base_url: %s\n  api_key: hand-over-key-of-the-model\napprovals:\n  mode: \"off\"\nstreaming:\n  enabled: false\nsession_reset:\n  mode: none\n", w.brain.URL())
 	dotenv := fmt.Sprintf("TELEGRAM_BOT_TOKEN=%s\nTELEGRAM_BASE_URL=%s\nTELEGRAM_ALLOW_ALL_USERS=true\nAPI_SERVER_ENABLED=true\nAPI_SERVER_PORT=%s\nAPI_SERVER_KEY=%s\nHERMES_LOG_LEVEL=info\n", w.tg.Token(), w.tg.URL(), port, apiKey)
-	if w.home, err = rig.NewHome(filepath.Join(t.TempDir(), "home"), binary(t, tags), config, dotenv); err != nil {
+	if w.home, err = rig.NewHome(filepath.Join(t.TempDir(), "home"), program, config, dotenv); err != nil {
 		t.Fatal(err)
 	}
 	w.home.Env = []string{"HERMES_GATEWAY_HANDOVER=" + mode}
