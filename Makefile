@@ -52,10 +52,10 @@ N ?= 2000
 torture: build
 	HERMES_TORTURE=$(N) $(GO) test -count=1 -timeout 120m -run 'TestTorture|TestKilledAroundFirings' -v ./testkit/torture ./testkit/cronkill
 
-## test-systemd: restart, kill, hang and reboot the gateway on a real systemd
+## test-systemd: of make test what restarts, kills, hangs and reboots the gateway on a real systemd
 .PHONY: test-systemd
 test-systemd: setup
-	$(GO) test -tags systemd -count=1 -timeout 10m -v ./testkit/box ./testkit/systemd
+	$(GO) test -count=1 -timeout 20m -v ./testkit/box ./testkit/systemd
 
 ## soak: simulated hours of load; memory must stay flat
 HOURS ?= 24

@@ -128,7 +128,7 @@ func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 	stopSignals := restartOnSignal(ctx, g)
 	err = g.Run(run)
 	stopSignals()
-	code := stopCode()
+	code, signalled := stopCode()
 	exit := gateway.ExitRecord{Tag: "gateway.exit", Reason: g.Reason(), Version: Version(), Uptime: a.Now().Sub(began).Seconds()}
 	if err != nil {
 		exit.Tag, exit.Code, exit.Reason = "gateway.exit_nonzero", exitCode(err), redactor.Redact(err.Error())
@@ -139,7 +139,7 @@ func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 		err = &ExitError{Code: code}
 	}
 	record(exit)
-	if err == nil {
+	if err == nil && !signalled { // a stop that came during a restart in place ends that too
 		err = g.Become() // comes back only when there is nothing to become
 	}
 	return err
@@ -156,21 +156,21 @@ func surviveLostReaders() (undo func()) {
 
 // judgeStop gives a context that ends a moment after ctx: when a signal came,
 // the manager is first asked whether it is stopping the unit, since once the
-// gateway has told it of its end the answer is lost. code gives the exit code,
-// and is called when the gateway has ended.
-func (a *App) judgeStop(ctx context.Context) (run context.Context, code func() int) {
+// gateway has told it of its end the answer is lost. code gives the exit code and
+// whether a signal came, and is called when the gateway has ended.
+func (a *App) judgeStop(ctx context.Context) (run context.Context, code func() (int, bool)) {
 	run, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	answer := make(chan int, 1)
 	idle := context.AfterFunc(ctx, func() {
 		answer <- service.StopExitCode(context.WithoutCancel(ctx), a.getenv)
 		end(context.Cause(ctx))
 	})
-	return run, func() int {
+	return run, func() (int, bool) {
 		defer end(nil)
 		if idle() {
-			return service.ExitOK // no signal came
+			return service.ExitOK, false
 		}
-		return <-answer
+		return <-answer, true
 	}
 }
 

@@ -48,6 +48,11 @@ func (p *profile) ended(status string) {
 // A stop ends everything, also a predecessor with a turn, and nothing comes back.
 func rowStop(p *profile) {
 	p.stopped()
+	if p.mode.managed() {
+		if log := p.user.Run(p.t, "journalctl --user --no-pager -u "+p.unit); !strings.Contains(log, "gateway stopped") || strings.Contains(log, "not our child") {
+			p.t.Errorf("it was not stopped in order:\n%s", log)
+		}
+	}
 	p.startAgain()
 	if p.mode.overlap {
 		p.begin(p.tg.AddUser("Ben"), p.word("e1"))
@@ -88,6 +93,15 @@ func (p *profile) staysStopped() {
 	} else {
 		p.until("the last process to end", func() bool { return len(p.processes(ctx)) == 0 })
 	}
+	p.nothingLeft()
+}
+
+// nothingLeft holds that no process of the profile lives and nobody listens.
+func (p *profile) nothingLeft() {
+	t := p.t
+	t.Helper()
+	ctx, cancel := rig.Deadline(stepLimit)
+	defer cancel()
 	if left := p.processes(ctx); len(left) > 0 {
 		t.Errorf("processes are left: %s", left)
 	}
@@ -151,7 +165,15 @@ func rowStopDuringStart(p *profile) {
 		if took := time.Since(began); took > stopLimit {
 			t.Errorf("the stop took %s", took)
 		}
-		p.staysStopped()
+		// The signal that comes before the program listens for it is an end as clean,
+		// and after a stray one the stop keeps the unit from its next start.
+		if got := p.show("ActiveState"); got != "inactive" && (signal == "" || got != "failed") {
+			t.Errorf("%d: after a stop the unit is %s", i, got)
+		}
+		if got := p.show("Result"); signal == "" && got != "success" {
+			t.Errorf("%d: after a stop Result is %s", i, got)
+		}
+		p.nothingLeft()
 	}
 }
 

@@ -217,7 +217,7 @@ func (l *load) finishTorn(deaths int) {
 		switch {
 		case strings.Contains(f, "was refused"):
 			refused++
-		case strings.Contains(f, "EOF"), strings.Contains(f, "reset by peer"), strings.Contains(f, "server closed idle connection"):
+		case strings.Contains(f, "EOF"), strings.Contains(f, "reset by peer"), strings.Contains(f, "broken pipe"), strings.Contains(f, "server closed idle connection"):
 			cut++
 		default:
 			t.Error(f)

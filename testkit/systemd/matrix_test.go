@@ -21,9 +21,6 @@ func always(mode) bool      { return true }
 func managed(m mode) bool   { return m.managed() }
 func keeps(m mode) bool     { return m.kept }
 func unmanaged(m mode) bool { return !m.managed() }
-func only(n string) func(mode) bool {
-	return func(m mode) bool { return m.name == n }
-}
 
 // rows are the promises, each tested in every mode in which it holds. Each has
 // a profile of its own.
@@ -59,17 +56,17 @@ var cases = []struct {
 	name string
 	test func(*testing.T, *world)
 }{
-	{"HandOverUnderLoad", testHandOverUnderLoad},
 	{"HandWrittenFourProfiles", testFourProfiles},
 }
 
-// TestSystemd runs every row in every mode, modes beside each other, in one box.
-// A reboot of all of them comes last.
+// TestSystemd runs every row in every mode, modes beside each other, in one box,
+// after the full load has had it for itself. A reboot of all of them comes last.
 func TestSystemd(t *testing.T) {
 	if why := box.Missing(); why != "" {
 		t.Skip(why)
 	}
 	m := newMachine(t)
+	t.Run("HandOverUnderLoad", func(t *testing.T) { testHandOverUnderLoad(t, m.world(t, "alone")) })
 	var s score
 	t.Run("Modes", func(t *testing.T) {
 		var lanes sync.WaitGroup

@@ -49,7 +49,7 @@ func rowSelfHarm(p *profile) {
 			p.startAgain()
 			pid, before = p.mainPID(), p.state()
 		}
-		if name != "parent" && !strings.Contains(strings.ToLower(text), "refused") {
+		if name != "parent" && !strings.Contains(strings.ToLower(text), "refused") && !strings.Contains(text, "runs inside") {
 			t.Errorf("%s: the agent is not told that it was refused: %s", name, text)
 		}
 		if name == "command" && !strings.Contains(text, "/restart") {
@@ -106,7 +106,7 @@ func (p *profile) has(path string) bool {
 func (p *profile) inGroup(group string) []string {
 	ctx, cancel := rig.Deadline(stepLimit)
 	defer cancel()
-	out, _ := p.Try(ctx, "grep -ls '"+group+"' /proc/[0-9]*/cgroup") // some end meanwhile
+	out, _ := p.Try(ctx, "grep -Fls '"+group+"' /proc/[0-9]*/cgroup") // some end meanwhile
 	return strings.Fields(out)
 }
 

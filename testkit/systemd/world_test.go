@@ -86,7 +86,7 @@ func (m *machine) world(t *testing.T, name string) *world {
 // restoreProgram puts the program as it was built in its place.
 func (w *world) restoreProgram(t *testing.T) {
 	t.Helper()
-	w.Root(t, fmt.Sprintf("ln -f %s %s.new && mv -f %s.new %s", spare, w.program, w.program, w.program))
+	w.Root(t, fmt.Sprintf("ln %s %s.good && mv -f %s.good %s || rm -f %s.good", spare, w.program, w.program, w.program, w.program))
 }
 
 // spoilProgram puts a script in the program's place.
