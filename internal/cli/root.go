@@ -79,6 +79,7 @@ func commands() []func(*App) *cobra.Command {
 		newModelCommand,
 		newSendCommand,
 		newSessionsCommand,
+		newInsightsCommand,
 		newPairingCommand,
 		newDeliveriesCommand,
 		newCronCommand,
