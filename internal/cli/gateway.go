@@ -16,6 +16,7 @@ import (
 
 	"hermes/internal/control"
 	"hermes/internal/domain"
+	"hermes/internal/failpoint"
 	"hermes/internal/gateway"
 	"hermes/internal/home"
 	"hermes/internal/logging"
@@ -68,6 +69,7 @@ const memoryShare = 60
 func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 	debug.SetGCPercent(memoryShare)
 	defer surviveLostReaders()()
+	failpoint.Hit(failpoint.StartBegun)
 	legacy, refuse, err := a.inherit(ctx, o.replace)
 	if errors.Is(err, succession.ErrLaunched) {
 		return nil
