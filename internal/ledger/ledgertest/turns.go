@@ -31,10 +31,10 @@ var turnCases = []testCase{
 			got[i].At = got[i].At.UTC()
 		}
 		e.equal("usage", got, []ledger.UsageSlot{
-			{early, domain.TurnAPI, domain.PlatformAPI, domain.TurnDone, 1, domain.Usage{Calls: 5}},
-			{early, domain.TurnChat, "telegram", domain.TurnDone, 2, domain.Usage{Calls: 3, InputTokens: 30, OutputTokens: 5, CachedTokens: 4}},
-			{early, domain.TurnChat, "telegram", domain.TurnFailed, 1, domain.Usage{}},
-			{late, domain.TurnChat, "telegram", domain.TurnDone, 1, domain.Usage{Calls: 1}},
+			{At: early, Kind: domain.TurnAPI, Platform: domain.PlatformAPI, State: domain.TurnDone, Turns: 1, Usage: domain.Usage{Calls: 5}},
+			{At: early, Kind: domain.TurnChat, Platform: "telegram", State: domain.TurnDone, Turns: 2, Usage: domain.Usage{Calls: 3, InputTokens: 30, OutputTokens: 5, CachedTokens: 4}},
+			{At: early, Kind: domain.TurnChat, Platform: "telegram", State: domain.TurnFailed, Turns: 1, Usage: domain.Usage{}},
+			{At: late, Kind: domain.TurnChat, Platform: "telegram", State: domain.TurnDone, Turns: 1, Usage: domain.Usage{Calls: 1}},
 		})
 	}},
 	{"a message becomes a running turn", func(e *env) {
