@@ -46,6 +46,11 @@ lint: $(LINT) # with a cache of its own: a shared one answers with the paths of 
 $(LINT):
 	GOBIN=$(CURDIR)/build/tools $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 
+## man: the manual pages, into build/man
+.PHONY: man
+man:
+	$(GO) run ./testkit/man -out build/man -version $(VERSION)
+
 ## torture: kill the gateway N times and count what was lost or doubled
 N ?= 2000
 .PHONY: torture

@@ -41,7 +41,7 @@ func platformSpecs() []platformSpec {
 		{name: "email", prefix: "EMAIL_", token: "EMAIL_PASSWORD", required: []string{"EMAIL_ADDRESS", "EMAIL_IMAP_HOST", "EMAIL_SMTP_HOST"}, home: "EMAIL_HOME_ADDRESS", replyTo: "first", noPair: true,
 			extras: []string{"IMAP_PORT", "SMTP_PORT", "POLL_INTERVAL"}},
 		{name: "webhook", prefix: "WEBHOOK_", token: "WEBHOOK_SECRET", switchOn: "WEBHOOK_ENABLED", replyTo: "off", noPair: true,
-			extras: []string{"PORT", "HOST"}},
+			extras: []string{"PORT", "HOST", "PREVIOUS_SECRET", "RATE_LIMIT", "MAX_BODY_BYTES", "TOLERANCE_SECONDS"}},
 	}
 }
 
@@ -215,7 +215,7 @@ func (l *loader) readExtra(s platformSpec, p *PlatformConfig) {
 		}
 		if extra := section.get("extra"); extra != nil {
 			for _, e := range extra.entries {
-				p.Extra[e.key] = extraText(l.expand(e.value))
+				p.Extra[e.key] = extraText(l.expandAll(e.value))
 			}
 		}
 	}
