@@ -10,7 +10,7 @@ const selfMark = "\x01"
 
 // angled is what Slack puts between angle brackets; a text's own are escaped
 // (https://docs.slack.dev/messaging/formatting-message-text#retrieving-messages).
-var angled = regexp.MustCompile(`<([^<>\n]{1,4000})>`)
+var angled = regexp.MustCompile(`<([^<>\n]+)>`)
 
 var unescape = strings.NewReplacer("&lt;", "<", "&gt;", ">", "&amp;", "&")
 
