@@ -16,6 +16,7 @@ import (
 
 	"hermes/internal/control"
 	"hermes/internal/domain"
+	"hermes/internal/failpoint"
 	"hermes/internal/gateway"
 	"hermes/internal/home"
 	"hermes/internal/logging"
@@ -30,7 +31,7 @@ func newGatewayCommand(app *App) *cobra.Command {
 		newGatewayOperation(app, "start", "Start the service of this profile, and wait until it serves"),
 		newGatewayOperation(app, "stop", "Drain and stop the running gateway"),
 		newGatewayOperation(app, "restart", "Put a new process in the place of the running one, and wait until it serves"),
-		newGatewayListCommand(app), newGatewayPreflightCommand(app), newGatewayInstallCommand(app), newGatewayUninstallCommand(app))
+		newGatewayListCommand(app), newGatewayPreflightCommand(app), newGatewayInstallCommand(app), newGatewayUninstallCommand(app), newGatewayRescueCommand(app))
 	cmd.RunE = run.RunE // a bare `hermes gateway` runs it
 	cmd.Flags().AddFlagSet(run.Flags())
 	return cmd
@@ -68,6 +69,7 @@ const memoryShare = 60
 func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 	debug.SetGCPercent(memoryShare)
 	defer surviveLostReaders()()
+	failpoint.Hit(failpoint.StartBegun)
 	legacy, refuse, err := a.inherit(ctx, o.replace)
 	if errors.Is(err, succession.ErrLaunched) {
 		return nil

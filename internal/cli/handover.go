@@ -106,9 +106,9 @@ func (a *App) checkStart(ctx context.Context) error {
 	return sqlite.Probe(ctx, p.LedgerFile())
 }
 
-// restartByControl asks the running gateway to be replaced, and waits until the
-// new process serves. An error says why the old one serves on.
-func (a *App) restartByControl(ctx context.Context, p home.Profile) (control.Restarted, error) {
+// restartByControl asks the running gateway to be replaced by a program, "" for
+// its own, and waits until the new process serves. An error says why the old one serves on.
+func (a *App) restartByControl(ctx context.Context, p home.Profile, program string) (control.Restarted, error) {
 	c := a.dial(p)
 	before, err := c.Status(ctx)
 	if domain.IsCode(err, domain.NotFound) {
@@ -117,7 +117,7 @@ func (a *App) restartByControl(ctx context.Context, p home.Profile) (control.Res
 	if err != nil {
 		return control.Restarted{}, err
 	}
-	done, err := c.Restart(ctx, control.RestartRequest{Reason: "hermes gateway restart"})
+	done, err := c.Restart(ctx, control.RestartRequest{Reason: "hermes gateway restart", Program: program})
 	if err == nil && done.Mode == string(succession.InPlace) {
 		err = waitBack(ctx, c, p, before.StartedAt)
 	}

@@ -272,7 +272,7 @@ func (a *App) applyModel(ctx context.Context, c home.Choice) error {
 	if err != nil {
 		return err
 	}
-	files, err := c.Apply(*a.profile, env)
+	files, err := c.Apply(*a.profile, env, home.By{Command: "model", Version: Version()})
 	if err != nil {
 		return err
 	}

@@ -78,6 +78,7 @@ func commands() []func(*App) *cobra.Command {
 		newStatusCommand,
 		newModelCommand,
 		newSendCommand,
+		newWebhookCommand,
 		newSessionsCommand,
 		newPairingCommand,
 		newDeliveriesCommand,

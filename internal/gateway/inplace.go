@@ -87,6 +87,7 @@ func (g *Gateway) rest(ctx context.Context) {
 	turns, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	g.stopPolls()
+	g.stopShared()
 	runs := make(chan struct{})
 	go func() {
 		defer close(runs)
@@ -104,7 +105,7 @@ func (g *Gateway) rest(ctx context.Context) {
 	}
 	g.api.CloseConnections()
 	sleep(ctx, keptGrace)
-	requests, cancelRequests := context.WithTimeout(ctx, stopDrain)
+	requests, cancelRequests := context.WithTimeout(ctx, settleLimit)
 	defer cancelRequests()
 	if err := g.api.Settle(requests); err != nil {
 		g.Log.Warn("streams were still open at the limit; they are cut", "component", "api")

@@ -120,7 +120,7 @@ type Processes interface {
 
 // Event is one event to be accepted.
 type Event struct {
-	Inbound domain.Inbound // State is received or refused; ID is ignored
+	Inbound domain.Inbound // State is received, refused, or done where the Replies are all there is to do; ID is ignored
 	// Replies are committed with it, e.g. the pairing code for a refused stranger.
 	Replies []domain.NewDelivery
 	// Pairing, where not nil, is stored with it.

@@ -139,15 +139,15 @@ func rank(u Unit, running string) int {
 // serves tells whether a unit's home is the profile's. One that names no home
 // means the standard one.
 func (h Host) serves(u Unit, p home.Profile) bool {
-	set := homeOf(u)
+	set := HomeOf(u)
 	if set == "" {
 		set = filepath.Join(h.Account.Home, ".hermes")
 	}
 	return set == p.Root || set == p.Home
 }
 
-// homeOf gives HERMES_HOME as the unit sets it.
-func homeOf(u Unit) string {
+// HomeOf gives HERMES_HOME as the unit sets it, "" where it does not.
+func HomeOf(u Unit) string {
 	set := ""
 	for _, e := range u.Environment {
 		if v, ok := strings.CutPrefix(e, "HERMES_HOME="); ok {
@@ -160,7 +160,7 @@ func homeOf(u Unit) string {
 // ProfileOf gives the profile that a unit serves, which need not be p: root
 // acts on units of others. p is the answer where the unit names no home.
 func ProfileOf(u Unit, p home.Profile) home.Profile {
-	set := homeOf(u)
+	set := HomeOf(u)
 	if set == "" || set == p.Root || set == p.Home {
 		return p
 	}

@@ -103,7 +103,7 @@ func (s *Server) listConversations(q url.Values) (answer, string) {
 	all := []any{}
 	for _, id := range s.order {
 		c := s.channels[id]
-		if slices.Contains(kinds, c.Kind) && !c.outside && !(c.Archived && q.Get("exclude_archived") == "true") {
+		if slices.Contains(kinds, c.Kind) && !c.outside && !(c.Archived && yes(q, "exclude_archived")) {
 			all = append(all, c.object())
 		}
 	}
@@ -201,16 +201,19 @@ func (s *Server) replies(q url.Values) (answer, string) {
 // within tells whether a ts lies between oldest and latest, which are left out
 // themselves unless inclusive. Within one epoch of seconds texts order as numbers.
 func within(q url.Values, ts string) bool {
-	inclusive := q.Get("inclusive") == "true"
+	inclusive := yes(q, "inclusive")
 	oldest, latest := q.Get("oldest"), q.Get("latest")
 	return (oldest == "" || ts > oldest || inclusive && ts == oldest) && (latest == "" || ts < latest || inclusive && ts == latest)
 }
+
+// yes reads a flag, which clients write in two ways.
+func yes(q url.Values, name string) bool { return q.Get(name) == "true" || q.Get(name) == "1" }
 
 func (s *Server) objects(messages []*message, q url.Values) []any {
 	out := []any{}
 	for _, m := range messages {
 		o := s.object(m)
-		if q.Get("include_all_metadata") == "true" && m.Metadata != nil {
+		if yes(q, "include_all_metadata") && m.Metadata != nil {
 			o["metadata"] = m.Metadata
 		}
 		out = append(out, o)
