@@ -209,6 +209,7 @@ func (s *Server) route(name, scope string, m method) {
 	s.mux.HandleFunc("/api/"+name, func(w http.ResponseWriter, r *http.Request) {
 		q, err := params(r)
 		if err != nil {
+			http.Error(w, "the arguments cannot be read", http.StatusBadRequest)
 			return
 		}
 		act := func() answer {
@@ -293,8 +294,10 @@ func params(r *http.Request) (url.Values, error) {
 		return nil, err
 	}
 	var in map[string]any
-	if len(body) > 0 && json.Unmarshal(body, &in) != nil {
-		return url.Values{}, nil
+	if len(body) > 0 {
+		if err := json.Unmarshal(body, &in); err != nil {
+			return nil, err
+		}
 	}
 	for k, v := range in {
 		switch v := v.(type) {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -126,7 +128,6 @@ type inbox struct {
 	mu      sync.Mutex
 	events  []domain.Inbound
 	cursor  string
-	doubles int
 	accept  func(events []domain.Inbound) error // before a commit; nil accepts
 	changed chan struct{}
 }
@@ -146,7 +147,6 @@ func (s *inbox) Accept(_ context.Context, account string, events []domain.Inboun
 	defer s.mu.Unlock()
 	for _, e := range events {
 		if slices.ContainsFunc(s.events, func(k domain.Inbound) bool { return k.EventID == e.EventID }) {
-			s.doubles++
 			continue
 		}
 		s.events = append(s.events, e)
@@ -163,13 +163,6 @@ func (s *inbox) Cursor(context.Context, string) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.cursor, nil
-}
-
-// again is how many events came that were known.
-func (s *inbox) again() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.doubles
 }
 
 func (s *inbox) setAccept(f func([]domain.Inbound) error) {
@@ -274,3 +267,22 @@ type brokenSink struct {
 }
 
 func (s brokenSink) Cursor(context.Context, string) (string, error) { return "", s.err }
+
+type configuration = slack.Config
+
+// with makes one more adapter, configured otherwise.
+func (r *rig) with(t testing.TB, change func(*configuration)) *slack.Adapter {
+	t.Helper()
+	was := r.config
+	defer func() { r.config = was }()
+	change(&r.config)
+	return r.another(t)
+}
+
+// newServer serves HTTP elsewhere and gives its address.
+func newServer(t testing.TB, h http.HandlerFunc) string {
+	t.Helper()
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	return s.URL
+}

@@ -258,11 +258,12 @@ func (a *Adapter) sameApp(ctx context.Context, self *identity) *platform.Error {
 			AppID string `json:"app_id"`
 		} `json:"bot"`
 	}
-	if _, e := a.call(ctx, "bots.info", url.Values{"bot": {self.bot}}, &out); e != nil || out.Bot.AppID == "" || out.Bot.AppID == parts[2] {
-		return nil
+	_, e := a.call(ctx, "bots.info", url.Values{"bot": {self.bot}}, &out)
+	if app := out.Bot.AppID; e == nil && isID(app) && app != parts[2] {
+		return &platform.Error{Kind: platform.BadCredentials, Code: "slack_two_apps",
+			Reason: "the two tokens belong to two apps: SLACK_BOT_TOKEN" + a.cfg.origin() + " to " + app + ", SLACK_APP_TOKEN to " + parts[2] + ". Take both from the same one"}
 	}
-	return &platform.Error{Kind: platform.BadCredentials, Code: "slack_two_apps",
-		Reason: "the two tokens belong to two apps: SLACK_BOT_TOKEN" + a.cfg.origin() + " to " + out.Bot.AppID + ", SLACK_APP_TOKEN to " + parts[2] + ". Take both from the same one"}
+	return nil
 }
 
 // connectionURL asks where to connect; the address is a secret and serves once,
