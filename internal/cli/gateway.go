@@ -17,6 +17,7 @@ import (
 	"hermes/internal/control"
 	"hermes/internal/cron"
 	"hermes/internal/domain"
+	"hermes/internal/failpoint"
 	"hermes/internal/gateway"
 	"hermes/internal/home"
 	"hermes/internal/logging"
@@ -31,7 +32,7 @@ func newGatewayCommand(app *App) *cobra.Command {
 		newGatewayOperation(app, "start", "Start the service of this profile, and wait until it serves"),
 		newGatewayOperation(app, "stop", "Drain and stop the running gateway"),
 		newGatewayOperation(app, "restart", "Put a new process in the place of the running one, and wait until it serves"),
-		newGatewayListCommand(app), newGatewayPreflightCommand(app), newGatewayInstallCommand(app), newGatewayUninstallCommand(app), newGatewayRescueCommand(app))
+		newGatewayListCommand(app), newGatewayPreflightCommand(app), newGatewayInstallCommand(app), newGatewayUninstallCommand(app), newGatewayVerifyCommand(app), newGatewayRescueCommand(app))
 	cmd.RunE = run.RunE // a bare `hermes gateway` runs it
 	cmd.Flags().AddFlagSet(run.Flags())
 	return cmd
@@ -69,6 +70,7 @@ const memoryShare = 60
 func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 	debug.SetGCPercent(memoryShare)
 	defer surviveLostReaders()()
+	failpoint.Hit(failpoint.StartBegun)
 	legacy, refuse, err := a.inherit(ctx, o.replace)
 	if errors.Is(err, succession.ErrLaunched) {
 		return nil
@@ -129,7 +131,7 @@ func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 	stopSignals := restartOnSignal(ctx, g)
 	err = g.Run(run)
 	stopSignals()
-	code := stopCode()
+	code, signalled := stopCode()
 	exit := gateway.ExitRecord{Tag: "gateway.exit", Reason: g.Reason(), Version: Version(), Uptime: a.Now().Sub(began).Seconds()}
 	if err != nil {
 		exit.Tag, exit.Code, exit.Reason = "gateway.exit_nonzero", exitCode(err), redactor.Redact(err.Error())
@@ -140,7 +142,7 @@ func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 		err = &ExitError{Code: code}
 	}
 	record(exit)
-	if err == nil {
+	if err == nil && !signalled { // a stop that came during a restart in place ends that too
 		err = g.Become() // comes back only when there is nothing to become
 	}
 	return err
@@ -157,21 +159,21 @@ func surviveLostReaders() (undo func()) {
 
 // judgeStop gives a context that ends a moment after ctx: when a signal came,
 // the manager is first asked whether it is stopping the unit, since once the
-// gateway has told it of its end the answer is lost. code gives the exit code,
-// and is called when the gateway has ended.
-func (a *App) judgeStop(ctx context.Context) (run context.Context, code func() int) {
+// gateway has told it of its end the answer is lost. code gives the exit code and
+// whether a signal came, and is called when the gateway has ended.
+func (a *App) judgeStop(ctx context.Context) (run context.Context, code func() (int, bool)) {
 	run, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	answer := make(chan int, 1)
 	idle := context.AfterFunc(ctx, func() {
 		answer <- service.StopExitCode(context.WithoutCancel(ctx), a.getenv)
 		end(context.Cause(ctx))
 	})
-	return run, func() int {
+	return run, func() (int, bool) {
 		defer end(nil)
 		if idle() {
-			return service.ExitOK // no signal came
+			return service.ExitOK, false
 		}
-		return <-answer
+		return <-answer, true
 	}
 }
 
