@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"hermes/internal/control"
+	"hermes/internal/cron"
 	"hermes/internal/domain"
 	"hermes/internal/failpoint"
 	"hermes/internal/gateway"
@@ -290,13 +291,14 @@ func (a *App) gatewayStatus(ctx context.Context, asJSON, system bool) error {
 	case !domain.IsCode(err, domain.NotFound):
 		return err
 	}
-	return a.notRunning(p, unit, asJSON)
+	return a.notRunning(ctx, p, unit, asJSON)
 }
 
 // notRunning explains that no gateway answers.
-func (a *App) notRunning(p home.Profile, unit service.Report, asJSON bool) error {
+func (a *App) notRunning(ctx context.Context, p home.Profile, unit service.Report, asJSON bool) error {
 	holder, held := succession.Holder(p)
 	last, known := gateway.LastExit(p.LogDir())
+	alone := a.loneScheduler(ctx, p)
 	if dead, unclean := succession.Unclean(p); unclean && !held {
 		last, known = gateway.Unclean(dead.PID), true
 	}
@@ -304,6 +306,9 @@ func (a *App) notRunning(p home.Profile, unit service.Report, asJSON bool) error
 		out := map[string]any{"profile": p.Name, "home": p.Home, "gateway_state": "stopped", "healthy": false, "service": unit}
 		if held {
 			out["pid"] = holder.PID
+		}
+		if alone.Running {
+			out["scheduler_pid"] = alone.PID
 		}
 		if known {
 			out["last_exit"] = last.String()
@@ -318,6 +323,9 @@ func (a *App) notRunning(p home.Profile, unit service.Report, asJSON bool) error
 	if known {
 		fmt.Fprintf(a.Out, "  last exit   %s\n", last)
 	}
+	if alone.Running {
+		wrap(a.Out, "  cron        ", alone.Who+": jobs fire and are delivered, but nobody is answered")
+	}
 	if !held {
 		verb := "run"
 		if unit.Unit != nil {
@@ -327,6 +335,21 @@ func (a *App) notRunning(p home.Profile, unit service.Report, asJSON bool) error
 	}
 	a.printService(unit)
 	return &ExitError{Code: exitFailed}
+}
+
+// loneScheduler tells of a scheduler that runs without a gateway; a ledger that
+// is not there, or does not answer at once, tells of none.
+func (a *App) loneScheduler(ctx context.Context, p home.Profile) (st cron.Status) {
+	if _, err := os.Stat(p.LedgerFile()); err != nil {
+		return st
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_ = a.withCron(ctx, func(r *cronRoom) (err error) { // which says nothing then
+		st, err = r.Status(ctx)
+		return err
+	})
+	return st
 }
 
 // profileFlag is what names the profile on a command line.

@@ -14,6 +14,7 @@ package ledger
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"hermes/internal/domain"
@@ -81,6 +82,14 @@ type Process struct {
 	StartTime uint64    `json:"start_time"` // field 22 of /proc/PID/stat, clock ticks
 	Kind      string    `json:"kind"`       // gateway, cron, cli
 	Since     time.Time `json:"since"`
+}
+
+// Held is the cause of the Conflict of a lease that a living process holds.
+type Held struct{ By Process }
+
+// Error names the holder.
+func (h *Held) Error() string {
+	return fmt.Sprintf("held by the %s process with PID %d", h.By.Kind, h.By.PID)
 }
 
 // Recovered counts what Recover took over from dead processes.
