@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -266,13 +265,16 @@ func newCronRemoveCommand(app *App) *cobra.Command {
 
 func newCronExamplesCommand(app *App) *cobra.Command {
 	return &cobra.Command{
-		Use: "examples", Short: "Show how schedules and jobs are written", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		Use: "examples [NAME]", Short: "Show how jobs are written; with a name, write a ready watchdog into scripts/", Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				return app.writeWatchdog(args[0])
+			}
 			schedules, err := cron.ExampleSchedules(app.Now(), time.Local)
 			if err != nil {
 				return err
 			}
-			_, err = io.WriteString(app.Out, "Schedules, and what they mean now:\n"+schedules+`
+			fmt.Fprint(app.Out, "Schedules, and what they mean now:\n"+schedules+`
 Jobs:
   hermes cron create "every 10m" --no-agent --script disk-watchdog.sh --deliver telegram --name disk-watchdog
       runs scripts/disk-watchdog.sh; what it prints is sent, nothing printed is silence, a failure is an alert
@@ -280,8 +282,31 @@ Jobs:
       asks the agent; an answer of [SILENT] is stored and not sent
   hermes cron create "0 18 * * 5" "Write the week's report" --archive '/home/me/reports/%Y-%m-%d.md' --deliver local
       keeps the answer in a file
+
+Ready watchdogs, written into the profile's scripts folder by their names:
 `)
-			return err
+			for _, w := range cron.Watchdogs() {
+				fmt.Fprintf(app.Out, "  hermes cron examples %-10s %s\n", w.Name, w.About)
+			}
+			return nil
 		},
 	}
+}
+
+// writeWatchdog puts a ready script into the profile and says what to do next.
+func (a *App) writeWatchdog(name string) error {
+	w, err := cron.FindWatchdog(name)
+	if err != nil {
+		return err
+	}
+	p, err := a.Profile()
+	if err != nil {
+		return err
+	}
+	path, err := w.Write(p.ScriptsDir())
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.Out, "%s %s.\nSet in it: %s (near its top). Then make the job:\n  %s\n", path, w.About, strings.Join(w.Set, ", "), w.Job(profileFlag(p)))
+	return nil
 }

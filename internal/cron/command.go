@@ -143,7 +143,7 @@ Jobs:
 /cron add "in 2h" Remind me of the oven
 /cron edit "Remind me of the oven" schedule in 3h
 /cron add "every 10m" --no-agent --script disk.sh --name disk --deliver telegram
-Scripts lie in the scripts folder of the gateway's machine: hermes cron examples`, err
+Scripts lie in the scripts folder of the gateway's machine; hermes cron examples in a shell there has ready ones`, err
 }
 
 // ExampleSchedules lists forms of schedules with their meaning, one a line.

@@ -306,8 +306,9 @@ func (g *Gateway) Shutdown(reason string) {
 		g.note(reason)
 		close(g.shutdown)
 	})
-	if !first {
+	if !first { // whoever asks again wants it to end
 		g.handing.hurry()
+		g.handing.abandon()
 	}
 }
 
