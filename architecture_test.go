@@ -25,9 +25,10 @@ var rows = [][]string{
 	{"delivery"},
 	{"conversation"},
 	{"cron"},
-	{"doctor", "update", "service", "migrate"},
+	{"update", "service", "migrate"},
 	{"api", "dashboard"},
 	{"gateway"},
+	{"doctor"},
 	{"cli"},
 }
 

@@ -172,7 +172,7 @@ func Explain(u Unit) string {
 		return fmt.Sprintf("systemd cannot read %s; `systemd-analyze verify %s` says why", u.Name, u.File)
 	case u.ExitStatus == 203: // systemd.exec(5), "Process Exit Codes"
 		return fmt.Sprintf("%s names a program that cannot be run (status 203/EXEC): `hermes gateway install` writes the right path; %s", u.Name, look)
-	case limitHit(u):
+	case LimitHit(u):
 		return fmt.Sprintf("%s was started %d times within %s and ended each time (last status %d), so systemd gave up; %s. When that is mended: `%s reset-failed %s`, or `hermes gateway start`, which does it by itself",
 			u.Name, u.LimitBurst, u.LimitSpan, u.ExitStatus, look, manager, u.Name)
 	case u.ExitStatus == ExitConfig:
@@ -183,9 +183,9 @@ func Explain(u Unit) string {
 	return fmt.Sprintf("%s is %s (%s, status %d); %s", u.Name, u.Active, u.Result, u.ExitStatus, look)
 }
 
-// limitHit tells whether systemd has given the unit up. Its Result says so only
+// LimitHit tells whether systemd has given the unit up. Its Result says so only
 // where the first start was refused; after a crash loop it names the last crash.
-func limitHit(u Unit) bool {
+func LimitHit(u Unit) bool {
 	if u.Result == "start-limit-hit" {
 		return true
 	}
@@ -234,7 +234,7 @@ func StartsLeft(u Unit, now time.Time) int {
 		return -1
 	}
 	switch {
-	case limitHit(u):
+	case LimitHit(u):
 		return 0
 	case !u.Since.IsZero() && now.Sub(u.Since) > u.LimitSpan:
 		return u.LimitBurst
