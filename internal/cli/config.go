@@ -148,7 +148,7 @@ func newConfigSetCommand(app *App) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			change, err := home.Set(p, env, args[0], args[1])
+			change, err := home.Set(p, env, args[0], args[1], home.By{Command: "config set", Version: Version()})
 			if err != nil {
 				return err
 			}
@@ -169,7 +169,7 @@ func newConfigUnsetCommand(app *App) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			change, err := home.Unset(p, env, args[0])
+			change, err := home.Unset(p, env, args[0], home.By{Command: "config unset", Version: Version()})
 			if err != nil {
 				return err
 			}

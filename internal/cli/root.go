@@ -79,7 +79,9 @@ func commands() []func(*App) *cobra.Command {
 		newDoctorCommand,
 		newModelCommand,
 		newSendCommand,
+		newWebhookCommand,
 		newSessionsCommand,
+		newInsightsCommand,
 		newPairingCommand,
 		newDeliveriesCommand,
 		newCronCommand,
@@ -117,6 +119,10 @@ func Execute(ctx context.Context, args []string, s Streams, environ []string) in
 	}
 	return exitOK
 }
+
+// Tree gives all commands as they are defined, to be described (manual pages),
+// not to be run.
+func Tree() *cobra.Command { return newRoot(&App{Now: time.Now}) }
 
 func newRoot(app *App) *cobra.Command {
 	root := &cobra.Command{

@@ -39,7 +39,7 @@ func newSendCommand(app *App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "send -t TARGET [TEXT]", Short: "Send a message to a chat, and wait for its receipt", Args: cobra.MaximumNArgs(1),
 		Long: "Sends a message and waits for its receipt: by the running gateway, or by itself when none\nruns. With no TEXT it is read from standard input. A line MEDIA:/absolute/path attaches a file.\n\n" +
-			"Targets: telegram (its home channel), telegram:CHAT, telegram:CHAT:TOPIC, all, or several with\ncommas between. Exit code: 0 sent, 1 not delivered, 2 wrong usage.",
+			"Targets: telegram (its home channel), telegram:CHAT, telegram:CHAT:TOPIC, discord:#channel,\ndiscord:Server/#channel, #channel, all, or several with commas between. Exit code: 0 sent, 1 not delivered, 2 wrong usage.",
 		Example: "  hermes send -t telegram 'The backup is done.'\n  df -h | hermes send -t telegram:-1001234 -s 'Disks'\n  hermes send --list",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if f.list {
@@ -49,7 +49,7 @@ func newSendCommand(app *App) *cobra.Command {
 		},
 	}
 	fs := cmd.Flags()
-	fs.StringVarP(&f.to, "to", "t", "", "where to: PLATFORM, PLATFORM:CHAT or PLATFORM:CHAT:THREAD")
+	fs.StringVarP(&f.to, "to", "t", "", "where to: PLATFORM, PLATFORM:CHAT[:THREAD], PLATFORM:#CHANNEL or #CHANNEL")
 	fs.StringVarP(&f.file, "file", "f", "", "read the text from `FILE`; - is standard input")
 	fs.StringVarP(&f.subject, "subject", "s", "", "first line of the message")
 	fs.BoolVarP(&f.list, "list", "l", false, "list where can be sent to, of one PLATFORM if it is named")
@@ -112,18 +112,18 @@ func (a *App) send(ctx context.Context, f sendFlags, args []string) error {
 	if err != nil {
 		return err
 	}
-	targets := &cron.Targets{Homes: cron.ConfigHomes{Config: func() *home.Config { return cfg }}}
-	to, problems := targets.Resolve(cron.SplitTargets(f.to), nil)
-	if len(problems) > 0 {
-		return domain.E(domain.Invalid, nil, "%s", strings.Join(problems, "; "))
-	}
-	if len(to) == 0 {
-		return domain.E(domain.Invalid, nil, "the target %q names no chat; `hermes send --list` shows those that are known", f.to)
-	}
 	var sent []domain.Delivery
 	err = a.withLedger(ctx, func(s *sqlite.Store) (bool, error) {
 		ctx, cancel := context.WithTimeout(ctx, f.timeout)
 		defer cancel()
+		targets := &cron.Targets{Homes: a.newPlaces(ctx, *a.profile, cfg, s)}
+		to, problems := targets.Resolve(cron.SplitTargets(f.to), nil)
+		if len(problems) > 0 {
+			return false, domain.E(domain.Invalid, nil, "%s", strings.Join(problems, "; "))
+		}
+		if len(to) == 0 {
+			return false, domain.E(domain.Invalid, nil, "the target %q names no chat; `hermes send --list` shows those that are known", f.to)
+		}
 		var err error
 		sent, err = a.sendBy(ctx, s, cfg, to, text)
 		return false, err
@@ -257,43 +257,35 @@ func (a *App) reportSent(list []domain.Delivery, f sendFlags) error {
 type targetView struct {
 	Target string `json:"target"`
 	Name   string `json:"name,omitempty"`
+	Type   string `json:"type,omitempty"` // channel, private, group, dm, thread
 	Home   bool   `json:"home"`
-	Seen   string `json:"last_used,omitempty"` // RFC 3339
 }
 
-// listTargets prints the home channels and the chats that sessions are known of.
+// listTargets prints the home channels, the channels that the platforms list,
+// and the chats that conversations were had in.
 func (a *App) listTargets(ctx context.Context, args []string, asJSON bool) error {
 	cfg, _, err := a.Config()
 	if err != nil {
 		return err
 	}
-	homes := cron.ConfigHomes{Config: func() *home.Config { return cfg }}
-	platforms := homes.Platforms()
-	if len(args) == 1 {
-		named := domain.Platform(args[0])
-		if !slices.Contains(platforms, named) {
-			return domain.E(domain.Invalid, nil, "the platform %s is not set up in this profile", named)
-		}
-		platforms = []domain.Platform{named}
-	}
 	rows := []targetView{}
-	seen := map[domain.Address]bool{}
-	for _, p := range platforms {
-		if addr, ok := homes.Home(p); ok {
-			seen[addr] = true
-			rows = append(rows, targetView{Target: addr.String(), Name: cfg.Platforms[p].HomeName, Home: true})
-		}
-	}
 	err = a.withLedger(ctx, func(s *sqlite.Store) (bool, error) {
-		list, err := s.ListSessions(ctx, ledger.SessionFilter{Limit: 500})
-		for _, one := range list {
-			addr := one.Source.Address
-			if !seen[addr] && slices.Contains(platforms, addr.Platform) && addr.ChatID != "" {
-				seen[addr] = true
-				rows = append(rows, targetView{Target: addr.String(), Name: orName(one.Source), Seen: one.UpdatedAt.UTC().Format(time.RFC3339)})
+		pl := a.newPlaces(ctx, *a.profile, cfg, s)
+		platforms := pl.Platforms()
+		if len(args) == 1 {
+			named := domain.Platform(args[0])
+			if !slices.Contains(platforms, named) {
+				return false, domain.E(domain.Invalid, nil, "the platform %s is not set up in this profile", named)
+			}
+			platforms = []domain.Platform{named}
+		}
+		for _, p := range platforms {
+			if err := pl.ask(ctx, p); err != nil {
+				fmt.Fprintf(a.Err, "hermes: %s could not be asked for its channels, so those of last time are shown: %s\n", p, domain.MessageOf(err))
 			}
 		}
-		return false, err
+		rows = targetRows(ctx, pl, platforms, cfg)
+		return false, nil
 	})
 	if err != nil {
 		return err
@@ -306,21 +298,35 @@ func (a *App) listTargets(ctx context.Context, args []string, asJSON bool) error
 		return nil
 	}
 	w := tabwriter.NewWriter(a.Out, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "TARGET\tNAME\tHOME")
+	fmt.Fprintln(w, "TARGET\tNAME\tTYPE\tHOME")
 	for _, r := range rows {
 		mark := ""
 		if r.Home {
 			mark = "home"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", r.Target, dash(cut(r.Name, 30)), dash(mark))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", r.Target, dash(cut(r.Name, 40)), dash(r.Type), dash(mark))
 	}
 	return w.Flush()
 }
 
-// orName is what people call a chat.
-func orName(s domain.Source) string {
-	if s.ChatName != "" {
-		return s.ChatName
+// targetRows lists the home channels, then the rest.
+func targetRows(ctx context.Context, pl *places, platforms []domain.Platform, cfg *home.Config) []targetView {
+	rows := []targetView{}
+	at := map[domain.Address]int{}
+	for _, p := range platforms {
+		if addr, ok := pl.Home(p); ok {
+			at[addr] = len(rows)
+			rows = append(rows, targetView{Target: addr.String(), Name: cfg.Platforms[p].HomeName, Home: true})
+		}
 	}
-	return s.UserName
+	for _, p := range platforms {
+		for _, e := range pl.dir.Places(ctx, p) {
+			if i, ok := at[e.To]; ok {
+				rows[i].Name, rows[i].Type = e.Label(), e.Type
+				continue
+			}
+			rows = append(rows, targetView{Target: e.To.String(), Name: e.Label(), Type: e.Type})
+		}
+	}
+	return rows
 }

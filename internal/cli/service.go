@@ -110,7 +110,7 @@ func (a *App) adopt(ctx context.Context, host service.Host, spec service.Spec, o
 	if err != nil {
 		return err
 	}
-	if _, err := host.Adopt(ctx, u, spec.Ready, o); err != nil {
+	if err := host.Adopt(ctx, u, o); err != nil {
 		return err
 	}
 	fmt.Fprintf(a.Out, "✓ Adopted %s; it comes in force with the next start: `hermes%s gateway restart`\n", u.Name, profileFlag(spec.Profile))
@@ -302,7 +302,7 @@ func (a *App) operate(ctx context.Context, host service.Host, p home.Profile, sy
 		fmt.Fprintf(a.Out, "The gateway of %s already runs (PID %d).\n", p.Name, holder.PID)
 		return nil
 	case held:
-		done, err := a.restartByControl(ctx, p)
+		done, err := a.restartByControl(ctx, p, "")
 		if err == nil {
 			fmt.Fprintf(a.Out, "✓ Restarted the gateway of %s (PID %d, was %d).\n", p.Name, done.PID, done.OldPID)
 		}
@@ -314,12 +314,12 @@ func (a *App) operate(ctx context.Context, host service.Host, p home.Profile, sy
 
 func (a *App) operateUnit(ctx context.Context, u service.Found, p home.Profile, verb string) error {
 	op := service.Operation{Found: u, Profile: service.ProfileOf(u.Unit, p), Getenv: a.getenv, Say: func(f string, args ...any) { a.say("  "+f, args...) }}
-	op.HandOver = func(ctx context.Context) (bool, error) {
+	op.HandOver = func(ctx context.Context, program string) (bool, error) {
 		if !a.answers(ctx, op.Profile) {
 			a.say("  its control socket does not answer, so systemd stops and starts it")
 			return false, nil
 		}
-		_, err := a.restartByControl(ctx, op.Profile)
+		_, err := a.restartByControl(ctx, op.Profile, program)
 		return err == nil, err
 	}
 	name := strings.TrimSuffix(u.Name, ".service")

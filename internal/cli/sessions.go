@@ -349,3 +349,11 @@ func (a *App) prune(ctx context.Context, s *sqlite.Store, source domain.Platform
 	fmt.Fprintf(a.Out, "✓ Deleted %d session(s).\n", deleted)
 	return nil
 }
+
+// orName is what people call a chat.
+func orName(s domain.Source) string {
+	if s.ChatName != "" {
+		return s.ChatName
+	}
+	return s.UserName
+}

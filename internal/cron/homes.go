@@ -3,6 +3,7 @@ package cron
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
@@ -13,7 +14,7 @@ import (
 // directory of channels by name.
 type ConfigHomes struct {
 	Config func() *home.Config
-	Find   func(p domain.Platform, name string) (domain.Address, bool)
+	Find   func(p domain.Platform, name string) (a domain.Address, found bool, err error)
 }
 
 // Platforms lists the platforms that are enabled: the well-known ones first.
@@ -51,16 +52,25 @@ func (h ConfigHomes) Home(p domain.Platform) (domain.Address, bool) {
 		return domain.Address{}, false
 	}
 	a.Platform = p
+	if found, ok, err := h.Channel(p, a.ChatID); err != nil {
+		return domain.Address{}, false
+	} else if ok {
+		a.ChatID = found.ChatID
+		a.ThreadID = orDefault(a.ThreadID, found.ThreadID)
+	}
 	if c.CronThread != "" {
 		a.ThreadID = c.CronThread
 	}
 	return a, true
 }
 
-// Channel asks the directory.
-func (h ConfigHomes) Channel(p domain.Platform, name string) (domain.Address, bool) {
-	if h.Find == nil {
-		return domain.Address{}, false
+// Channel asks the directory. Without one, ids alone are understood.
+func (h ConfigHomes) Channel(p domain.Platform, name string) (domain.Address, bool, error) {
+	if h.Find != nil {
+		return h.Find(p, name)
 	}
-	return h.Find(p, name)
+	if strings.ContainsAny(name, "# ") {
+		return domain.Address{}, false, domain.E(domain.NotFound, nil, "no chat is known by the name %q here; write its id", name)
+	}
+	return domain.Address{}, false, nil
 }

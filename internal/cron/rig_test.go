@@ -55,8 +55,14 @@ func (h *fakeHomes) Home(p domain.Platform) (domain.Address, bool) {
 	return a, ok
 }
 
-func (h *fakeHomes) Channel(p domain.Platform, name string) (domain.Address, bool) {
-	return domain.Address{Platform: p, ChatID: "C1"}, name == "#ops"
+func (h *fakeHomes) Channel(p domain.Platform, name string) (domain.Address, bool, error) {
+	switch {
+	case name == "#ops":
+		return domain.Address{Platform: domain.Platform(orDefault(string(p), "discord")), ChatID: "C1"}, true, nil
+	case strings.HasPrefix(name, "#"):
+		return domain.Address{}, false, domain.E(domain.NotFound, nil, "%s knows no chat named %q", p, name)
+	}
+	return domain.Address{}, false, nil
 }
 
 // plainPlanner makes one message of a text.

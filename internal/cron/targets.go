@@ -14,9 +14,11 @@ type Homes interface {
 	// Home is the home channel of a platform, with the topic that is set for
 	// cron. ok is false when none is set.
 	Home(p domain.Platform) (domain.Address, bool)
-	// Channel finds a chat by its name ("#general", "Team"). ok is false when
-	// the platform has no such chat or no directory.
-	Channel(p domain.Platform, name string) (domain.Address, bool)
+	// Channel finds a chat by its name ("#general", "Acme/#general", "Team",
+	// each with ":<thread>" behind it) on a platform, "" for any. found is false
+	// and err nil when the text is an id. domain.NotFound when no chat is called
+	// so, domain.Conflict when several are; both say which there are.
+	Channel(p domain.Platform, name string) (a domain.Address, found bool, err error)
 }
 
 // Targets resolves the deliver list of a job.
@@ -105,11 +107,14 @@ func (r *Targets) anyHome() (domain.Address, bool) {
 
 // one resolves <platform>, <platform>:<chat>[:<thread>] or <platform>:<name>.
 func (r *Targets) one(target string) (domain.Address, string) {
+	if strings.HasPrefix(target, "#") {
+		return r.named("", target, target)
+	}
 	name, rest, hasChat := strings.Cut(target, ":")
 	p := domain.Platform(strings.ToLower(strings.TrimSpace(name)))
 	if !slices.Contains(r.Homes.Platforms(), p) {
 		if !slices.Contains(knownPlatforms(), string(p)) {
-			return domain.Address{}, "unknown platform '" + name + "' in deliver=" + target + "; write local, origin, all, telegram or telegram:<chat id>"
+			return domain.Address{}, "unknown platform '" + name + "' in deliver=" + target + "; write local, origin, all, telegram, telegram:<chat id> or discord:#channel"
 		}
 		return domain.Address{}, "platform '" + string(p) + "' not configured/enabled, so deliver=" + target + " has nowhere to go; set its token in .env (see `hermes doctor`)"
 	}
@@ -119,13 +124,21 @@ func (r *Targets) one(target string) (domain.Address, string) {
 		}
 		return domain.Address{}, "no delivery target resolved for deliver=" + target + ": " + string(p) + " has no home channel; send /sethome in the chat that should get it, or name one, e.g. " + string(p) + ":<chat id>"
 	}
-	if a, ok := r.Homes.Channel(p, rest); ok {
-		return a, ""
+	return r.named(p, rest, target)
+}
+
+// named resolves the name or the id of a chat.
+func (r *Targets) named(p domain.Platform, chat, target string) (domain.Address, string) {
+	a, found, err := r.Homes.Channel(p, chat)
+	switch {
+	case err != nil:
+		return domain.Address{}, "deliver=" + target + ": " + domain.MessageOf(err)
+	case !found:
+		return parseAddress(p, chat), ""
+	case !slices.Contains(r.Homes.Platforms(), a.Platform):
+		return domain.Address{}, "platform '" + string(a.Platform) + "' not configured/enabled, so deliver=" + target + " has nowhere to go"
 	}
-	if strings.HasPrefix(rest, "#") || strings.ContainsAny(rest, " ") {
-		return domain.Address{}, "deliver=" + target + ": " + string(p) + " knows no chat named \"" + rest + "\"; write its id, e.g. " + string(p) + ":<chat id>"
-	}
-	return parseAddress(p, rest), ""
+	return a, ""
 }
 
 // parseAddress splits chat[:thread]. Ids that hold colons themselves (Matrix

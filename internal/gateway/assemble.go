@@ -44,7 +44,7 @@ func (g *Gateway) buildLanes() {
 
 // setModel writes the model into config.yaml, for /model --global.
 func (g *Gateway) setModel(_ context.Context, name string) error {
-	_, err := home.Set(g.Profile, g.Env, "model.default", name)
+	_, err := home.Set(g.Profile, g.Env, "model.default", name, home.By{Command: "/model", Version: g.Version})
 	return err
 }
 
@@ -145,11 +145,12 @@ type homes struct {
 	cron.ConfigHomes
 	profile home.Profile
 	process []string // the environment that the process was started with
+	version string
 	current atomic.Pointer[home.Config]
 }
 
-func newHomes(p home.Profile, cfg *home.Config, process []string) *homes {
-	h := &homes{profile: p, process: process}
+func newHomes(p home.Profile, cfg *home.Config, process []string, version string) *homes {
+	h := &homes{profile: p, process: process, version: version}
 	h.current.Store(cfg)
 	h.Config = h.current.Load
 	return h
@@ -158,10 +159,8 @@ func newHomes(p home.Profile, cfg *home.Config, process []string) *homes {
 // set makes an address the home channel of its platform: in .env, where tools
 // for the other system look too, and at once here.
 func (h *homes) set(_ context.Context, to domain.Address, name string) error {
-	for key, value := range homeKeys(to, name) {
-		if err := home.EditEnv(h.profile, map[string]*string{key: value}); err != nil {
-			return err
-		}
+	if err := home.EditEnv(h.profile, homeKeys(to, name), home.By{Command: "/sethome", Version: h.version}); err != nil {
+		return err
 	}
 	env, _, err := home.LoadEnv(h.profile, h.process)
 	if err != nil {

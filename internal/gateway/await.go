@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"os"
@@ -9,13 +10,16 @@ import (
 
 	"hermes/internal/control"
 	"hermes/internal/domain"
+	"hermes/internal/ledger/sqlite"
 	"hermes/internal/succession"
 )
 
-// The pace at which a start tries again what can pass by itself.
+// The pace of a start that waits.
 const (
-	firstWait = time.Second
-	mostWait  = 30 * time.Second
+	firstWait   = time.Second // until the next attempt, doubled each time up to mostWait
+	mostWait    = 30 * time.Second
+	extendEvery = 10 * time.Second // how often the service manager is asked for more time
+	extendBy    = time.Minute      // how much it is asked for
 )
 
 // passes tells whether a failure to open the ledger may be over by itself: a
@@ -25,72 +29,138 @@ func passes(err error) bool {
 	return domain.IsCode(err, domain.StorageFull) || domain.IsCode(err, domain.Unavailable)
 }
 
-// awaitLedger opens the ledger, and waits while that fails for a cause that can
-// pass; meanwhile the control socket says what is waited for. domain.Cancelled
+// opened is what became of an attempt to open the ledger.
+type opened struct {
+	store *sqlite.Store
+	err   error
+}
+
+// tryLedger opens the ledger beside the caller, who may lose patience: another
+// process can hold it, and an upgrade can copy it for minutes.
+func (g *Gateway) tryLedger(ctx context.Context) chan opened {
+	c := make(chan opened, 1)
+	go func() {
+		s, err := g.openLedger(ctx)
+		c <- opened{s, err}
+	}()
+	return c
+}
+
+// awaitLedger opens the ledger, and waits while that takes long or fails for a
+// cause that can pass; meanwhile the control socket answers and says what is
+// waited for, and the service manager is asked for more time. domain.Cancelled
 // when the process was asked to stop first.
 func (g *Gateway) awaitLedger(ctx context.Context) error {
-	err := g.openLedger(ctx)
-	if !passes(err) || g.predecessor() != nil { // a successor that must wait is not fit; the one before it serves on
-		return err
-	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	w := &waiting{g: g}
-	if !g.CronOnly && (g.Legacy == nil || !g.Legacy.Became) {
-		if s, lerr := control.Listen(control.SocketPath(g.Profile, g.Env.Get), w); lerr == nil {
-			s.Start()
-			defer func() {
-				end, cancel := context.WithTimeout(context.Background(), time.Second)
-				defer cancel()
-				_ = s.Stop(end) // whoever still asks is cut
-			}()
-		} else {
-			g.Log.Warn("commands cannot reach this gateway while it waits", "component", "gateway", "err", lerr)
-		}
-	}
-	for pause := firstWait; passes(err); pause = min(2*pause, mostWait) {
-		if w.because(err) {
-			g.Log.Error("the start waits for the ledger; it is tried again", "component", "gateway", "err", err)
-		}
-		timer := time.NewTimer(pause)
+	defer w.end()
+	attempt, retry, pause := g.tryLedger(ctx), (<-chan time.Time)(nil), firstWait
+	beat := time.NewTimer(firstWait)
+	defer beat.Stop()
+	for {
 		select {
-		case <-timer.C:
-			err = g.openLedger(ctx)
-			continue
+		case a := <-attempt:
+			if g.store = a.store; !passes(a.err) || g.predecessor() != nil { // a successor that must wait is not fit; the one before it serves on
+				return a.err
+			}
+			attempt, retry, pause = nil, time.After(pause), min(2*pause, mostWait)
+			if w.because(domain.MessageOf(a.err)) {
+				g.Log.Error("the start waits for the ledger; it is tried again", "component", "gateway", "err", a.err)
+			}
+			beat.Reset(0)
+		case <-retry:
+			attempt, retry = g.tryLedger(ctx), nil
+		case <-beat.C:
+			w.beat()
+			beat.Reset(extendEvery)
 		case <-ctx.Done():
 			g.note(causeText(ctx))
+			return g.abandon(attempt)
 		case <-g.shutdown:
+			return g.abandon(attempt)
 		}
-		timer.Stop()
-		return domain.E(domain.Cancelled, err, "stopped while the start waited for the ledger")
 	}
-	return err
+}
+
+// abandon stops waiting for the ledger. What an attempt under way still opens is
+// closed again.
+func (g *Gateway) abandon(attempt chan opened) error {
+	if attempt != nil {
+		go func() {
+			if a := <-attempt; a.store != nil {
+				_ = a.store.Close() // the process ends
+			}
+		}()
+	}
+	return domain.E(domain.Cancelled, nil, "stopped while the start waited for the ledger")
 }
 
 // waiting is a gateway that does not run yet, for the control socket.
 type waiting struct {
-	g  *Gateway
+	g      *Gateway
+	socket *control.Server // nil until the wait has lasted a moment
+	deaf   bool            // the socket cannot be had
+
 	mu sync.Mutex
 	on string
 }
 
 // because notes what is waited for, and tells whether that is news.
-func (w *waiting) because(err error) bool {
+func (w *waiting) because(what string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	before := w.on
-	w.on = domain.MessageOf(err)
+	w.on = what
 	return w.on != before
+}
+
+// what is waited for.
+func (w *waiting) what() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return cmp.Or(w.on, "opening it takes long: it is brought up to date, or another process holds it")
+}
+
+// beat is called while the wait lasts: commands get an answer from now on, and
+// the service manager does not take the start for one that hangs.
+func (w *waiting) beat() {
+	g := w.g
+	if g.predecessor() != nil {
+		return // that one serves, and answers
+	}
+	g.told(g.notifier.Extend(extendBy, "waiting for the ledger: "+w.what()))
+	if w.socket != nil || w.deaf || g.CronOnly || g.Legacy != nil && g.Legacy.Became {
+		return
+	}
+	s, err := control.Listen(control.SocketPath(g.Profile, g.Env.Get), w)
+	if err != nil {
+		w.deaf = true
+		g.Log.Warn("commands cannot reach this gateway while it waits", "component", "gateway", "err", err)
+		return
+	}
+	s.Start()
+	w.socket = s
+}
+
+// end gives the control socket back; whoever still asks is cut.
+func (w *waiting) end() {
+	if w.socket == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = w.socket.Stop(ctx)
 }
 
 // Status says what is waited for.
 func (w *waiting) Status(context.Context) control.Status {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	g := w.g
 	return control.Status{
 		Profile: g.Profile.Name, Home: g.Profile.Home, Version: g.Version, PID: os.Getpid(), State: phaseStarting,
 		StartedAt: g.started, Uptime: g.Now().Sub(g.started).Seconds(), API: control.API{Enabled: g.Config.API.Enabled},
 		Model:    control.Model{Name: g.Config.Model.Model, Provider: g.Config.Model.Provider, Set: g.Config.Model.IsSet()},
-		Problems: []string{"ledger: " + w.on + ". It is tried again by itself; nothing is taken in until it works, so nothing is lost."},
+		Problems: []string{"ledger: " + w.what() + ". It is tried again by itself; nothing is taken in until it works, so nothing is lost."},
 		Warnings: g.Warnings, Memory: residentBytes(), Mode: supervision(g.processEnv),
 	}
 }
@@ -115,9 +185,7 @@ func (w *waiting) Replace(conn *net.UnixConn, pid int) {
 }
 
 func (w *waiting) busy() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return domain.E(domain.Conflict, nil, "this gateway is still starting and waits for the ledger: %s", w.on)
+	return domain.E(domain.Conflict, nil, "this gateway is still starting and waits for the ledger: %s", w.what())
 }
 
 // Shutdown ends the wait.

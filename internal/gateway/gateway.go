@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -18,13 +19,16 @@ import (
 	"hermes/internal/conversation"
 	"hermes/internal/cron"
 	"hermes/internal/delivery"
+	"hermes/internal/delivery/directory"
 	"hermes/internal/domain"
+	"hermes/internal/failpoint"
 	"hermes/internal/health"
 	"hermes/internal/home"
 	"hermes/internal/ledger"
 	"hermes/internal/ledger/sqlite"
 	"hermes/internal/model/catalog"
 	"hermes/internal/secret"
+	"hermes/internal/service"
 	"hermes/internal/succession"
 )
 
@@ -59,29 +63,32 @@ type Options struct {
 // Gateway is one running profile.
 type Gateway struct {
 	Options
-	started  time.Time
-	health   *health.Registry
-	instance *succession.Instance
-	store    *sqlite.Store
-	gate     *access.Gate
-	toolbox  *toolbox
-	agent    *agent.Agent
-	models   catalog.Deps // shared by every provider of the process
-	outbox   *delivery.Dispatcher
-	lanes    *conversation.Lanes
-	cron     *cron.Scheduler
-	jobs     *cron.Service
-	api      *api.Server
-	control  *control.Server
-	links    []*link
-	homes    *homes
-	state    *stateFile
+	started   time.Time
+	health    *health.Registry
+	instance  *succession.Instance
+	store     *sqlite.Store
+	gate      *access.Gate
+	toolbox   *toolbox
+	agent     *agent.Agent
+	models    catalog.Deps // shared by every provider of the process
+	outbox    *delivery.Dispatcher
+	lanes     *conversation.Lanes
+	cron      *cron.Scheduler
+	jobs      *cron.Service
+	api       *api.Server
+	control   *control.Server
+	links     []*link
+	homes     *homes
+	directory *directory.Directory
+	state     *stateFile
 
 	notifier *succession.Notifier
-	socket   *succession.Socket // the control socket that an execve left; nil for none
-	unwanted []string           // of the service manager's store
-	stored   bool               // the API's socket is in that store
-	intake   chan struct{}      // closed when what only one process may have is ours
+	socket   *succession.Socket               // the control socket that an execve left; nil for none
+	unwanted []string                         // of the service manager's store
+	stored   bool                             // the API's socket is in that store
+	kept     []string                         // further sockets in it
+	left     map[domain.Platform]net.Listener // sockets that another process left for platforms
+	intake   chan struct{}                    // closed when what only one process may have is ours
 	handing  handing
 
 	mu        sync.Mutex
@@ -129,10 +136,13 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if g.instance != nil && g.instance.Unrecorded != nil {
 		o.Log.Warn("this process stands in no file that other tools read; commands find it all the same", "component", "gateway", "err", g.instance.Unrecorded)
 	}
+	failpoint.Hit(failpoint.StartClaimed)
 	if err := g.awaitLedger(ctx); err != nil {
 		return nil, err
 	}
-	g.homes = newHomes(o.Profile, o.Config, o.Process)
+	failpoint.Hit(failpoint.StartOpened)
+	g.homes = newHomes(o.Profile, o.Config, o.Process, o.Version)
+	g.buildDirectory()
 	g.gate = access.New(g.store, o.Profile, o.Config, o.Log, o.Now)
 	g.outbox = delivery.New(delivery.Options{
 		Store: g.store, Now: o.Now, Log: o.Log, Health: g.health, OnUnknown: o.Config.Delivery.OnUnknown,
@@ -149,26 +159,39 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		g.buildAPI(api)
 		g.state = newStateFile(o.Profile.StateFile(), g.record(), o.Log)
 	}
+	failpoint.Hit(failpoint.StartBuilt)
 	return g, nil
 }
 
-// openLedger opens the store and takes over what dead processes held.
-func (g *Gateway) openLedger(ctx context.Context) error {
+// openLedger opens the store and takes over what dead processes held. A process
+// that does not serve yet leaves both the schema and the dead to ownLedger.
+func (g *Gateway) openLedger(ctx context.Context) (*sqlite.Store, error) {
 	kind := "gateway"
 	if g.CronOnly {
 		kind = "cron"
 	}
-	part := g.health.Part("ledger")
-	s, err := sqlite.Open(ctx, sqlite.Options{Path: g.Profile.LedgerFile(), Kind: kind, Now: g.Now, Log: g.Log, NoBallast: g.NoBallast})
+	later := g.predecessor() != nil
+	s, err := sqlite.Open(ctx, sqlite.Options{
+		Path: g.Profile.LedgerFile(), Kind: kind, Now: g.Now, Log: g.Log, NoBallast: g.NoBallast, Program: g.Version, KeepSchema: later,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !later {
+		if err := g.recoverLedger(ctx, s); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
+	g.health.Part("ledger").OK()
+	return s, nil
+}
+
+// recoverLedger takes over what dead processes held.
+func (g *Gateway) recoverLedger(ctx context.Context, s *sqlite.Store) error {
+	rec, err := s.Recover(ctx, g.Now())
 	if err != nil {
 		return err
 	}
-	rec, err := s.Recover(ctx, g.Now())
-	if err != nil {
-		return errors.Join(err, s.Close())
-	}
-	g.store = s
-	part.OK()
 	if rec.Processes > 0 {
 		g.Log.Warn("the last life ended without a clean stop; its work was taken over", "component", "gateway",
 			"turns_resumed", rec.Requeued, "turns_ended", rec.Ended, "deliveries_uncertain", rec.Uncertain, "runs_interrupted", len(rec.Runs))
@@ -185,10 +208,15 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer stop()
 	if err := g.succeed(ctx); err != nil {
 		g.close()
+		if ctx.Err() != nil { // it was asked to stop, and served nobody
+			g.note(causeText(ctx))
+			return nil
+		}
 		return err
 	}
 	err := g.start(work)
 	if err == nil {
+		failpoint.Hit(failpoint.StartStarted)
 		err = g.takeOver(work)
 	}
 	if err != nil {
@@ -199,6 +227,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.setPhase(phaseRunning)
 	g.Log.Info("gateway running", "component", "gateway", "profile", g.Profile.Name, "pid", os.Getpid(), "version", g.Version,
 		"ready_ms", g.Now().Sub(g.started).Milliseconds())
+	failpoint.Hit(failpoint.StartServing)
 	select {
 	case <-ctx.Done():
 		g.note(causeText(ctx))
@@ -248,6 +277,10 @@ func (g *Gateway) start(ctx context.Context) error {
 		for _, l := range g.links {
 			g.work.Go(func() { l.run(ctx) })
 		}
+	} else {
+		for _, l := range g.links {
+			g.directory.Changed(l.name)
+		}
 	}
 	if g.api != nil {
 		if err := g.api.Start(); err != nil {
@@ -256,6 +289,8 @@ func (g *Gateway) start(ctx context.Context) error {
 	}
 	g.work.Go(func() { g.watch(ctx) })
 	g.work.Go(func() { g.watchOthers(ctx) })
+	g.work.Go(func() { g.keepProgram(ctx) })
+	g.work.Go(func() { g.directory.Run(ctx) })
 	if g.CronOnly {
 		g.work.Go(func() { g.watchPokes(ctx) })
 	}
@@ -271,8 +306,9 @@ func (g *Gateway) Shutdown(reason string) {
 		g.note(reason)
 		close(g.shutdown)
 	})
-	if !first {
+	if !first { // whoever asks again wants it to end
 		g.handing.hurry()
+		g.handing.abandon()
 	}
 }
 
@@ -309,13 +345,27 @@ func (g *Gateway) Poke() {
 	}
 }
 
-// How long a stop may take: together it must stay inside systemd's
-// TimeoutStopSec=20 of a hand-written unit.
+// How long the end of a stop may take, after turns, jobs and streams had their
+// time. Together it stays inside the unit's TimeoutStopSec.
 const (
-	stopDrain     = 13 * time.Second // running turns, jobs and streams
-	sendDrain     = 3 * time.Second  // then what is being sent
-	closeDeadline = 2 * time.Second  // then running commands
+	stubborn      = 2 * time.Second  // kept of their time for commands that ignore SIGTERM
+	sendDrain     = 2 * time.Second  // what is being sent
+	closeDeadline = 2 * time.Second  // then commands that run still
+	settleLimit   = 13 * time.Second // for turns of a process that is no unit's main one, or goes on in place
 )
+
+// stopLimit is how long turns, jobs and streams may take before a stop. Asking
+// the manager for it is part of that time.
+func (g *Gateway) stopLimit() time.Duration {
+	limit := settleLimit
+	if g.handing.outcome() == serves {
+		limit = max(service.StopDrain(context.Background(), g.processEnv)-stubborn, time.Second)
+	}
+	if d := g.Config.Agent.DrainTimeout; d > 0 {
+		limit = min(limit, d)
+	}
+	return limit
+}
 
 // drain stops the parts in the order in which work flows: nothing new comes in,
 // what runs may end, what was said goes out, and what is left stays in the
@@ -324,19 +374,19 @@ func (g *Gateway) drain() {
 	g.setPhase(phaseDraining)
 	g.Log.Info("gateway stopping", "component", "gateway", "reason", g.Reason())
 	g.quietWatchdog()
+	began := time.Now() // monotonic: the manager's limit is
+	var elders sync.WaitGroup
+	defer elders.Wait()
 	if g.handing.outcome() == serves {
 		g.told(g.notifier.Stopping(g.Reason()))
-		g.stopElders()
+		elders.Go(g.stopElders)
 	}
-	limit := stopDrain
-	if d := g.Config.Agent.DrainTimeout; d > 0 && d < limit {
-		limit = d
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
 	for _, l := range g.links {
 		l.stopListening()
 	}
+	failpoint.Hit(failpoint.StopBegun)
+	ctx, cancel := context.WithDeadline(context.Background(), began.Add(g.stopLimit()))
+	defer cancel()
 	report := func(part string, err error) {
 		if err != nil {
 			g.Log.Warn("while stopping", "component", part, "err", err)
@@ -352,6 +402,7 @@ func (g *Gateway) drain() {
 	if g.api != nil {
 		report("api", g.api.Stop(ctx))
 	}
+	failpoint.Hit(failpoint.StopDrained)
 	last, cancelLast := context.WithTimeout(context.Background(), sendDrain)
 	defer cancelLast()
 	report("delivery", g.outbox.Stop(last))
@@ -359,11 +410,13 @@ func (g *Gateway) drain() {
 		g.stopWork()
 	}
 	g.work.Wait()
+	failpoint.Hit(failpoint.StopDelivered)
 	g.setPhase(phaseStopped)
 	if g.control != nil {
 		report("control", g.control.Stop(last))
 	}
 	g.close()
+	failpoint.Hit(failpoint.StopClosed)
 	g.Log.Info("gateway stopped", "component", "gateway", "reason", g.Reason(), "uptime_s", int(g.Now().Sub(g.started).Seconds()))
 }
 

@@ -19,7 +19,6 @@ import (
 
 	"hermes/internal/control"
 	"hermes/internal/domain"
-	"hermes/internal/health"
 	"hermes/internal/home"
 	"hermes/internal/secret"
 	"hermes/testkit/llm"
@@ -36,6 +35,7 @@ type setup struct {
 	dir   string
 	port  int
 	brain *llm.Server
+	env   []string // beside the usual environment of the process
 }
 
 func newSetup(t *testing.T, brain llm.Brain, config string) *setup {
@@ -75,6 +75,7 @@ func (s *setup) make() (*Gateway, error) {
 	s.t.Helper()
 	p := home.Profile{Name: "default", Root: s.dir, Home: s.dir}
 	process := []string{"HOME=" + s.dir, "PATH=" + os.Getenv("PATH"), "HERMES_GATEWAY_LOCK_DIR=" + filepath.Join(s.dir, "locks")}
+	process = append(process, s.env...)
 	env, _, err := home.LoadEnv(p, process)
 	if err != nil {
 		s.t.Fatal(err)
@@ -192,35 +193,6 @@ func TestAStopBeforeTheStart(t *testing.T) {
 	g.Shutdown("twice")
 	if err := g.Run(context.Background()); err != nil || g.Reason() != "at once" {
 		t.Error(err, g.Reason())
-	}
-}
-
-// A ledger that cannot be opened at the moment is waited for, in reach of the
-// control socket.
-func TestTheStartWaitsForABusyLedger(t *testing.T) {
-	s := newSetup(t, llm.Echo, "")
-	g := &Gateway{Options: Options{Profile: home.Profile{Name: "default", Root: s.dir, Home: s.dir}, Config: &home.Config{}, Now: time.Now, Log: slog.New(slog.DiscardHandler)},
-		shutdown: make(chan struct{}), health: health.New(time.Now)}
-	var err error
-	if g.Env, _, err = home.LoadEnv(g.Profile, nil); err != nil {
-		t.Fatal(err)
-	}
-	w := &waiting{g: g}
-	full := domain.E(domain.StorageFull, nil, "no space")
-	if !passes(full) || passes(domain.E(domain.Config, nil, "a newer ledger")) || passes(nil) {
-		t.Error("what passes by itself")
-	}
-	if !w.because(full) || w.because(full) {
-		t.Error("the same cause is no news")
-	}
-	if st := w.Status(t.Context()); st.Healthy || st.State != phaseStarting || !strings.Contains(st.Problems[0], "no space") {
-		t.Errorf("%+v", st)
-	}
-	w.Shutdown("enough")
-	select {
-	case <-g.shutdown:
-	default:
-		t.Error("the wait goes on")
 	}
 }
 

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -33,6 +34,7 @@ type Sender struct {
 	*delivery.Dispatcher
 	o      SenderOptions
 	only   *onlyTo
+	row    []platform.Adapter
 	health *health.Registry
 }
 
@@ -64,13 +66,13 @@ func (s *Sender) Connect(to ...domain.Address) error {
 		if !known {
 			return domain.E(domain.Unavailable, nil, "%s can only be reached by a running gateway; start it with `hermes gateway run`", a.Platform)
 		}
-		adapter, err := k.build(s.o.Config.Platforms[a.Platform], adapterDeps{log: s.o.Log, now: s.o.Now})
+		adapter, err := k.build(s.o.Config.Platforms[a.Platform], adapterDeps{log: s.o.Log, now: s.o.Now, profile: s.o.Profile})
 		if err != nil {
 			return domain.E(domain.Unavailable, nil, "%s", domain.MessageOf(err))
 		}
 		row = append(row, adapter)
 	}
-	s.only.to = slices.Clone(to)
+	s.only.to, s.row = slices.Clone(to), row
 	for _, a := range row {
 		s.Attach(a)
 	}
@@ -98,4 +100,20 @@ type onlyTo struct {
 func (o *onlyTo) DueAddresses(ctx context.Context) ([]ledger.DueAddress, error) {
 	all, err := o.Store.DueAddresses(ctx)
 	return slices.DeleteFunc(all, func(d ledger.DueAddress) bool { return !slices.Contains(o.to, d.To) }), err
+}
+
+// Direct sends a text past the outbox, for when there is no ledger to be had,
+// and gives the receipt of its last part. What goes wrong is not tried again.
+// Connect comes first. Errors: Unavailable, with the platform's own words.
+func (s *Sender) Direct(ctx context.Context, to domain.Address, text string) (receipt string, err error) {
+	i := slices.IndexFunc(s.row, func(a platform.Adapter) bool { return a.Name() == to.Platform })
+	if i < 0 {
+		return "", domain.E(domain.Unavailable, nil, "%s is not connected", to.Platform)
+	}
+	for n, d := range s.Plan(to, "alert", text, delivery.PlanOptions{}) {
+		if receipt, err = s.row[i].Send(ctx, to, d.Part, fmt.Sprintf("direct-%d-%d", s.o.Now().UnixNano(), n)); err != nil {
+			return "", domain.E(domain.Unavailable, err, "%s did not take the message: %s", to.Platform, domain.MessageOf(err))
+		}
+	}
+	return receipt, nil
 }

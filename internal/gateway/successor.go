@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"hermes/internal/control"
@@ -41,16 +42,49 @@ func (g *Gateway) succeed(ctx context.Context) error {
 		return err
 	}
 	failpoint.Hit(failpoint.SuccessorReady)
-	ctx, cancel := context.WithTimeout(ctx, orderLimit)
+	order, cancel := context.WithTimeout(ctx, orderLimit)
 	defer cancel()
-	if err := p.AwaitOwn(ctx); err != nil {
+	if err := p.AwaitOwn(order); err != nil {
 		return err
 	}
 	failpoint.Hit(failpoint.SuccessorOwns)
+	if err := g.ownLedger(ctx, p); err != nil {
+		g.Log.Error("this process cannot take over", "component", "gateway", "predecessor", p.PID, "err", err)
+		p.Refuse(ctx, err)
+		return err
+	}
 	if err := g.instance.Enter(); err != nil { // a full disk must not hold up a hand-over
 		g.Log.Warn("this process stands in no file that other tools read; commands find it all the same", "component", "gateway", "err", err)
 	}
 	return nil
+}
+
+// ownLedger brings the ledger up to date, now that this process is the one that
+// is to serve, and takes over what dead processes held. The predecessor serves
+// meanwhile, by the schema that it knows or by the next one, and is told that
+// this process is at work, as a copy of a large ledger takes its time.
+func (g *Gateway) ownLedger(ctx context.Context, p *succession.Predecessor) error {
+	done := make(chan struct{})
+	var beats sync.WaitGroup
+	beats.Go(func() {
+		tick := time.NewTicker(ownLimit / 4)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				_ = p.Busy(ctx) // one that is gone is noticed right after
+			}
+		}
+	})
+	err := g.store.Upgrade(ctx)
+	close(done)
+	beats.Wait()
+	if err != nil {
+		return err
+	}
+	return g.recoverLedger(ctx, g.store)
 }
 
 // fit says why this process would be worse than its predecessor: the ledger

@@ -83,8 +83,8 @@ func (c Choice) Resolve(p Profile, env *Env) (ModelConfig, Problems, error) {
 // by one edit, so that no half of a choice is ever in force. What belonged to
 // another provider (its key, its address) is taken out of the model's section.
 // It tells which files changed. Errors: as Resolve, StorageFull, Unavailable.
-func (c Choice) Apply(p Profile, env *Env) (files []string, err error) {
-	err = withEditLock(p, func() error {
+func (c Choice) Apply(p Profile, env *Env, by By) (files []string, err error) {
+	err = withEditLock(p, by.did(c.Model), func() error {
 		old, err := readBounded(p.ConfigFile())
 		if err != nil {
 			return err
@@ -96,7 +96,7 @@ func (c Choice) Apply(p Profile, env *Env) (files []string, err error) {
 		// The key first: alone it changes nothing.
 		if c.Key.IsSet() {
 			key := c.Key.Reveal()
-			if err := EditEnv(p, map[string]*string{keyName: &key}); err != nil {
+			if err := editEnv(p, map[string]*string{keyName: &key}); err != nil {
 				return err
 			}
 			files = append(files, p.EnvFile())
@@ -185,7 +185,7 @@ func (c Choice) settle(l *loader) (set map[string]string, keyName string, err er
 	if !described && c.Provider != CustomProvider {
 		ids := ProviderIDs()
 		hint := "`hermes model list` lists them, and any OpenAI-compatible address works as custom with --base-url"
-		if near := nearest(c.Provider, append(ids, CustomProvider)); near != "" {
+		if near := Nearest(c.Provider, append(ids, CustomProvider)); near != "" {
 			hint = "did you mean " + near + "?"
 		}
 		return nil, "", domain.E(domain.Invalid, nil, "the provider %q is not known; %s", c.Provider, hint)

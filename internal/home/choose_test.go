@@ -57,7 +57,7 @@ func TestChoiceApply(t *testing.T) {
 			if now, _ := os.ReadFile(p.ConfigFile()); string(now) != tt.config {
 				t.Fatal("Resolve wrote something")
 			}
-			if _, err := tt.choice.Apply(p, env); err != nil {
+			if _, err := tt.choice.Apply(p, env, By{}); err != nil {
 				t.Fatal(err)
 			}
 			if got, _ := os.ReadFile(p.ConfigFile()); string(got) != tt.want {
@@ -104,7 +104,7 @@ func TestChoiceRefused(t *testing.T) {
 			if !domain.IsCode(err, tt.code) || !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("Resolve: %v", err)
 			}
-			if _, err := tt.choice.Apply(p, env); !domain.IsCode(err, tt.code) {
+			if _, err := tt.choice.Apply(p, env, By{}); !domain.IsCode(err, tt.code) {
 				t.Errorf("Apply: %v", err)
 			}
 			if data, _ := os.ReadFile(p.ConfigFile()); len(data) > 0 {

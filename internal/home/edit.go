@@ -69,15 +69,15 @@ func envNameOf(key string) string {
 // change, and the file before is kept with .bak behind its name. A value that
 // cannot be read is refused. Errors: Invalid, Conflict when the file cannot be
 // edited in place, Config, StorageFull, Unavailable.
-func Set(p Profile, env *Env, key, value string) (Change, error) {
+func Set(p Profile, env *Env, key, value string, by By) (Change, error) {
 	if name := envNameOf(key); name != "" {
-		return editEnvKey(p, env, name, &value)
+		return editEnvKey(p, env, name, &value, by)
 	}
 	path, err := SplitKey(key)
 	if err != nil {
 		return Change{}, err
 	}
-	return editConfig(p, env, key, func(data []byte) ([]byte, error) { return setField(p.ConfigFile(), data, path, coerce(value)) })
+	return editConfig(p, env, key, by, func(data []byte) ([]byte, error) { return setField(p.ConfigFile(), data, path, coerce(value)) })
 }
 
 // setField puts a value, already written as YAML, at a path of config.yaml.
@@ -97,15 +97,15 @@ func setField(file string, data []byte, path []string, value string) ([]byte, er
 }
 
 // Unset removes a key from .env or config.yaml. Errors: as Set.
-func Unset(p Profile, env *Env, key string) (Change, error) {
+func Unset(p Profile, env *Env, key string, by By) (Change, error) {
 	if name := envNameOf(key); name != "" {
-		return editEnvKey(p, env, name, nil)
+		return editEnvKey(p, env, name, nil, by)
 	}
 	path, err := SplitKey(key)
 	if err != nil {
 		return Change{}, err
 	}
-	return editConfig(p, env, key, func(data []byte) ([]byte, error) { return spliceUnset(data, path) })
+	return editConfig(p, env, key, by, func(data []byte) ([]byte, error) { return spliceUnset(data, path) })
 }
 
 // Value is what Get found.
@@ -174,9 +174,9 @@ func coerce(value string) string {
 	return yamlText(value)
 }
 
-func editConfig(p Profile, env *Env, key string, edit func([]byte) ([]byte, error)) (Change, error) {
+func editConfig(p Profile, env *Env, key string, by By, edit func([]byte) ([]byte, error)) (Change, error) {
 	c := Change{Key: key, File: p.ConfigFile(), Secret: IsSecretName(key)}
-	err := withEditLock(p, func() error {
+	err := withEditLock(p, by.did(key), func() error {
 		old, err := readBounded(c.File)
 		if err != nil {
 			return err
@@ -205,9 +205,9 @@ func editConfig(p Profile, env *Env, key string, edit func([]byte) ([]byte, erro
 	return c, err
 }
 
-func editEnvKey(p Profile, env *Env, name string, value *string) (Change, error) {
+func editEnvKey(p Profile, env *Env, name string, value *string, by By) (Change, error) {
 	c := Change{Key: name, File: p.EnvFile(), Secret: IsSecretName(name)}
-	err := withEditLock(p, func() error {
+	err := withEditLock(p, by.did(name), func() error {
 		data, err := readBounded(p.ConfigFile())
 		if err != nil {
 			return err
@@ -224,7 +224,7 @@ func editEnvKey(p Profile, env *Env, name string, value *string) (Change, error)
 		}
 		_, c.Changed = env.vars[name]
 		c.Changed = c.Changed || value != nil
-		return EditEnv(p, map[string]*string{name: value})
+		return editEnv(p, map[string]*string{name: value})
 	})
 	return c, err
 }
@@ -265,8 +265,10 @@ func newProblems(key string, before, after Problems) (Problems, error) {
 	return out, nil
 }
 
-// withEditLock keeps two edits of one profile from losing one of them.
-func withEditLock(p Profile, edit func() error) error {
+// withEditLock keeps two edits of one profile from losing one of them, and
+// keeps what the files held before and after in the history. Without a by, the
+// edit is the history's own.
+func withEditLock(p Profile, by By, edit func() error) error {
 	if err := os.MkdirAll(p.Home, 0o700); err != nil {
 		return domain.E(domain.Unavailable, err, "the folder %s cannot be made", p.Home)
 	}
@@ -277,5 +279,17 @@ func withEditLock(p Profile, edit func() error) error {
 		return domain.E(domain.Unavailable, err, "another edit of %s has not ended, so nothing was changed; try again", p.Home)
 	}
 	defer lock.Unlock()
-	return edit()
+	if by == (By{}) {
+		return edit()
+	}
+	h := OpenHistory(p)
+	if err := h.noteFound(by); err != nil {
+		return err
+	}
+	err := edit()
+	if after, rerr := ReadFiles(p); rerr == nil {
+		// The edit stands; a state that is not kept now is kept as found by the next.
+		_, _ = h.keep(after, by)
+	}
+	return err
 }

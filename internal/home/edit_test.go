@@ -156,7 +156,7 @@ func TestSetChoosesTheFile(t *testing.T) {
 	p := profileIn(t)
 	set := func(key, value string) Change {
 		t.Helper()
-		c, err := Set(p, mustEnv(t, p), key, value)
+		c, err := Set(p, mustEnv(t, p), key, value, By{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -185,7 +185,7 @@ func TestSetChoosesTheFile(t *testing.T) {
 	if err != nil || len(problems) != 0 || cfg.Model.Model != "m1" || cfg.Agent.MaxSteps != 7 || cfg.QuickCommands["a.b"].Target != "ls" || cfg.API.Port != 8650 {
 		t.Errorf("%+v %v %v", cfg, problems, err)
 	}
-	if _, err := Unset(p, mustEnv(t, p), "SOME_TOKEN"); err != nil || strings.Contains(readFile(t, p.EnvFile()), "SOME") {
+	if _, err := Unset(p, mustEnv(t, p), "SOME_TOKEN", By{}); err != nil || strings.Contains(readFile(t, p.EnvFile()), "SOME") {
 		t.Errorf("unset: %v", err)
 	}
 }
@@ -194,7 +194,7 @@ func TestSetRefusesWhatCannotBeRead(t *testing.T) {
 	p := profileIn(t)
 	write(t, p.ConfigFile(), "agent: {max_turns: 5}\n")
 	for _, tt := range [][2]string{{"agent.max_turns", "many"}, {"approvals.mode", "of"}, {"API_SERVER_PORT", "99999"}, {"timezone", "Mars"}, {"platforms.telegram.enabled", "perhaps"}, {"a..b", "1"}} {
-		if _, err := Set(p, mustEnv(t, p), tt[0], tt[1]); !domain.IsCode(err, domain.Invalid) {
+		if _, err := Set(p, mustEnv(t, p), tt[0], tt[1], By{}); !domain.IsCode(err, domain.Invalid) {
 			t.Errorf("%s=%s: %v", tt[0], tt[1], err)
 		}
 	}
@@ -204,7 +204,7 @@ func TestSetRefusesWhatCannotBeRead(t *testing.T) {
 	if _, err := os.Stat(p.EnvFile()); err == nil {
 		t.Error("a refused edit made .env")
 	}
-	c, err := Set(p, mustEnv(t, p), "agent.max_turn", "5")
+	c, err := Set(p, mustEnv(t, p), "agent.max_turn", "5", By{})
 	if err != nil || len(c.Problems) != 1 || !strings.Contains(c.Problems[0].Fix, "agent.max_turns") {
 		t.Errorf("a misspelling: %+v %v", c, err)
 	}
@@ -240,7 +240,7 @@ func TestConcurrentEditsLoseNothing(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 10 {
 		wg.Go(func() {
-			if _, err := Set(p, env, fmt.Sprintf("providers.p%d.base_url", i), "http://x"); err != nil {
+			if _, err := Set(p, env, fmt.Sprintf("providers.p%d.base_url", i), "http://x", By{}); err != nil {
 				t.Error(err)
 			}
 		})

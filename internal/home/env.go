@@ -19,6 +19,7 @@ type Env struct {
 	vars    map[string]envVar
 	fromEnv map[string]string // as the process had it, for Remember
 	profile Profile
+	files   *Files // what LoadFiles was given; nil: the files as they are
 }
 
 type envVar struct {
@@ -32,16 +33,26 @@ type envVar struct {
 // still carries it: a unit's EnvironmentFile= or a predecessor put it there.
 // Errors: Config, when the file cannot be read.
 func LoadEnv(p Profile, process []string) (*Env, Problems, error) {
+	data, err := readBounded(p.EnvFile())
+	if err != nil {
+		return nil, nil, err
+	}
+	e, problems := parseEnviron(p, process, data)
+	if info, err := os.Stat(p.EnvFile()); err == nil && info.Mode().Perm()&0o077 != 0 {
+		problems = append(problems, Problem{Severity: Warning, File: p.EnvFile(),
+			Message: fmt.Sprintf("other users of this machine can reach it (mode %04o)", info.Mode().Perm()), Fix: "chmod 600 " + p.EnvFile()})
+	}
+	return e, problems, nil
+}
+
+// parseEnviron lays the text of a .env over the process's environment.
+func parseEnviron(p Profile, process []string, data []byte) (*Env, Problems) {
 	e := &Env{vars: map[string]envVar{}, fromEnv: map[string]string{}, profile: p}
 	for _, kv := range process {
 		if k, v, ok := strings.Cut(kv, "="); ok && k != "" {
 			e.fromEnv[k] = v
 			e.vars[k] = envVar{v, Origin{Env: k}}
 		}
-	}
-	data, err := readBounded(p.EnvFile())
-	if err != nil {
-		return nil, nil, err
 	}
 	file, problems := ParseEnv(p.EnvFile(), data)
 	for name, sum := range readEnvNote(p) {
@@ -54,11 +65,7 @@ func LoadEnv(p Profile, process []string) (*Env, Problems, error) {
 			e.vars[s.key] = envVar{s.value, Origin{File: p.EnvFile(), Line: s.line, Env: s.key}}
 		}
 	}
-	if info, err := os.Stat(p.EnvFile()); err == nil && info.Mode().Perm()&0o077 != 0 {
-		problems = append(problems, Problem{Severity: Warning, File: p.EnvFile(),
-			Message: fmt.Sprintf("other users of this machine can reach it (mode %04o)", info.Mode().Perm()), Fix: "chmod 600 " + p.EnvFile()})
-	}
-	return e, problems, nil
+	return e, problems
 }
 
 // Lookup gives a variable. An empty one counts as absent, as in `NAME=`.
@@ -172,9 +179,14 @@ func IsSecretName(name string) bool {
 
 // EditEnv changes the profile's .env: set names get new values, names mapped
 // to nil are removed. Comments, order and unreadable lines stay; what the file
-// held before is kept as .env.bak. Errors: Config, Invalid, StorageFull,
-// Unavailable.
-func EditEnv(p Profile, changes map[string]*string) error {
+// held before is kept as .env.bak and in the history. Errors: Config, Invalid,
+// StorageFull, Unavailable.
+func EditEnv(p Profile, changes map[string]*string, by By) error {
+	return withEditLock(p, by.did(strings.Join(slices.Sorted(maps.Keys(changes)), ", ")), func() error { return editEnv(p, changes) })
+}
+
+// editEnv is EditEnv for who holds the lock of edits.
+func editEnv(p Profile, changes map[string]*string) error {
 	old, err := readBounded(p.EnvFile())
 	if err != nil {
 		return err

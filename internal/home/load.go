@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"regexp"
+	"slices"
 	"strings"
 
 	"hermes/internal/domain"
@@ -32,6 +33,9 @@ func Check(p Profile, env *Env, data []byte) (Problems, error) {
 }
 
 func load(p Profile, env *Env) (*loader, error) {
+	if env.files != nil {
+		return loadBytes(p, env, env.files.Config)
+	}
 	data, err := readBounded(p.ConfigFile())
 	if err != nil {
 		return nil, err
@@ -165,6 +169,19 @@ func (l *loader) expand(n *node) *node {
 		return m
 	})
 	out.value = out.text
+	return &out
+}
+
+// expandAll expands every value of a tree.
+func (l *loader) expandAll(n *node) *node {
+	out := *l.expand(n)
+	out.items, out.entries = slices.Clone(n.items), slices.Clone(n.entries)
+	for i, item := range out.items {
+		out.items[i] = l.expandAll(item)
+	}
+	for i, e := range out.entries {
+		out.entries[i].value = l.expandAll(e.value)
+	}
 	return &out
 }
 

@@ -279,7 +279,7 @@ func (l *loader) resolveBuiltIn(spec modelSpec, m ModelConfig, path string) Mode
 			ids = append(ids, p.id)
 		}
 		fix := "hermes model chooses one; any OpenAI-compatible address works as provider custom with base_url"
-		if near := nearest(m.Provider, ids); near != "" {
+		if near := Nearest(m.Provider, ids); near != "" {
 			fix = "did you mean " + near + "?"
 		}
 		if m.BaseURL == "" {

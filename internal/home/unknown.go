@@ -16,7 +16,7 @@ func (l *loader) reportUnknown() {
 		if slices.Contains(names, name) || !suspicious(l.env.Origin(name), name) {
 			continue
 		}
-		if near := nearest(name, names); near != "" {
+		if near := Nearest(name, names); near != "" {
 			l.reportEnv(Warning, name, "is not known and has no effect", "did you mean "+near+"?")
 		}
 	}
@@ -56,7 +56,7 @@ func (l *loader) walkUnknown(known []string, n *node, under string) {
 				siblings = append(siblings, name)
 			}
 		}
-		near := nearest(e.key, siblings)
+		near := Nearest(e.key, siblings)
 		switch {
 		case exact:
 		case deeper:
@@ -101,9 +101,9 @@ func KnownEnvNames() []string {
 	return slices.Compact(out)
 }
 
-// nearest gives the candidate that differs from word by a slip of the fingers,
+// Nearest gives the candidate that differs from word by a slip of the fingers,
 // or "" when none does.
-func nearest(word string, candidates []string) string {
+func Nearest(word string, candidates []string) string {
 	best, least := "", 3
 	if len(word) < 8 {
 		least = 2

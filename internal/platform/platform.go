@@ -72,6 +72,37 @@ type Checker interface {
 	Check(ctx context.Context) error
 }
 
+// Router sends on what is addressed to a place that is no chat of its own: the
+// answers to a webhook's events go to a chat of another platform. Route gives
+// that place, or the address itself. It must not block, and a place that it
+// gives is not routed again.
+type Router interface {
+	Route(to domain.Address) domain.Address
+}
+
+// Directory lists the chats that the account can write to and that have a name,
+// so that people can say "#engineering" for an id. It needs no connection: a
+// command asks it while no gateway runs. It is asked before each connect, when a
+// name is not known, and after the adapter said that a channel was made, renamed
+// or deleted; never on a timer of its own. At most MaxChannels are returned, of
+// which each has an ID and a Name; direct messages are left out, since the
+// centre knows those that were had. It returns an *Error when it fails.
+type Directory interface {
+	Channels(ctx context.Context) ([]Channel, error)
+}
+
+// MaxChannels bounds what Directory returns.
+const MaxChannels = 10_000
+
+// Channel is one chat of a Directory.
+type Channel struct {
+	ID    string // what Address.ChatID takes
+	Name  string // what people type, without "#"
+	Title string // another name that people see; may be ""
+	Space string // server, team or workspace that the name is unique in; "" where the platform has none
+	Type  string // the platform's word: "channel", "private", "forum", "group"
+}
+
 // Menu registers the slash commands natively. It is called after each connect.
 type Menu interface {
 	SetCommands(ctx context.Context, cmds []Command) error
@@ -101,6 +132,7 @@ const (
 	DialectPlain        Dialect = "plain"
 	DialectMarkdown     Dialect = "markdown"      // CommonMark as it is (web chat, Mattermost, Discord)
 	DialectTelegramHTML Dialect = "telegram_html" // https://core.telegram.org/bots/api#html-style
+	DialectMrkdwn       Dialect = "mrkdwn"        // https://docs.slack.dev/messaging/formatting-message-text
 )
 
 // Idempotency says what a platform offers against sending twice.
@@ -132,6 +164,7 @@ type Capabilities struct {
 	Idempotency    Idempotency
 	IdempotencyFor time.Duration
 	MentionName    string // how the account is addressed in groups; known after Run connected
+	DigitIDs       bool   // each chat's id holds a digit or "@", so that a word without one is a name
 }
 
 // Kind classifies a failure for whoever decides about it.

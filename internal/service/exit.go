@@ -74,6 +74,10 @@ func StopDrain(ctx context.Context, getenv func(string) string) time.Duration {
 	return max(u.StopTimeout-margin, time.Second)
 }
 
+// OwnUnit gives the service in whose control group this process lies, and
+// whether it is one of the system's manager; ok is false outside of any.
+func OwnUnit() (unit string, system, ok bool) { return unitOf("self") }
+
 // unitOf gives the service in whose control group a process lies ("self" for
 // this one), and whether it is one of the system's manager.
 func unitOf(pid string) (unit string, system, ok bool) {

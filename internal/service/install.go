@@ -18,7 +18,7 @@ type Rendered struct {
 }
 
 // Files renders what an installation of spec consists of: one unit, or the two
-// templates.
+// templates, and the rescue unit that they name.
 func (h Host) Files(spec Spec) ([]Rendered, error) {
 	kinds := []Kind{spec.Kind}
 	if spec.Template {
@@ -34,7 +34,11 @@ func (h Host) Files(spec Spec) ([]Rendered, error) {
 		}
 		out = append(out, Rendered{Name: s.Name(), Path: filepath.Join(h.Dir(s.System), s.Name()), Text: text})
 	}
-	return out, nil
+	rescue, err := h.rescueFile(spec)
+	if err != nil {
+		return nil, err
+	}
+	return append(out, rescue), nil
 }
 
 // InstallOptions say how far an installation goes.
@@ -185,28 +189,38 @@ func (h Host) enableByLink(s Spec, unit string, say func(string, ...any)) error 
 }
 
 // Adopt adds the drop-in that gives a hand-written unit what a generated one
-// has. What runs keeps running; the next start brings it in force. It gives the
-// drop-in's path. Errors: Conflict, when an edited drop-in of that name is
-// there; NotFound, when the unit has no file.
-func (h Host) Adopt(ctx context.Context, u Found, ready Readiness, o InstallOptions) (string, error) {
+// has, and the rescue unit. What runs keeps running; the next start brings it in
+// force. Errors: Conflict, when an edited file of that name is there; NotFound,
+// when the unit has no file.
+func (h Host) Adopt(ctx context.Context, u Found, o InstallOptions) error {
 	if u.File == "" {
-		return "", domain.E(domain.NotFound, nil, "%s has no file that could be added to", u.Name)
+		return domain.E(domain.NotFound, nil, "%s has no file that could be added to", u.Name)
+	}
+	spec := o.Spec
+	spec.System = u.System
+	rescue, err := h.rescueFile(spec)
+	if err != nil {
+		return err
 	}
 	name := filepath.Base(u.File) // of an instance that is the template
 	path := filepath.Join(h.Dir(u.System), name+".d", adoptName)
-	f := Rendered{Name: adoptName, Path: path, Text: AdoptText(ready)}
-	if err := mayWrite(f, o); err != nil {
-		return "", err
+	files := []Rendered{rescue, {Name: adoptName, Path: path, Text: AdoptText(spec)}}
+	for _, f := range files {
+		if err := mayWrite(f, o); err != nil {
+			return err
+		}
 	}
-	if err := write(f, o); err != nil {
-		return "", err
+	for _, f := range files {
+		if err := write(f, o); err != nil {
+			return err
+		}
 	}
-	return path, u.Manager.Reload(ctx)
+	return u.Manager.Reload(ctx)
 }
 
 // Uninstall stops and disables a profile's unit and removes its file, except
 // one that was written by hand, which is left, and a template that other
-// profiles use. Of an edited file a copy is kept. Errors: as Operation.Stop.
+// profiles use. The rescue unit goes with the last unit that names it. Of an edited file a copy is kept. Errors: as Operation.Stop.
 func (h Host) Uninstall(ctx context.Context, op Operation, now time.Time) error {
 	if _, err := op.Stop(ctx); err != nil {
 		return err
@@ -216,6 +230,9 @@ func (h Host) Uninstall(ctx context.Context, op Operation, now time.Time) error 
 	}
 	op.Say("✓ Stopped and disabled %s", op.Name)
 	if err := h.removeFile(op, now); err != nil {
+		return err
+	}
+	if err := h.removeRescue(op, now); err != nil {
 		return err
 	}
 	if err := op.Manager.Reload(ctx); err != nil {

@@ -21,11 +21,11 @@ type Operation struct {
 	Profile home.Profile // whose control socket proves that the unit serves
 	Getenv  func(string) string
 	Say     func(format string, args ...any) // progress, for people
-	// HandOver replaces the running process without a gap and returns when the
-	// new one serves. It is called for a restart of an active unit; nil, or an
+	// HandOver replaces the running process by program, "" for the one that runs,
+	// without a gap, and returns when the new one serves. It is called for a restart of an active unit; nil, or an
 	// answer of false, means that the unit is stopped and started. An error says
 	// that the old process goes on serving, and why.
-	HandOver func(ctx context.Context) (done bool, err error)
+	HandOver func(ctx context.Context, program string) (done bool, err error)
 }
 
 // The pace and the limits of waiting.
@@ -45,6 +45,14 @@ func (o Operation) Start(ctx context.Context) (Unit, error) {
 			return u, nil
 		}
 	}
+	if _, _, err := o.Reinstate(ctx); err != nil {
+		return o.Unit, err
+	}
+	return o.start(ctx)
+}
+
+// start starts the unit as it stands, clearing a failure first.
+func (o Operation) start(ctx context.Context) (Unit, error) {
 	if err := o.Manager.resetFailed(ctx, o.Name); err != nil {
 		return o.Unit, err
 	}
@@ -87,8 +95,18 @@ func (o Operation) Restart(ctx context.Context) (Unit, error) {
 	if err != nil {
 		return u, err
 	}
+	program := ""
+	overridden := Overridden(u)
+	own, undo, err := o.Reinstate(ctx)
+	if err != nil {
+		return u, err
+	}
+	if overridden {
+		program = own.Program
+	}
 	if u.Active == "active" && o.HandOver != nil && !outgrown(u) {
-		if done, err := o.HandOver(ctx); err != nil {
+		if done, err := o.HandOver(ctx, program); err != nil {
+			undo()
 			return u, err
 		} else if done {
 			return o.await(ctx, 0, startLimit)
@@ -160,6 +178,27 @@ func (o Operation) failure(u Unit) error {
 	return domain.E(domain.Unavailable, nil, "%s", Explain(u))
 }
 
+// Cause says in a sentence without a full stop why a unit does not run.
+func Cause(u Unit) string {
+	switch {
+	case u.Load == "bad-setting" || u.Load == "error":
+		return "systemd cannot read " + u.Name
+	case u.ExitStatus == exitExec:
+		return fmt.Sprintf("%s names a program that cannot be run (status 203/EXEC)", u.Name)
+	case LimitHit(u):
+		return fmt.Sprintf("%s was started %d times within %s and ended each time (last status %d), so systemd gave up", u.Name, u.LimitBurst, u.LimitSpan, u.ExitStatus)
+	case u.ExitStatus == ExitConfig:
+		return u.Name + " ended with status 78: its configuration is unusable, and starting it again cannot help"
+	case u.Active == "failed":
+		return fmt.Sprintf("%s failed (%s, status %d)", u.Name, u.Result, u.ExitStatus)
+	}
+	return fmt.Sprintf("%s is %s (%s, status %d)", u.Name, u.Active, u.Result, u.ExitStatus)
+}
+
+// exitExec is the status of a program that could not be run; systemd.exec(5),
+// "Process Exit Codes".
+const exitExec = 203
+
 // Explain says in a sentence why a unit does not run, and what to do.
 func Explain(u Unit) string {
 	look := fmt.Sprintf("`%s` shows what it said", journalOf(u))
@@ -167,20 +206,18 @@ func Explain(u Unit) string {
 	if u.System {
 		manager = "systemctl"
 	}
+	cause := Cause(u)
 	switch {
 	case u.Load == "bad-setting" || u.Load == "error":
-		return fmt.Sprintf("systemd cannot read %s; `systemd-analyze verify %s` says why", u.Name, u.File)
-	case u.ExitStatus == 203: // systemd.exec(5), "Process Exit Codes"
-		return fmt.Sprintf("%s names a program that cannot be run (status 203/EXEC): `hermes gateway install` writes the right path; %s", u.Name, look)
+		return fmt.Sprintf("%s; `systemd-analyze verify %s` says why", cause, u.File)
+	case u.ExitStatus == exitExec:
+		return fmt.Sprintf("%s: `hermes gateway install` writes the right path; %s", cause, look)
 	case LimitHit(u):
-		return fmt.Sprintf("%s was started %d times within %s and ended each time (last status %d), so systemd gave up; %s. When that is mended: `%s reset-failed %s`, or `hermes gateway start`, which does it by itself",
-			u.Name, u.LimitBurst, u.LimitSpan, u.ExitStatus, look, manager, u.Name)
+		return fmt.Sprintf("%s; %s. When that is mended: `%s reset-failed %s`, or `hermes gateway start`, which does it by itself", cause, look, manager, u.Name)
 	case u.ExitStatus == ExitConfig:
-		return fmt.Sprintf("%s ended with status 78: its configuration is unusable, and starting it again cannot help; %s, `hermes config check` what is wrong", u.Name, look)
-	case u.Active == "failed":
-		return fmt.Sprintf("%s failed (%s, status %d); %s", u.Name, u.Result, u.ExitStatus, look)
+		return fmt.Sprintf("%s; %s, `hermes config check` what is wrong", cause, look)
 	}
-	return fmt.Sprintf("%s is %s (%s, status %d); %s", u.Name, u.Active, u.Result, u.ExitStatus, look)
+	return cause + "; " + look
 }
 
 // LimitHit tells whether systemd has given the unit up. Its Result says so only

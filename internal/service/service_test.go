@@ -46,19 +46,7 @@ func TestRender(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden := filepath.Join("testdata", name)
-			if *update {
-				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got != string(want) {
-				t.Errorf("not as the golden file:\n%s", Diff(string(want), got))
-			}
+			golden(t, name, got)
 			if strings.HasPrefix(name, "hermes-") && s.Name() != name {
 				t.Errorf("Name() = %s", s.Name())
 			}
@@ -71,6 +59,79 @@ func TestRender(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// golden holds a text to the file of its name.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("not as the golden file:\n%s", Diff(string(want), got))
+	}
+}
+
+// The rescue unit is of one piece with what names it.
+func TestRenderRescue(t *testing.T) {
+	for name, s := range map[string]Spec{
+		"hermes-rescue@.service":     spec("liam", nil),
+		"hermes-rescue-ada@.service": spec("liam", func(s *Spec) { s.System = true }),
+	} {
+		text, err := s.RenderRescue()
+		if err != nil {
+			t.Fatal(err)
+		}
+		golden(t, name, text)
+		unit, err := s.Render()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := strings.Replace(name, "@.", "@%n.", 1)
+		for _, text := range []string{unit, AdoptText(s)} {
+			if got := Value(Parse(text), "Unit", "OnFailure"); got != want {
+				t.Errorf("OnFailure=%s, and the file is %s", got, name)
+			}
+		}
+	}
+}
+
+// The rescue unit stays while anything names it.
+func TestRescueGoesWithTheLast(t *testing.T) {
+	h := Host{UserUnits: t.TempDir()}
+	put := func(name, text string) string {
+		path := filepath.Join(h.UserUnits, name)
+		if err := replaceFile(path, text); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	text, err := spec("liam", nil).RenderRescue()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rescue := put("hermes-rescue@.service", text)
+	adopted := put("mine@.service.d/05-hermes.conf", AdoptText(spec("liam", nil)))
+	put("other.service", "[Unit]\nOnFailure=mail@%n.service\n")
+	op := Operation{Say: func(string, ...any) {}}
+	for _, there := range []bool{true, false} {
+		if err := h.removeRescue(op, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(rescue); (err == nil) != there {
+			t.Errorf("the rescue unit: %v, want it there: %v", err, there)
+		}
+		if err := os.Remove(adopted); there && err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -99,7 +160,7 @@ func TestAdoptText(t *testing.T) {
 		key   string
 		want  string
 	}{{Notify, "Type", "notify"}, {Notify, "WatchdogSec", watchdog}, {Simple, "Type", ""}, {Simple, "RestartForceExitStatus", "75"}, {Notify, "RestartPreventExitStatus", "78"}} {
-		text := AdoptText(c.ready)
+		text := AdoptText(spec("default", func(s *Spec) { s.Ready = c.ready }))
 		if got := Value(Parse(text), "Service", c.key); got != c.want {
 			t.Errorf("%s: %s=%s, want %s", c.ready, c.key, got, c.want)
 		}
@@ -227,7 +288,7 @@ func TestParseShow(t *testing.T) {
 	if len(u.Environment) != 3 || u.Environment[1] != "PATH=/a b:/c" {
 		t.Errorf("%q", u.Environment)
 	}
-	if got := homeOf(u); got != "/home/ada/.hermes" {
+	if got := HomeOf(u); got != "/home/ada/.hermes" {
 		t.Errorf("home %s", got)
 	}
 }

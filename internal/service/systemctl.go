@@ -16,14 +16,18 @@ import (
 	"hermes/internal/domain"
 )
 
-// callLimit bounds one call of systemctl: it only asks, or hands in a job.
-const callLimit = 10 * time.Second
+// The limits of one call of systemctl(1).
+const (
+	askLimit  = 3 * time.Second  // that only asks
+	callLimit = 10 * time.Second // that changes something, or hands in a job
+)
 
 // Manager is a systemd manager, driven by systemctl(1). Its methods may be used
 // at once by several goroutines.
 type Manager struct {
-	System bool
-	env    []string
+	System  bool
+	env     []string
+	runtime string // XDG_RUNTIME_DIR of a user's manager
 }
 
 // Open finds the system's manager, or that of the user whose process this is.
@@ -42,7 +46,7 @@ func Open(system bool, getenv func(string) string) (*Manager, error) {
 	if _, err := os.Stat(bus); err != nil {
 		return nil, domain.E(domain.Unavailable, nil, "no systemd user manager runs for UID %d (%s is missing): it lives from the first login to the last logout, or always with lingering. Log in as that user, or run `sudo loginctl enable-linger %s`", os.Getuid(), bus, accountName())
 	}
-	return &Manager{env: append(env, "XDG_RUNTIME_DIR="+dir, "DBUS_SESSION_BUS_ADDRESS=unix:path="+bus)}, nil
+	return &Manager{runtime: dir, env: append(env, "XDG_RUNTIME_DIR="+dir, "DBUS_SESSION_BUS_ADDRESS=unix:path="+bus)}, nil
 }
 
 // runtimeDir is XDG_RUNTIME_DIR, if it belongs to this user, else where
@@ -58,14 +62,20 @@ func runtimeDir(getenv func(string) string) string {
 	return fmt.Sprintf("/run/user/%d", os.Getuid())
 }
 
-// call runs systemctl. Errors: Timeout, Forbidden, Unavailable; the message
-// holds systemctl's own words.
+// call runs systemctl to change something. Errors: Timeout, Forbidden,
+// Unavailable; the message holds systemctl's own words.
 func (m *Manager) call(ctx context.Context, args ...string) ([]byte, error) {
+	return m.run(ctx, callLimit, args...)
+}
+
+// run runs systemctl for so long at most.
+func (m *Manager) run(ctx context.Context, limit time.Duration, args ...string) ([]byte, error) {
 	all := append([]string{"--no-ask-password", "--no-pager"}, args...)
 	if !m.System {
 		all = append([]string{"--user"}, all...)
 	}
-	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "systemctl", all...)
 	cmd.Env = m.env
@@ -77,7 +87,7 @@ func (m *Manager) call(ctx context.Context, args ...string) ([]byte, error) {
 	case err == nil:
 		return out.Bytes(), nil
 	case ctx.Err() != nil:
-		return nil, domain.E(domain.Timeout, ctx.Err(), "systemd did not answer within %s when it was asked for `systemctl %s`", callLimit, strings.TrimSpace(verbOf(args)+" "+args[len(args)-1]))
+		return nil, domain.E(domain.Timeout, ctx.Err(), "systemd did not answer within %s when it was asked for `systemctl %s`", time.Since(began).Round(100*time.Millisecond), strings.TrimSpace(verbOf(args)+" "+args[len(args)-1]))
 	case errors.Is(err, exec.ErrNotFound):
 		return nil, domain.E(domain.Unavailable, err, "systemctl is not installed")
 	case strings.Contains(text, "Access denied"), strings.Contains(text, "nteractive authentication required"), strings.Contains(text, "ermission denied"):
@@ -153,16 +163,25 @@ type Unit struct {
 	LimitSpan    time.Duration `json:"-"`
 	LimitBurst   int           `json:"-"`
 	Since        time.Time     `json:"since,omitzero"` // of Active
-	Environment  []string      `json:"-"`
+	// Invocation is the id of the unit's last or present run.
+	Invocation string `json:"invocation_id,omitempty"`
+	// Program is the path that ExecStart= names, Args what follows it.
+	Program string   `json:"program,omitempty"`
+	Args    []string `json:"-"`
+	// ActiveEnter and ActiveExit are when the unit last began and ceased to be
+	// active, since the machine's boot by the monotonic clock; 0 for never.
+	ActiveEnter time.Duration `json:"-"`
+	ActiveExit  time.Duration `json:"-"`
+	Environment []string      `json:"-"`
 }
 
 // asked are the properties that Show asks for; org.freedesktop.systemd1(5).
-const asked = "Id,LoadState,ActiveState,SubState,Result,Type,FragmentPath,DropInPaths,UnitFileState,MainPID,NRestarts,ExecMainStatus,Restart,NeedDaemonReload,TimeoutStopUSec,RestartUSec,StartLimitIntervalUSec,StartLimitBurst,StateChangeTimestamp,Environment"
+const asked = "Id,LoadState,ActiveState,SubState,Result,Type,FragmentPath,DropInPaths,UnitFileState,MainPID,NRestarts,ExecMainStatus,Restart,NeedDaemonReload,TimeoutStopUSec,RestartUSec,StartLimitIntervalUSec,StartLimitBurst,StateChangeTimestamp,Environment,InvocationID,ExecStart,ActiveEnterTimestampMonotonic,ActiveExitTimestampMonotonic"
 
 // Show asks for the state of one unit. A unit that does not exist is no error:
 // its Load is "not-found".
 func (m *Manager) Show(ctx context.Context, unit string) (Unit, error) {
-	out, err := m.call(ctx, "show", "--timestamp=unix", "-p", asked, "--", unit)
+	out, err := m.run(ctx, askLimit, "show", "--timestamp=unix", "-p", asked, "--", unit)
 	if err != nil {
 		return Unit{}, err
 	}
@@ -189,13 +208,29 @@ func parseShow(text string) Unit {
 		Restarts: number("NRestarts"), ExitStatus: number("ExecMainStatus"), Restart: v["Restart"], NeedsReload: v["NeedDaemonReload"] == "yes",
 		StopTimeout: span(v["TimeoutStopUSec"]), RestartDelay: span(v["RestartUSec"]), LimitSpan: span(v["StartLimitIntervalUSec"]),
 		LimitBurst: number("StartLimitBurst"), Environment: words(v["Environment"]),
+		Invocation:  v["InvocationID"],
+		ActiveEnter: time.Duration(number("ActiveEnterTimestampMonotonic")) * time.Microsecond,
+		ActiveExit:  time.Duration(number("ActiveExitTimestampMonotonic")) * time.Microsecond,
 	}
+	u.Program, u.Args = commandOf(v["ExecStart"])
 	if s, ok := strings.CutPrefix(v["StateChangeTimestamp"], "@"); ok {
 		if n, err := strconv.ParseInt(s, 10, 64); err == nil {
 			u.Since = time.Unix(n, 0)
 		}
 	}
 	return u
+}
+
+// commandOf reads "{ path=/x ; argv[]=/x a b ; ignore_errors=no ; … }", as
+// systemctl prints a command line. Arguments with spaces fall apart.
+func commandOf(text string) (program string, args []string) {
+	_, rest, ok := strings.Cut(text, "path=")
+	if !ok {
+		return "", nil
+	}
+	program, rest, _ = strings.Cut(rest, " ; argv[]=")
+	line, _, _ := strings.Cut(rest, " ; ")
+	return program, strings.Fields(strings.TrimPrefix(line, program))
 }
 
 // units of a time span as systemd prints it; systemd.time(7).

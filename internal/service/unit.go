@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"hermes/internal/domain"
 	"hermes/internal/home"
 )
 
@@ -91,10 +90,8 @@ func (s Spec) Instance() string {
 // Render gives the unit's text; see systemd.unit(5), systemd.service(5) and
 // systemd.exec(5). Errors: Invalid, when a path cannot stand in a unit.
 func (s Spec) Render() (string, error) {
-	for what, path := range map[string]string{"the program's path": s.Binary, "the home folder": s.Profile.Root, "the user's home": s.Account.Home} {
-		if !filepath.IsAbs(path) || strings.ContainsAny(path, "\n\r\x00") {
-			return "", domain.E(domain.Invalid, nil, "%s %q cannot stand in a unit: it must be absolute and on one line", what, path)
-		}
+	if err := s.checkPaths(); err != nil {
+		return "", err
 	}
 	profile := s.Profile.Name
 	if s.Template {
@@ -129,6 +126,7 @@ func (s Spec) unitSection(u *builder, profile string) {
 	}
 	u.set("StartLimitIntervalSec", limitInterval)
 	u.set("StartLimitBurst", fmt.Sprint(limitBurst))
+	u.set("OnFailure", s.onFailure())
 }
 
 func (s Spec) serviceSection(u *builder, profile string) {
@@ -186,14 +184,16 @@ func (s Spec) serviceSection(u *builder, profile string) {
 const adoptName = "05-hermes.conf"
 
 // AdoptText is the drop-in that lifts a hand-written gateway unit to what a
-// generated one gives, and leaves the file itself alone.
-func AdoptText(ready Readiness) string {
+// generated one gives, and leaves the file itself alone. Of spec it takes the
+// readiness and the rescue unit.
+func AdoptText(s Spec) string {
 	u := &builder{}
 	u.section("Unit")
 	u.set("StartLimitIntervalSec", limitInterval)
 	u.set("StartLimitBurst", fmt.Sprint(limitBurst))
+	u.set("OnFailure", s.onFailure())
 	u.section("Service")
-	if ready == Notify {
+	if s.Ready == Notify {
 		u.set("Type", "notify")
 		u.set("NotifyAccess", "main")
 		u.set("ExecReload", "")

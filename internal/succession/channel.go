@@ -27,6 +27,7 @@ const (
 	msgReady  = "ready"  // S: I could serve, and no part is worse than yours
 	msgRefuse = "refuse" // S: I cannot, for this reason
 	msgOwn    = "own"    // P: serve
+	msgBusy   = "busy"   // S: not yet; I bring the ledger up to date (any number of times)
 	msgOwning = "owning" // S: I serve
 	msgYours  = "yours"  // P: I have let go of what only one may have (polls, credentials)
 )

@@ -54,7 +54,7 @@ func TestHandOverBetweenTwoEnds(t *testing.T) {
 	go func() {
 		err := s.Offer(ctx, Offer{Instance: old, API: api, Working: []string{"api"}, Elders: []Elder{{Record: old.Record, Socket: "/s"}}})
 		if err == nil {
-			err = s.Own(ctx)
+			err = s.Own(ctx, 20*time.Second)
 		}
 		result <- err
 	}()

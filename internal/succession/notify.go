@@ -60,6 +60,13 @@ func (n *Notifier) Ready(status string) error {
 // Status shows a sentence in `systemctl status`.
 func (n *Notifier) Status(status string) error { return n.send("STATUS="+oneLine(status), nil) }
 
+// Extend asks the manager for more time to start or stop than the unit allows,
+// from now on; see EXTEND_TIMEOUT_USEC= in sd_notify(3). It must be said again
+// before that time is over.
+func (n *Notifier) Extend(by time.Duration, status string) error {
+	return n.send(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d\nSTATUS=%s", by.Microseconds(), oneLine(status)), nil)
+}
+
 // Stopping says that the process drains and will end.
 func (n *Notifier) Stopping(status string) error {
 	return n.send("STOPPING=1\nSTATUS="+oneLine(status), nil)

@@ -35,6 +35,7 @@ func TestNotifierSendsStatesAndSockets(t *testing.T) {
 	}{
 		{"READY=1\nSTATUS=a; b", func() error { return n.Ready("a\nb") }},
 		{"STOPPING=1\nSTATUS=x", func() error { return n.Stopping("x") }},
+		{"EXTEND_TIMEOUT_USEC=2000000\nSTATUS=y", func() error { return n.Extend(2*time.Second, "y") }},
 		{"WATCHDOG=1", n.Ping},
 		{"MAINPID=77", func() error { return n.MainPID(77) }},
 		{"FDSTORE=1\nFDPOLL=0\nFDNAME=api", func() error { return n.Store("api", l.(*net.TCPListener)) }},

@@ -85,6 +85,9 @@ func (l *Legacy) become(left legacy) {
 	}
 	l.adopt("api", left.API)
 	l.adopt("control", left.Control)
+	for name, fd := range left.Others {
+		l.adopt(name, fd)
+	}
 }
 
 // adopt makes a socket of a descriptor; 0 is none.
@@ -121,10 +124,10 @@ func (l *Legacy) Meet(ctx context.Context, conn *net.UnixConn) error {
 		switch name {
 		case "lock":
 			l.lock = os.NewFile(uintptr(fd), "gateway.lock")
-		case "api":
-			l.adopt(name, fd)
-		default:
+		case "", "control":
 			_ = syscall.Close(fd)
+		default:
+			l.adopt(name, fd)
 		}
 	}
 	if l.lock == nil {
@@ -224,6 +227,11 @@ func (p *Predecessor) AwaitOwn(ctx context.Context) error {
 		return domain.E(domain.Invalid, nil, "the predecessor said %q where it should hand over", m.Type)
 	}
 	return nil
+}
+
+// Busy says that this process was told to serve and is still preparing to.
+func (p *Predecessor) Busy(ctx context.Context) error {
+	return p.ch.send(ctx, message{Type: msgBusy})
 }
 
 // Owning says that this process serves.

@@ -128,6 +128,15 @@ func (s *Server) AddChannel(guild, name string) string {
 	return s.addChannel(guild, &channelState{name: name, kind: typeText})
 }
 
+// RenameChannel gives a channel another name, and tells the bot.
+func (s *Server) RenameChannel(id, name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.channels[id]
+	c.name = name
+	s.tellAll(IntentGuilds, "CHANNEL_UPDATE", func(*gwSession) any { return s.showChannel(c) })
+}
+
 // AddThread makes a thread in a channel, and tells the bot.
 func (s *Server) AddThread(owner User, parent, name string) string {
 	s.mu.Lock()

@@ -77,6 +77,8 @@ func (s *Server) routes() http.Handler {
 			{"GET %/gateway/bot", "gateway", s.getGateway},
 			{"GET %/users/@me", "user", func(*http.Request, []byte) (any, *refusal) { return s.self, nil }},
 			{"POST %/users/@me/channels", "open_dm", s.openDM},
+			{"GET %/users/@me/guilds", "guilds", s.getGuilds},
+			{"GET %/guilds/{guild}/channels", "guild_channels", s.getGuildChannels},
 			{"GET %/applications/@me", "application", func(*http.Request, []byte) (any, *refusal) {
 				return map[string]any{"id": s.self.ID, "name": s.self.Username}, nil
 			}},
@@ -231,6 +233,37 @@ func (s *Server) getChannel(r *http.Request, _ []byte) (any, *refusal) {
 		return nil, ref
 	}
 	return s.showChannel(c), nil
+}
+
+// getGuilds, https://discord.com/developers/docs/resources/user#get-current-user-guilds.
+func (s *Server) getGuilds(r *http.Request, _ []byte) (any, *refusal) {
+	limit, err := strconv.Atoi(r.URL.Query().Get("limit"))
+	if err != nil || limit < 1 || limit > 200 {
+		limit = 200
+	}
+	out := []any{}
+	for _, g := range s.guilds { // made in the order of their ids
+		if number(g.id) > number(r.URL.Query().Get("after")) && len(out) < limit {
+			out = append(out, map[string]any{"id": g.id, "name": g.name, "owner": false, "permissions": "0"})
+		}
+	}
+	return out, nil
+}
+
+// getGuildChannels lists a server without its threads,
+// https://discord.com/developers/docs/resources/guild#get-guild-channels.
+func (s *Server) getGuildChannels(r *http.Request, _ []byte) (any, *refusal) {
+	i := slices.IndexFunc(s.guilds, func(g *guildState) bool { return g.id == r.PathValue("guild") })
+	if i < 0 {
+		return nil, &refusal{status: http.StatusNotFound, Code: 10004, Message: "Unknown Guild"}
+	}
+	out := []any{}
+	for _, c := range s.guilds[i].channels {
+		if c.kind != typeThread {
+			out = append(out, s.showChannel(c))
+		}
+	}
+	return out, nil
 }
 
 func number(id string) uint64 {

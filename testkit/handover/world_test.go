@@ -81,6 +81,25 @@ type world struct {
 // newWorld starts a gateway that is replaced by the given mode.
 func newWorld(t *testing.T, mode, tags string, env ...string) *world {
 	t.Helper()
+	return newWorldOf(t, mode, binary(t, tags), env...)
+}
+
+// newWorldOf is newWorld with a given program.
+func newWorldOf(t *testing.T, mode, program string, env ...string) *world {
+	t.Helper()
+	w := prepare(t, mode, program)
+	w.start(env...)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the gateway said:\n%s", tail(w.first.Output()))
+		}
+	})
+	return w
+}
+
+// prepare makes everything but starts no gateway.
+func prepare(t *testing.T, mode, program string) *world {
+	t.Helper()
 	w := &world{t: t}
 	var err error
 	if w.tg, err = telegram.New(telegram.Options{}); err != nil {
@@ -100,21 +119,26 @@ func newWorld(t *testing.T, mode, tags string, env ...string) *world {
 	_, port, _ := net.SplitHostPort(w.addr)
 	config := fmt.Sprintf("model:\n  default: fake\n  provider: custom\n  base_url: %s\n  api_key: hand-over-key-of-the-model\napprovals:\n  mode: \"off\"\nstreaming:\n  enabled: false\nsession_reset:\n  mode: none\n", w.brain.URL())
 	dotenv := fmt.Sprintf("TELEGRAM_BOT_TOKEN=%s\nTELEGRAM_BASE_URL=%s\nTELEGRAM_ALLOW_ALL_USERS=true\nAPI_SERVER_ENABLED=true\nAPI_SERVER_PORT=%s\nAPI_SERVER_KEY=%s\nHERMES_LOG_LEVEL=info\n", w.tg.Token(), w.tg.URL(), port, apiKey)
-	if w.home, err = rig.NewHome(filepath.Join(t.TempDir(), "home"), binary(t, tags), config, dotenv); err != nil {
+	if w.home, err = rig.NewHome(filepath.Join(t.TempDir(), "home"), program, config, dotenv); err != nil {
 		t.Fatal(err)
 	}
 	w.home.Env = []string{"HERMES_GATEWAY_HANDOVER=" + mode}
-	w.start(env...)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the gateway said:\n%s", tail(w.first.Output()))
-		}
-	})
 	return w
 }
 
 // start starts the gateway; whatever comes of it is ended with the test.
 func (w *world) start(env ...string) {
+	w.t.Helper()
+	p := w.launch(env...)
+	ctx, cancel := rig.Deadline(stepLimit)
+	defer cancel()
+	if err := p.Ready(ctx); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// launch starts the gateway and does not wait for it.
+func (w *world) launch(env ...string) *rig.Process {
 	w.t.Helper()
 	p, err := w.home.Start(env...)
 	if err != nil {
@@ -126,11 +150,7 @@ func (w *world) start(env ...string) {
 		_ = syscall.Kill(-group, syscall.SIGKILL)
 		<-p.Done()
 	})
-	ctx, cancel := rig.Deadline(stepLimit)
-	defer cancel()
-	if err := p.Ready(ctx); err != nil {
-		w.t.Fatal(err)
-	}
+	return p
 }
 
 func tail(s string) string {

@@ -13,7 +13,8 @@ import (
 // Channel is a channel, https://api.mattermost.com/#tag/channels.
 type Channel struct {
 	ID          string `json:"id"`
-	Type        string `json:"type"` // D, G, O or P
+	TeamID      string `json:"team_id"` // "" for D and G
+	Type        string `json:"type"`    // D, G, O or P
 	Name        string `json:"name"`
 	DisplayName string `json:"display_name"`
 	LastPostAt  int64  `json:"last_post_at"`
@@ -130,6 +131,9 @@ func (s *Server) AddChannel(name, kind string) Channel {
 
 func (s *Server) addChannel(c Channel) Channel {
 	c.ID = s.newID("c")
+	if c.Type == "O" || c.Type == "P" {
+		c.TeamID = teamID
+	}
 	s.channels[c.ID] = &channelState{Channel: c}
 	s.order = append(s.order, c.ID)
 	return c
@@ -353,6 +357,18 @@ func (s *Server) Calls(pattern string) int {
 // WaitCalls waits until a pattern was requested n times.
 func (s *Server) WaitCalls(ctx context.Context, pattern string, n int) error {
 	return s.until(ctx, func() bool { return s.calls[pattern] >= n })
+}
+
+// RenameChannel gives a channel another name, and tells the bot.
+func (s *Server) RenameChannel(id, name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.channels[id]
+	c.Name, c.DisplayName = strings.ToLower(name), name
+	s.touch()
+	for k := range s.sockets {
+		s.emit(k, event{Event: "channel_updated", Data: map[string]any{"channel": "{}"}, Broadcast: map[string]any{"channel_id": id}})
+	}
 }
 
 // AddChannelOnce gives the id of an open channel, which it makes if it is not

@@ -23,6 +23,7 @@ func (s *Server) routes() {
 	s.route("GET /users/me", http.StatusOK, func(*http.Request, []byte) (any, *apiError) { return s.self, nil })
 	s.route("GET /users/{id}", http.StatusOK, s.getUser)
 	s.route("GET /users/{id}/channels", http.StatusOK, s.getChannels)
+	s.route("GET /users/{id}/teams", http.StatusOK, s.getTeams)
 	s.route("POST /users/{id}/typing", http.StatusOK, s.publishTyping)
 	s.route("GET /config/client", http.StatusOK, s.getConfig)
 	s.route("GET /channels/{id}", http.StatusOK, s.getChannel)
@@ -52,6 +53,16 @@ func (s *Server) getChannels(*http.Request, []byte) (any, *apiError) {
 		}
 	}
 	return out, nil
+}
+
+// teamID and the name of the one team, https://api.mattermost.com/#tag/teams/operation/GetTeamsForUser.
+const (
+	teamID   = "teamteamteamteamteamteam01"
+	teamName = "acme"
+)
+
+func (s *Server) getTeams(*http.Request, []byte) (any, *apiError) {
+	return []map[string]any{{"id": teamID, "name": teamName, "display_name": "Acme", "delete_at": 0}}, nil
 }
 
 func (s *Server) getChannel(r *http.Request, _ []byte) (any, *apiError) {

@@ -111,9 +111,11 @@ func ptr[T any](v T) *T { return &v }
 // homes knows one chat.
 type homes struct{}
 
-func (homes) Platforms() []domain.Platform                                { return []domain.Platform{"telegram"} }
-func (homes) Home(domain.Platform) (domain.Address, bool)                 { return chat, true }
-func (homes) Channel(domain.Platform, string) (a domain.Address, ok bool) { return a, false }
+func (homes) Platforms() []domain.Platform                { return []domain.Platform{"telegram"} }
+func (homes) Home(domain.Platform) (domain.Address, bool) { return chat, true }
+func (homes) Channel(domain.Platform, string) (a domain.Address, found bool, err error) {
+	return a, false, nil
+}
 
 // fill makes the jobs that the page is looked at with.
 func (c *calendar) fill(scripts string) {

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -28,13 +29,58 @@ func Build(ctx context.Context, dir, tags string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-tags", tags, "-ldflags", "-s -w -X hermes/internal/cli.version=test", "-o", out, "./cmd/hermes")
+	return out, build(ctx, root, out, "test", "-tags", tags)
+}
+
+// BuildOther compiles the binary of another release, with build tags ("" for
+// none): changed maps paths within the module to what stands there instead. The sources themselves stay as they
+// are; see -overlay in `go help build`.
+func BuildOther(ctx context.Context, dir, version, tags string, changed map[string]string) (string, error) {
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return "", err
+	}
+	overlay := struct{ Replace map[string]string }{map[string]string{}}
+	for path, text := range changed {
+		file := filepath.Join(dir, version, filepath.FromSlash(path))
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			return "", err
+		}
+		overlay.Replace[filepath.Join(root, filepath.FromSlash(path))] = file
+	}
+	text, err := json.Marshal(overlay)
+	if err != nil {
+		return "", err
+	}
+	list, out := filepath.Join(dir, version, "overlay.json"), filepath.Join(dir, "hermes-"+version)
+	if err := os.WriteFile(list, text, 0o600); err != nil {
+		return "", err
+	}
+	return out, build(ctx, root, out, version, "-overlay", list, "-tags", tags)
+}
+
+// Source reads a file of the module.
+func Source(ctx context.Context, path string) (string, error) {
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(path)))
+	return string(text), err
+}
+
+func build(ctx context.Context, root, out, version string, flags ...string) error {
+	args := append([]string{"build", "-ldflags", "-s -w -X hermes/internal/cli.version=" + version, "-o", out}, flags...)
+	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/hermes")...)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("the binary does not build: %w\n%s", err, text)
+		return fmt.Errorf("the binary does not build: %w\n%s", err, text)
 	}
-	return out, nil
+	return nil
 }
 
 func moduleRoot(ctx context.Context) (string, error) {

@@ -42,7 +42,7 @@ type reserve struct {
 func newReserve(o Options) *reserve {
 	return &reserve{
 		path: filepath.Join(filepath.Dir(o.Path), "ledger.ballast"), size: o.ballastBytes,
-		wanted: !o.NoBallast && o.Kind != "cli", fileSystem: o.fileSystem, log: o.Log, quit: make(chan struct{}),
+		wanted: !o.NoBallast && o.Kind != kindCommand, fileSystem: o.fileSystem, log: o.Log, quit: make(chan struct{}),
 	}
 }
 

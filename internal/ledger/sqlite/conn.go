@@ -98,6 +98,22 @@ func (c *conn) insert(q string, args ...any) (int64, error) {
 	return res.LastInsertId()
 }
 
+// execContext is exec for a statement that may take long; it is interrupted when
+// ctx ends.
+func (c *conn) execContext(ctx context.Context, q string, args ...any) error {
+	st, err := c.compile(q)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = st.Close() }() // its outcome is known by then
+	vals, err := values(args)
+	if err != nil {
+		return err
+	}
+	_, err = st.ExecContext(ctx, vals)
+	return err
+}
+
 func (c *conn) run(q string, args []any) (driver.Result, error) {
 	st, err := c.prepare(q)
 	if err != nil {
@@ -240,7 +256,7 @@ func values(args []any) ([]driver.NamedValue, error) {
 		case uint64:
 			out[i].Value = int64(a)
 		case bool:
-			out[i].Value = flag(a)
+			out[i].Value = bit(a)
 		case time.Time:
 			out[i].Value = millis(a)
 		case nullID:
@@ -264,7 +280,7 @@ func values(args []any) ([]driver.NamedValue, error) {
 	return out, nil
 }
 
-func flag(b bool) int64 {
+func bit(b bool) int64 {
 	if b {
 		return 1
 	}

@@ -25,8 +25,10 @@ import (
 // maxLockTries bounds the search for a process number that nobody uses.
 const maxLockTries = 64
 
-func (s *Store) lockPath(id int64) string {
-	return filepath.Join(s.runDir, fmt.Sprintf("process-%d.lock", id))
+func (s *Store) lockPath(id int64) string { return lockPath(s.runDir, id) }
+
+func lockPath(dir string, id int64) string {
+	return filepath.Join(dir, fmt.Sprintf("process-%d.lock", id))
 }
 
 // register makes this process known. The lock is held before the row can be
@@ -63,7 +65,7 @@ func (s *Store) register(ctx context.Context) error {
 	if err != nil {
 		return err // the file of an attempt that failed late stays locked until this process ends
 	}
-	s.self, s.selfLock = p, lock
+	s.self, s.selfLock, s.opened.self = p, lock, p.ID
 	return nil
 }
 
@@ -80,13 +82,13 @@ func holdLock(path string) (*os.File, error) {
 	return f, nil
 }
 
-// alive tells whether a registered process still holds its lock. Probing takes
-// a shared lock, so that two who probe do not take each other for the holder.
-func (s *Store) alive(p ledger.Process) bool {
-	if p.ID == s.self.ID {
-		return true
-	}
-	f, err := os.Open(s.lockPath(p.ID))
+// alive tells whether a registered process still lives.
+func (s *Store) alive(p ledger.Process) bool { return p.ID == s.self.ID || lives(s.runDir, p) }
+
+// lives tells whether another process still holds its lock. Probing takes a
+// shared lock, so that two who probe do not take each other for the holder.
+func lives(dir string, p ledger.Process) bool {
+	f, err := os.Open(lockPath(dir, p.ID))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		// Somebody cleaned the folder. The row's own evidence decides.
@@ -273,7 +275,7 @@ func (s *Store) AcquireLease(ctx context.Context, name string) (ledger.Lease, er
 				return l, err
 			}
 			if found && s.alive(p) {
-				return l, domain.E(domain.Conflict, nil, "%s is in the hands of the %s process with PID %d; stop that one first, or leave it to it", name, p.Kind, p.PID)
+				return l, domain.E(domain.Conflict, &ledger.Held{By: p}, "%s is in the hands of the %s process with PID %d; stop that one first, or leave it to it", name, p.Kind, p.PID)
 			}
 		}
 		l.Fence++

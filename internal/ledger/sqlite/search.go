@@ -44,6 +44,9 @@ func (x *indexer) start() {
 }
 
 func (x *indexer) stop() {
+	if x.cancel == nil {
+		return // never started
+	}
 	x.cancel()
 	x.wg.Wait()
 }

@@ -44,19 +44,34 @@ type Options struct {
 	Now  func() time.Time // the clock; nil means time.Now
 	Log  *slog.Logger     // nil discards
 
+	// Program is the version of the program, which a ledger that it upgrades
+	// remembers.
+	Program string
+
+	// KeepSchema leaves the schema of an earlier program as it is until Upgrade is
+	// called: for a process that does not serve yet, because another still does.
+	KeepSchema bool
+
 	// NoBallast leaves out the reserve for a full disk. A process of kind cli
 	// never makes one, but uses it.
 	NoBallast bool
 
+	self int64 // the process's number, once it is registered
+
 	// For tests of the package itself.
 	fileSystem   func(dir string) (fileSystem, error)
 	ballastBytes int64
-	maxSchema    int // pretends to be an older program
+	maxSchema    int         // pretends to be an older program
+	extraSteps   []migration // pretends to be a newer one
 }
+
+// kindCommand is a process that is over in a moment and serves nothing.
+const kindCommand = "cli"
 
 // Store is an open ledger. It is safe for concurrent use.
 type Store struct {
 	path, runDir, kind string
+	opened             Options
 	now                func() time.Time
 	log                *slog.Logger
 	schema             int
@@ -77,7 +92,8 @@ type Store struct {
 }
 
 // Open opens the ledger at o.Path, making or upgrading it where needed, and
-// registers this process. It answers domain.Config for what somebody must mend
+// registers this process. A ledger that a gateway of an older program serves
+// from is not upgraded by a command, which gets domain.Conflict. Open answers domain.Config for what somebody must mend
 // (permissions, a network file system, a ledger of a newer program),
 // domain.Unavailable for what can pass (a disk gone read-only, a busy ledger)
 // and domain.StorageFull. A file that is no database is moved aside and
@@ -92,7 +108,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, classifyFile(err, o.Path)
 	}
 	s := &Store{
-		path: o.Path, runDir: runDir(o.Path), kind: o.Kind, now: o.Now, log: o.Log, setAside: aside,
+		path: o.Path, runDir: runDir(o.Path), kind: o.Kind, opened: o, now: o.Now, log: o.Log, setAside: aside,
 		requests: make(chan *request, maxGroup), closing: make(chan struct{}), writerDone: make(chan struct{}),
 		readers: make(chan *conn, readers),
 	}
@@ -122,7 +138,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	s.reserve.start()
-	s.indexer.start()
+	if !o.KeepSchema { // the index may be of the schema that is to come
+		s.indexer.start()
+	}
 	return s, nil
 }
 
@@ -148,7 +166,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.ballastBytes = defaultBallast
 	}
 	if o.maxSchema == 0 {
-		o.maxSchema = headSchema()
+		o.maxSchema = headSchema() + len(o.extraSteps)
 	}
 	return o, nil
 }
@@ -185,7 +203,8 @@ func openWriter(ctx context.Context, o Options) (*conn, int, error) {
 		return nil, 0, err
 	}
 	c, err := openConn(dsn)
-	for isBusy(err) && ctx.Err() == nil { // another process recovers the log
+	limit := time.Now().Add(busyLimit)
+	for isBusy(err) && ctx.Err() == nil && time.Now().Before(limit) { // another process recovers the log
 		time.Sleep(busyRetry)
 		c, err = openConn(dsn)
 	}

@@ -50,6 +50,8 @@ type Deps struct {
 	Log    *slog.Logger
 	Health *health.Reporter
 	Now    func() time.Time
+	// Changed is called when a channel was made, renamed or deleted. It must not block.
+	Changed func()
 }
 
 // Adapter is one bot account. Its methods are safe for concurrent use; Run may
@@ -60,6 +62,7 @@ type Adapter struct {
 	log     *slog.Logger
 	health  *health.Reporter
 	now     func() time.Time
+	changed func()       // the channels are not those that were listed
 	http    *http.Client // for the API and the gateway
 	files   *http.Client // for attachments, never to private addresses
 	rest    *discordgo.Session
@@ -103,6 +106,8 @@ var (
 	_ platform.Typer   = (*Adapter)(nil)
 	_ platform.Fetcher = (*Adapter)(nil)
 	_ platform.Menu    = (*Adapter)(nil)
+
+	_ platform.Directory = (*Adapter)(nil)
 )
 
 // New makes an adapter; it does not connect. domain.Config.
@@ -117,11 +122,14 @@ func New(c Config, d Deps) (*Adapter, error) {
 	if d.Now == nil {
 		d.Now = time.Now
 	}
+	if d.Changed == nil {
+		d.Changed = func() {}
+	}
 	if d.HTTP == nil {
 		d.HTTP = newClient(c.Proxy)
 	}
 	a := &Adapter{
-		cfg: c, account: c.account(), log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now,
+		cfg: c, account: c.account(), log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now, changed: d.Changed,
 		files:  newFileClient(c),
 		limits: newLimits(time.Now),
 		pause: pauses{first: time.Second, most: time.Minute, hello: 20 * time.Second, invalid: 5 * time.Second,
@@ -175,6 +183,7 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 		Burst:          4,
 		Idempotency:    platform.IdempotencyWindow,
 		IdempotencyFor: nonceFor,
+		DigitIDs:       true,
 	}
 	if name := a.name.Load(); name != nil {
 		c.MentionName = "@" + *name

@@ -90,17 +90,22 @@ func (c *conn) dispatch(ctx context.Context, f frame, b *batch) error {
 				err = c.guild(ctx, g)
 			}
 			c.unseen(g.ID)
+			c.a.changed()
 		}
 	case "GUILD_DELETE": // the bot was taken out, or the server is away
 		var g guild
 		if json.Unmarshal(f.Data, &g) == nil && !g.Unavailable {
 			c.unseen(g.ID)
+			c.a.changed()
 		}
 	case "CHANNEL_CREATE", "THREAD_CREATE":
+		c.rename(f)
 		c.channel(f.Data, true)
 	case "CHANNEL_UPDATE", "THREAD_UPDATE":
+		c.rename(f)
 		c.channel(f.Data, false)
 	case "CHANNEL_DELETE", "THREAD_DELETE":
+		c.rename(f)
 		var ch channel
 		if json.Unmarshal(f.Data, &ch) == nil {
 			c.a.channels.drop(ch.ID)

@@ -47,6 +47,8 @@ type Deps struct {
 	Log    *slog.Logger
 	Health *health.Reporter
 	Now    func() time.Time
+	// Changed is called when a channel was made, renamed or deleted. It must not block.
+	Changed func()
 }
 
 // Adapter is one bot account. Its methods are safe for concurrent use; Run may
@@ -58,6 +60,8 @@ type Adapter struct {
 	now    func() time.Time
 	wire   *wire
 	pause  pauses
+
+	changed func() // the channels are not those that were listed
 
 	self     atomic.Pointer[identity]
 	limits   atomic.Pointer[serverLimits]
@@ -93,6 +97,8 @@ var (
 	_ platform.Typer   = (*Adapter)(nil)
 	_ platform.Fetcher = (*Adapter)(nil)
 	_ platform.Menu    = (*Adapter)(nil)
+
+	_ platform.Directory = (*Adapter)(nil)
 )
 
 // New makes an adapter; it does not connect. domain.Config.
@@ -107,11 +113,14 @@ func New(c Config, d Deps) (*Adapter, error) {
 	if d.Now == nil {
 		d.Now = time.Now
 	}
+	if d.Changed == nil {
+		d.Changed = func() {}
+	}
 	if d.HTTP == nil {
 		d.HTTP = newClient(c.Proxy)
 	}
 	return &Adapter{
-		cfg: c, log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now,
+		cfg: c, log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now, changed: d.Changed,
 		wire:      newWire(d.HTTP, c.URL, c.Token),
 		pause:     pauses{first: 500 * time.Millisecond, most: 30 * time.Second, failures: 10},
 		reactions: make(chan reaction, maxReactions),
@@ -139,6 +148,7 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 		PerSecond:   8,
 		Burst:       8,
 		Idempotency: platform.IdempotencyAlways,
+		DigitIDs:    true,
 	}
 	if self := a.self.Load(); self != nil {
 		c.MentionName = "@" + self.name

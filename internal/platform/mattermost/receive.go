@@ -211,6 +211,10 @@ func (r *receiver) event(ctx context.Context, f frame) (in domain.Inbound, at in
 		DisplayName string `json:"channel_display_name"`
 		SenderName  string `json:"sender_name"`
 	}
+	if changesChannels(f.Event) {
+		r.a.changed()
+		return in, 0, false, nil
+	}
 	if err := json.Unmarshal(f.Data, &d); err != nil {
 		return in, 0, false, nil //nolint:nilerr // an event that is not understood is passed over
 	}

@@ -72,7 +72,7 @@ func newRigWith(t testing.TB, o fake.Options, change func(*mattermost.Config)) *
 func (r *rig) another(t testing.TB) *mattermost.Adapter {
 	t.Helper()
 	a, err := mattermost.New(r.config, mattermost.Deps{
-		Log:    slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Log:    r.logger(),
 		Health: r.health.Part("platform.mattermost"),
 	})
 	if err != nil {
@@ -81,6 +81,10 @@ func (r *rig) another(t testing.TB) *mattermost.Adapter {
 	a.Hasten()
 	t.Cleanup(a.CloseIdle)
 	return a
+}
+
+func (r *rig) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
 // run starts the adapter; the returned function ends it and gives Run's error.

@@ -147,7 +147,7 @@ func (s *socket) read(ctx context.Context) {
 			i.gap = *f.Seq != expected
 			expected = *f.Seq + 1
 		}
-		if f.Event != "posted" && f.Event != "reaction_added" && !i.gap {
+		if f.Event != "posted" && f.Event != "reaction_added" && !changesChannels(f.Event) && !i.gap {
 			continue
 		}
 		select {

@@ -180,7 +180,8 @@ type user struct {
 // channel is a channel, https://api.mattermost.com/#tag/channels.
 type channel struct {
 	ID          string `json:"id"`
-	Type        string `json:"type"` // D direct, G group, O open, P private
+	TeamID      string `json:"team_id"` // "" for D and G
+	Type        string `json:"type"`    // D direct, G group, O open, P private
 	Name        string `json:"name"`
 	DisplayName string `json:"display_name"`
 	LastPostAt  int64  `json:"last_post_at"` // milliseconds

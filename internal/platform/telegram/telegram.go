@@ -148,6 +148,7 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 		PerSecond:     30,
 		Burst:         3,
 		Idempotency:   platform.IdempotencyNone,
+		DigitIDs:      true,
 	}
 	if self := a.self.Load(); self != nil {
 		c.MentionName = "@" + self.name

@@ -1,0 +1,276 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"hermes/internal/cron"
+	"hermes/internal/domain"
+	"hermes/internal/gateway"
+	"hermes/internal/home"
+	"hermes/internal/ledger/sqlite"
+	"hermes/internal/rescue"
+	"hermes/internal/secret"
+	"hermes/internal/service"
+)
+
+// newGatewayRescueCommand is what hermes-rescue@.service runs: OnFailure= of the
+// gateways' units starts it.
+func newGatewayRescueCommand(app *App) *cobra.Command {
+	return &cobra.Command{
+		Use: "rescue UNIT", Short: "Tell the home channels that a unit is down, and start it on what was last good", Args: cobra.ExactArgs(1), Hidden: true,
+		RunE: func(cmd *cobra.Command, args []string) error { return app.rescue(cmd.Context(), args[0]) },
+	}
+}
+
+// rescueFile keeps a profile's incidents.
+func rescueFile(p home.Profile) string { return p.Path("rescue.json") }
+
+// rescue handles the end of a unit. Exit code 0: it serves again, or, for a unit
+// of the system, is to be started again.
+func (a *App) rescue(ctx context.Context, name string) error {
+	unit, system, op, err := a.failedUnit(ctx, name)
+	if err != nil {
+		return err
+	}
+	if unit.Active != "failed" {
+		fmt.Fprintf(a.Out, "%s is %s; there is nothing to rescue.\n", name, unit.Active)
+		return alive(unit)
+	}
+	p, err := a.profileOfUnit(unit)
+	if err != nil {
+		return err
+	}
+	op.Profile = p
+	cfg, words := a.configForRescue()
+	run, _ := a.Lookup("MONITOR_INVOCATION_ID") // systemd.exec(5), since 251
+	if run == "" {
+		run = unit.Invocation
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = ""
+	}
+	o := rescue.Options{
+		Unit: unit.Name, Run: run, File: rescueFile(p), Now: a.Now, Host: host,
+		Why: secret.NewRedactor(a.secrets(cfg)...).Redact(a.why(ctx, unit, op.Manager, words)),
+		Tell: func(ctx context.Context, text string) ([]rescue.Told, error) {
+			return a.tellHomes(ctx, cfg, text)
+		},
+	}
+	o.Good, o.Start = a.lastGood(op, system)
+	inc, handled, err := rescue.Run(ctx, o)
+	if !handled && err == nil {
+		fmt.Fprintf(a.Out, "This end of %s was handled already.\n", name)
+	} else {
+		fmt.Fprintln(a.Out, inc.Text(host))
+	}
+	if err != nil {
+		return err
+	}
+	if !inc.Up() && !(system && handled && inc.Tried != nil && inc.Again.IsZero()) {
+		return &ExitError{Code: exitFailed}
+	}
+	return nil
+}
+
+// alive is nil for a unit that lives or is coming up.
+func alive(u service.Unit) error {
+	if u.Active == "active" || u.Active == "reloading" || u.Active == "activating" {
+		return nil
+	}
+	return &ExitError{Code: exitFailed}
+}
+
+// failedUnit asks the manager that this process belongs to.
+func (a *App) failedUnit(ctx context.Context, name string) (u service.Unit, system bool, op service.Operation, err error) {
+	_, system, ok := service.OwnUnit()
+	m, err := service.Open(ok && system, a.getenv)
+	if err != nil {
+		return u, system, op, err
+	}
+	if u, err = m.Show(ctx, name); err != nil {
+		return u, system, op, err
+	}
+	op = service.Operation{Found: service.Found{Unit: u, Manager: m}, Getenv: a.getenv, Say: a.say}
+	return u, m.System, op, nil
+}
+
+// profileOfUnit makes the profile that a unit runs this command's own.
+func (a *App) profileOfUnit(u service.Unit) (home.Profile, error) {
+	if h := service.HomeOf(u); h != "" {
+		a.Environ = append(a.Environ, "HERMES_HOME="+h)
+	}
+	a.profileName, a.profileSet, a.profile, a.env = service.ProfileNamed(u), true, nil, nil
+	return a.Profile()
+}
+
+// configForRescue loads the configuration, and says what is wrong with it where
+// it cannot be used.
+func (a *App) configForRescue() (cfg *home.Config, wrong string) {
+	cfg, _, err := a.Config()
+	if err != nil {
+		return nil, domain.MessageOf(err)
+	}
+	return cfg, ""
+}
+
+// secrets are what no message may hold.
+func (a *App) secrets(cfg *home.Config) []string {
+	var out []string
+	if a.env != nil {
+		out = a.env.Secrets()
+	}
+	if cfg != nil {
+		out = append(out, cfg.Secrets()...)
+	}
+	return out
+}
+
+// recent is how old an exit record may be that belongs to this end.
+const recent = 15 * time.Minute
+
+// why says why the unit is down: what systemd knows, what the process left on
+// record, and what it printed last.
+func (a *App) why(ctx context.Context, u service.Unit, m *service.Manager, config string) string {
+	text := service.Cause(u)
+	if u.ExitStatus == service.ExitConfig && config != "" {
+		return text + ": " + config
+	}
+	if _, err := os.Stat(u.Program); err != nil && u.Program != "" {
+		return text + ": " + u.Program + " is missing"
+	}
+	if said := telling(m.Tail(ctx, u.Name, 60)); said != "" {
+		return text + ". It said: " + said
+	}
+	if r, ok := gateway.LastExit(a.profile.LogDir()); ok && r.Code > 0 {
+		if at, err := time.Parse(time.RFC3339Nano, r.Time); err == nil && a.Now().Sub(at) < recent {
+			return text + ". It said: " + cut(r.Reason, maxSaid)
+		}
+	}
+	return text
+}
+
+// maxSaid bounds what is quoted of a process's last words, in runes.
+const maxSaid = 300
+
+// tellingLine is a line that names a reason by itself.
+var tellingLine = regexp.MustCompile(`^(panic:|fatal error:|hermes:)|Failed at step |level=ERROR`)
+
+// telling picks from last lines the last that says why, else the very last.
+func telling(lines []string) string {
+	for _, l := range slices.Backward(lines) {
+		if l = strings.TrimSpace(l); tellingLine.MatchString(l) {
+			return cut(l, maxSaid)
+		}
+	}
+	if len(lines) == 0 {
+		return ""
+	}
+	return cut(strings.TrimSpace(lines[len(lines)-1]), maxSaid)
+}
+
+// tellLimit is for one attempt to send; the outbox goes on trying within it.
+const tellLimit = 8 * time.Minute
+
+// tellHomes sends a text to every home channel and gives the receipts: by the
+// outbox, or past it where the ledger cannot be opened. Errors: NotFound, when
+// there is no home channel; Unavailable, when nobody took it.
+func (a *App) tellHomes(ctx context.Context, cfg *home.Config, text string) ([]rescue.Told, error) {
+	if cfg == nil {
+		return nil, domain.E(domain.NotFound, nil, "the configuration cannot be read, so no home channel is known")
+	}
+	to := homeChannels(cfg)
+	if len(to) == 0 {
+		return nil, domain.E(domain.NotFound, nil, "no home channel is set, so nobody was told; write /sethome to the bot")
+	}
+	ctx, cancel := context.WithTimeout(ctx, tellLimit)
+	defer cancel()
+	var sent []domain.Delivery
+	opened := false
+	err := a.withLedger(ctx, func(s *sqlite.Store) (bool, error) {
+		opened = true
+		var err error
+		sent, err = a.sendBy(ctx, s, cfg, to, text)
+		return false, err
+	})
+	if !opened {
+		return a.tellDirectly(ctx, cfg, to, text)
+	}
+	var told []rescue.Told
+	reached := false
+	for _, d := range sent {
+		one := rescue.Told{At: a.Now(), To: d.To.String(), Receipt: d.Receipt}
+		if d.State != domain.DeliverySent {
+			one.Error = string(d.State) + ": " + d.Reason
+		}
+		reached = reached || d.State == domain.DeliverySent
+		told = append(told, one)
+	}
+	if err == nil && !reached {
+		// The message waits in the outbox: trying again would say it twice.
+		err = domain.E(domain.Conflict, nil, "no platform has taken the message yet; it waits in the outbox")
+	}
+	return told, err
+}
+
+// tellDirectly sends by the adapters alone.
+func (a *App) tellDirectly(ctx context.Context, cfg *home.Config, to []domain.Address, text string) ([]rescue.Told, error) {
+	s := gateway.NewSender(gateway.SenderOptions{Profile: *a.profile, Config: cfg, Env: a.env, Log: slog.New(slog.DiscardHandler), Now: a.Now})
+	if err := s.Connect(to...); err != nil {
+		return nil, err
+	}
+	var told []rescue.Told
+	var failed []error
+	for _, addr := range to {
+		receipt, err := s.Direct(ctx, addr, text)
+		if err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		told = append(told, rescue.Told{At: a.Now(), To: addr.String(), Receipt: receipt})
+	}
+	if len(told) == 0 {
+		return nil, domain.E(domain.Unavailable, errors.Join(failed...), "no platform took the message: %s", domain.MessageOf(failed[0]))
+	}
+	return told, nil
+}
+
+// homeChannels are the home channels that a command can send to by itself.
+func homeChannels(cfg *home.Config) []domain.Address {
+	homes := cron.ConfigHomes{Config: func() *home.Config { return cfg }}
+	var out []domain.Address
+	for _, p := range homes.Platforms() {
+		if addr, ok := homes.Home(p); ok && p != domain.PlatformWebchat {
+			out = append(out, addr)
+		}
+	}
+	return out
+}
+
+// lastGood gives what the unit can be started on that differs from what died,
+// nil where nothing does, and how.
+func (a *App) lastGood(op service.Operation, system bool) (*rescue.Good, func(context.Context, rescue.Good) (int, error)) {
+	kept := service.Rescuer(a.UserHome())
+	if _, err := os.Stat(kept); err != nil || system || rescue.Same(kept, op.Program) {
+		return nil, nil
+	}
+	on := fmt.Sprintf("the program that served last (%s)", filepath.Base(kept))
+	return &rescue.Good{Program: kept, On: on}, func(ctx context.Context, g rescue.Good) (int, error) {
+		u, err := op.StartOn(ctx, g.Program, op.Profile, nil)
+		if err != nil {
+			return 0, err
+		}
+		return u.MainPID, nil
+	}
+}

@@ -1,0 +1,265 @@
+// Package rescue is what happens when a gateway's unit has ended for good: the
+// home channels are told, once, and the unit is started again on what was last
+// good, where that has not been tried. It runs as a process of its own, started
+// by systemd (OnFailure= of the unit), and trusts nothing of the one that died.
+package rescue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"hermes/internal/domain"
+)
+
+// Incident is one time that a unit went down for good, from its end to what
+// became of it. A unit that fails again within Quiet of a rescue's start is the
+// same incident.
+type Incident struct {
+	Unit string `json:"unit"`
+	// Runs are the invocation ids that belong to it; systemd.exec(5),
+	// $INVOCATION_ID.
+	Runs []string  `json:"runs"`
+	At   time.Time `json:"at"`
+	Why  string    `json:"why"`
+	// Tried is the start on what was last good; nil where there was none.
+	Tried *Attempt `json:"tried,omitempty"`
+	// Again is when the unit went down after that start; then nothing more is
+	// tried.
+	Again time.Time `json:"again,omitzero"`
+	Told  []Told    `json:"told,omitempty"`
+}
+
+// Attempt is a start of the unit by a rescue.
+type Attempt struct {
+	At      time.Time `json:"at"`
+	On      string    `json:"on"` // what was last good, in words
+	Program string    `json:"program"`
+	PID     int       `json:"pid,omitempty"` // that serves; 0: it does not
+	Error   string    `json:"error,omitempty"`
+}
+
+// Told is a message about the incident.
+type Told struct {
+	At      time.Time `json:"at"`
+	To      string    `json:"to"` // platform:chat
+	Receipt string    `json:"receipt,omitempty"`
+	Error   string    `json:"error,omitempty"` // why it did not get there
+}
+
+// Good is what last served healthily, as far as it differs from what died.
+type Good struct {
+	Program string // absolute path; "" where the unit's own is as good as any
+	On      string // in words: "version 1.4.2 and the configuration of 3 May"
+}
+
+// Options is what a rescue is made of. All but Good and Start are needed.
+type Options struct {
+	Unit string // full name
+	Run  string // its invocation id
+	Why  string // why it ended, for people; holds no secret
+	// File keeps the incidents of a profile.
+	File string
+	// Good is what was last good; nil when nothing else than what died is known.
+	Good *Good
+	// Start starts the unit on it and gives the process that serves. It is called
+	// once an incident.
+	Start func(context.Context, Good) (pid int, err error)
+	// Tell sends a text to every home channel. It is called again after an error
+	// that is domain.Unavailable, until TellLimit; what is in its first answer
+	// counts as told.
+	Tell func(context.Context, string) ([]Told, error)
+	Now  func() time.Time
+	// Pause waits between tries of Tell; nil is a real wait.
+	Pause func(context.Context, time.Duration)
+	Host  string
+}
+
+// The limits of a rescue.
+const (
+	Quiet       = 30 * time.Minute
+	TellLimit   = 10 * time.Minute
+	tellFirst   = 5 * time.Second // wait after the first failure; doubled up to tellLongest
+	tellLongest = time.Minute
+	maxKept     = 20 // incidents in the file
+	maxRuns     = 16 // ids of one incident
+)
+
+// Run handles the end of a unit. handled is false when this very run was handled
+// before. up tells that the unit serves again. Errors: Unavailable, when nobody
+// could be told.
+func Run(ctx context.Context, o Options) (i Incident, handled bool, err error) {
+	lock, err := lockFile(o.File + ".lock")
+	if err != nil {
+		return i, false, err
+	}
+	defer lock.Close()
+	all := load(o.File)
+	for _, one := range all {
+		if one.Unit == o.Unit && o.Run != "" && slices.Contains(one.Runs, o.Run) {
+			return one, false, nil
+		}
+	}
+	n := slices.IndexFunc(all, func(one Incident) bool { return one.Unit == o.Unit && one.open(o.Now()) })
+	if n < 0 {
+		all = append(all, Incident{Unit: o.Unit, At: o.Now(), Why: o.Why})
+		n = len(all) - 1
+	} else {
+		all[n].Again, all[n].Why = o.Now(), o.Why
+	}
+	inc := &all[n]
+	inc.Runs = append(inc.Runs, o.Run)
+	inc.Runs = inc.Runs[max(0, len(inc.Runs)-maxRuns):]
+	// What is about to be tried is on record before it is: a rescue that dies
+	// with it is not repeated.
+	if inc.Tried == nil && inc.Again.IsZero() && o.Good != nil {
+		inc.Tried = &Attempt{At: o.Now(), On: o.Good.On, Program: o.Good.Program}
+		save(o.File, all)
+		if inc.Tried.PID, err = o.Start(ctx, *o.Good); err != nil {
+			inc.Tried.Error = domain.MessageOf(err)
+		}
+	}
+	save(o.File, all)
+	told, err := o.tell(ctx, inc.Text(o.Host))
+	inc.Told = append(inc.Told, told...)
+	save(o.File, all)
+	return *inc, true, err
+}
+
+// open tells whether a further end of the unit belongs to the incident.
+func (i Incident) open(now time.Time) bool {
+	last := i.At
+	if i.Tried != nil {
+		last = i.Tried.At
+	}
+	return now.Sub(last) < Quiet
+}
+
+// Up tells whether the unit served again when the rescue ended.
+func (i Incident) Up() bool { return i.Tried != nil && i.Tried.PID > 0 && i.Again.IsZero() }
+
+// Text is the incident for the home channel.
+func (i Incident) Text(host string) string {
+	name := strings.TrimSuffix(i.Unit, ".service")
+	if host != "" {
+		name += " on " + host
+	}
+	var b strings.Builder
+	switch {
+	case !i.Again.IsZero():
+		fmt.Fprintf(&b, "🛑 %s is down again. %s", name, sentence(i.Why))
+		if i.Tried != nil {
+			fmt.Fprintf(&b, "\n\nThe last good state (%s) was tried %s before, so nothing more is tried: somebody must look.", i.Tried.On, i.Again.Sub(i.Tried.At).Round(time.Second))
+		}
+		return b.String()
+	case i.Up():
+		fmt.Fprintf(&b, "⚠️ %s went down and was brought back. %s", name, sentence(i.Why))
+		fmt.Fprintf(&b, "\n\nIt serves again (PID %d) on the last good state: %s. `hermes gateway restart` goes back to what is installed, once that is mended.", i.Tried.PID, i.Tried.On)
+	case i.Tried != nil:
+		fmt.Fprintf(&b, "🛑 %s is down. %s", name, sentence(i.Why))
+		fmt.Fprintf(&b, "\n\nIt was started on the last good state (%s), and does not serve: %s", i.Tried.On, sentence(i.Tried.Error))
+	default:
+		fmt.Fprintf(&b, "🛑 %s is down. %s", name, sentence(i.Why))
+		b.WriteString("\n\nNothing else is known to be good, so it was not started again: somebody must look.")
+	}
+	return b.String()
+}
+
+// sentence ends a text with one full stop.
+func sentence(s string) string { return strings.TrimRight(strings.TrimSpace(s), ".") + "." }
+
+// tell tries to reach the home channels until TellLimit.
+func (o Options) tell(ctx context.Context, text string) ([]Told, error) {
+	ctx, cancel := context.WithTimeout(ctx, TellLimit)
+	defer cancel()
+	pause := o.Pause
+	if pause == nil {
+		pause = wait
+	}
+	delay, spent := tellFirst, time.Duration(0)
+	for {
+		told, err := o.Tell(ctx, text)
+		if err == nil {
+			return told, nil
+		}
+		if ctx.Err() != nil || spent >= TellLimit || !domain.IsCode(err, domain.Unavailable) {
+			return append(told, Told{At: o.Now(), Error: domain.MessageOf(err)}), err
+		}
+		pause(ctx, delay)
+		spent += delay
+		delay = min(2*delay, tellLongest)
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// Last gives the newest incident of a profile; ok is false when there is none.
+func Last(file string) (i Incident, ok bool) {
+	all := load(file)
+	if len(all) == 0 {
+		return i, false
+	}
+	return all[len(all)-1], true
+}
+
+// load reads the incidents, oldest first. A file that is damaged holds none: the
+// worst that follows is a second message.
+func load(file string) []Incident {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil
+	}
+	var all []Incident
+	if json.Unmarshal(text, &all) != nil {
+		return nil
+	}
+	return all
+}
+
+// save keeps the incidents. A disk that takes nothing does not end the rescue.
+func save(file string, all []Incident) {
+	all = all[max(0, len(all)-maxKept):]
+	text, err := json.MarshalIndent(all, "", "  ")
+	if err != nil {
+		return
+	}
+	tmp := file + ".tmp"
+	if os.WriteFile(tmp, append(text, '\n'), 0o600) != nil || os.Rename(tmp, file) != nil {
+		_ = os.Remove(tmp)
+	}
+}
+
+// lockFile keeps two rescues of one profile from telling the same. A disk that
+// takes no file has no lock.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return nil, domain.E(domain.Unavailable, err, "%s cannot be made", filepath.Dir(path))
+		}
+		f, err = os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	}
+	if err != nil {
+		return os.Open(os.DevNull) //nolint:wrapcheck // told even where nothing can be written
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		f.Close()
+		return nil, domain.E(domain.Unavailable, err, "%s cannot be locked", path)
+	}
+	return f, nil
+}

@@ -1,0 +1,304 @@
+package starts
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"hermes/internal/versions"
+)
+
+// Facts is what the start that is to be judged can see.
+type Facts struct {
+	Now     time.Time
+	Boot    string // of the machine
+	Kills   int64  // as Start.Kills, now
+	Dump    string // that the last crash left, "" for none
+	Unclean bool   // the last life left its PID file
+	Limit   Limit
+	Planned bool // a predecessor serves until this one does: nothing can go dark
+
+	Binary    versions.Binary // of this process
+	Fallback  versions.Binary // served healthily last, is another one, and is there; zero for none
+	BroughtAt time.Time       // when an update brought Binary; zero where none is known
+	Disk      string          // fingerprint of the configuration on disk
+	Good      string          // of the one that served healthily last; "" for none
+}
+
+// Limit is how often a service manager starts a unit before it gives it up.
+type Limit struct {
+	Known bool
+	Burst int           // starts allowed
+	Span  time.Duration // within; 0 means without end
+	Delay time.Duration // between a death and the next start
+	// Stops tells whether an exit code of 78 ends the unit without another start.
+	Stops bool
+}
+
+// unknownLimit is what is assumed of a manager that does not answer: the
+// strictest that operators write.
+var unknownLimit = struct {
+	burst int
+	span  time.Duration
+}{3, 10 * time.Minute}
+
+// Effective tells whether the manager ever gives up: a unit that waits longer
+// between starts than its limit looks back is started for ever.
+func (l Limit) Effective() bool {
+	return !l.Known || l.Burst > 0 && l.Span > 0 && time.Duration(l.Burst-1)*l.Delay < l.Span
+}
+
+// Plan is how to start.
+type Plan struct {
+	// Deaths in a row, before this start.
+	Deaths int
+	// LastChance says that the manager may give the unit up when this start
+	// dies too.
+	LastChance bool
+	// Careful is why the start is a careful one, in sentences for people; empty
+	// for an ordinary start.
+	Careful []string
+	// Slow starts the parts one by one, to learn which it is.
+	Slow bool
+	// Quarantine are the parts that are not started before their time.
+	Quarantine []Quarantined
+	// LastHealthy serves the configuration that served healthily last, in place
+	// of the one on disk.
+	LastHealthy bool
+	// Fallback runs the program that served healthily last, in place of this.
+	Fallback bool
+	// Distrusted is what the two above rest on, to be put on the record.
+	Distrusted []Distrust
+	// Incident names the first death of the row; "" without one.
+	Incident string
+}
+
+// The measures of judging.
+const (
+	careAfter  = 2         // deaths in a row
+	forgetGap  = time.Hour // between two starts, after which nothing counts
+	freshTime  = time.Hour // in which a program that an update brought is suspect
+	firstRetry = 5 * time.Minute
+	mostRetry  = 4 * time.Hour
+)
+
+// Judge settles how the lives before ended and says how this start must be
+// done. It changes r: ends that nobody wrote down, and what is quarantined and
+// distrusted from now on. It is a pure function of the record and the facts.
+func Judge(r *Record, f Facts) Plan {
+	settle(r, f)
+	row := deaths(r.Starts, f.Now)
+	p := Plan{Deaths: len(row), LastChance: f.lastChance(r.Starts)}
+	if len(row) > 0 {
+		p.Incident = row[len(row)-1].ID
+	}
+	p.quarantine(r, f, row)
+	if f.Planned {
+		// The operator asked, and the one before serves on until this one does.
+		p.Quarantine, p.Slow = nil, false
+		return p
+	}
+	p.distrust(r, f, row)
+	p.explain(row)
+	return p
+}
+
+// settle writes down how lives ended that could not do it themselves.
+func settle(r *Record, f Facts) {
+	dump := f.Dump
+	for i := len(r.Starts) - 1; i >= 0; i-- {
+		s := &r.Starts[i]
+		if s.End != nil || s.Process.Alive() && s.Boot == f.Boot {
+			continue
+		}
+		s.End = endOf(*s, f, dump)
+		dump = "" // it tells of the last life
+	}
+}
+
+// endOf judges the end of one life.
+func endOf(s Start, f Facts, dump string) *End {
+	switch trace := ReadTrace(dump); {
+	case s.Boot != f.Boot:
+		return &End{Code: -1, Cause: Outside, Reason: "the machine went down"}
+	case trace.Asked:
+		return &End{Code: 2, Cause: Outside, Reason: "asked for a dump: " + trace.Reason}
+	case dump != "":
+		e := &End{Code: 2, Cause: Panicked, Part: trace.Part, Reason: trace.Reason}
+		if e.Part == "" && len(s.Parts) == 1 {
+			e.Part = s.Parts[0]
+		}
+		return e
+	case s.Kills >= 0 && f.Kills > s.Kills:
+		return &End{Code: -1, Cause: Outside, Reason: "killed by the kernel, for lack of memory"}
+	case s.Reached(Serving):
+		// Nothing of ours ends a process that serves without a word.
+		return &End{Code: -1, Cause: Outside, Reason: "killed by somebody else"}
+	}
+	e := &End{Code: -1, Cause: Vanished, Reason: "it was gone before it served, without a trace"}
+	if len(s.Parts) == 1 {
+		e.Part = s.Parts[0]
+	}
+	return e
+}
+
+// deaths gives the deaths in a row before now, the latest first. A settled life
+// and a long pause end the row; what was stopped or killed from outside is
+// passed over, and so is a successor that died while its predecessor served.
+func deaths(all []Start, now time.Time) []Start {
+	var row []Start
+	next := now
+	for i := len(all) - 1; i >= 0; i-- {
+		s := all[i]
+		if next.Sub(s.At) > forgetGap && !s.Reached(Serving) || s.Reached(Settled) && !s.End.Death() {
+			break
+		}
+		next = s.At
+		if s.End.Death() && (!s.Planned || s.Reached(Serving)) {
+			row = append(row, s)
+		}
+		if s.Reached(Settled) {
+			break // its own death is the first of the row
+		}
+	}
+	return row
+}
+
+// lastChance counts the starts that the manager counts too. It may count fewer,
+// never more.
+func (f Facts) lastChance(all []Start) bool {
+	burst, span := f.Limit.Burst, f.Limit.Span
+	if !f.Limit.Known {
+		burst, span = unknownLimit.burst, unknownLimit.span
+	}
+	if !f.Limit.Effective() {
+		return false
+	}
+	n := 1 // this one
+	for _, s := range all {
+		if !s.Planned && f.Now.Sub(s.At) < span {
+			n++
+		}
+	}
+	return n >= burst
+}
+
+// careful tells whether the deaths so far demand care.
+func (p Plan) careful() bool {
+	return p.Deaths >= careAfter || p.Deaths > 0 && p.LastChance
+}
+
+// quarantine holds back the parts that deaths name, and slows the start where
+// the last death names none.
+func (p *Plan) quarantine(r *Record, f Facts, row []Start) {
+	if len(row) > 0 && row[0].End.Part != "" {
+		last := row[0]
+		i := slices.IndexFunc(r.Quarantine, func(q Quarantined) bool { return q.Part == last.End.Part })
+		switch {
+		case i < 0 && p.careful():
+			r.Quarantine = append(r.Quarantine, Quarantined{Part: last.End.Part, Since: f.Now, Until: f.Now.Add(firstRetry), Times: 1, Why: why(last)})
+		case i >= 0 && !last.At.Before(r.Quarantine[i].Since): // it was tried again
+			q := &r.Quarantine[i]
+			q.Times++
+			q.Since, q.Until, q.Why = f.Now, f.Now.Add(retryAfter(q.Times)), why(last)
+		}
+	}
+	p.Quarantine = slices.Clone(r.Quarantine)
+	p.Slow = p.careful() && row[0].End.Part == ""
+}
+
+// retryAfter is the pause after so many deaths: 5, 10, 20 … minutes.
+func retryAfter(times int) time.Duration {
+	d := firstRetry
+	for range min(times-1, 10) {
+		d *= 2
+	}
+	return min(d, mostRetry)
+}
+
+// distrust chooses the configuration and the program.
+func (p *Plan) distrust(r *Record, f Facts, row []Start) {
+	// What the files hold now, or the program is now, was mended since.
+	r.Distrusted = slices.DeleteFunc(r.Distrusted, func(d Distrust) bool {
+		return d.Config != "" && (d.Config != f.Disk || d.Config == f.Good)
+	})
+	known := func(match func(Distrust) bool) bool { return slices.ContainsFunc(r.Distrusted, match) }
+	if f.Good != "" && f.Disk != f.Good {
+		p.LastHealthy = known(func(d Distrust) bool { return d.Config == f.Disk })
+		died := slices.ContainsFunc(row, func(s Start) bool { return s.Config == f.Disk })
+		if !p.LastHealthy && p.careful() && died {
+			p.LastHealthy = true
+			r.Distrusted = append(r.Distrusted, Distrust{Config: f.Disk, Since: f.Now, Why: why(row[0])})
+		}
+	}
+	if f.Fallback.Path != "" {
+		p.Fallback = known(func(d Distrust) bool { return d.Binary.Path != "" && d.Binary.Same(f.Binary) })
+		died := slices.ContainsFunc(row, func(s Start) bool { return s.Binary.Same(f.Binary) })
+		diedToo := slices.ContainsFunc(row, func(s Start) bool { return s.Binary.Same(f.Fallback) })
+		fresh := f.Now.Sub(f.since(r.Starts)) < freshTime
+		if !p.Fallback && p.careful() && died && !diedToo && fresh {
+			p.Fallback = true
+			r.Distrusted = append(r.Distrusted, Distrust{Binary: f.Binary, Since: f.Now, Why: why(row[0])})
+		}
+	}
+	if n := len(r.Distrusted) - kept; n > 0 {
+		r.Distrusted = slices.Clone(r.Distrusted[n:])
+	}
+	p.Distrusted = slices.Clone(r.Distrusted)
+}
+
+// since is when the program came: by an update's word, else when it was first
+// started.
+func (f Facts) since(all []Start) time.Time {
+	if !f.BroughtAt.IsZero() {
+		return f.BroughtAt
+	}
+	for _, s := range all {
+		if s.Binary.Same(f.Binary) {
+			return s.At
+		}
+	}
+	return f.Now
+}
+
+// explain says why the start is careful, and what is done about it.
+func (p *Plan) explain(row []Start) {
+	if p.careful() {
+		p.Careful = append(p.Careful, fmt.Sprintf("the gateway died %s in a row, the last time so: %s", times(p.Deaths), why(row[0])))
+	}
+	for _, q := range p.Quarantine {
+		p.Careful = append(p.Careful, fmt.Sprintf("%s is held back until %s, since a death named it (%s)", q.Part, q.Until.UTC().Format("15:04 MST"), q.Why))
+	}
+	if p.LastHealthy {
+		p.Careful = append(p.Careful, "the configuration that served healthily last is served, not the one on disk")
+	}
+	if p.Fallback {
+		p.Careful = append(p.Careful, "the program that served healthily last runs, not the one that was started")
+	}
+	if p.Slow {
+		p.Careful = append(p.Careful, "no death says what caused it, so the parts are started one by one")
+	}
+}
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
+// why is the end of a life in a phrase.
+func why(s Start) string {
+	text := s.End.Reason
+	if text == "" {
+		text = string(s.End.Cause)
+	}
+	if i := strings.IndexByte(text, '\n'); i >= 0 {
+		text = text[:i]
+	}
+	if len(text) > 200 {
+		text = strings.ToValidUTF8(text[:200], "") + "…"
+	}
+	return text
+}

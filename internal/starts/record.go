@@ -1,0 +1,320 @@
+// Package starts keeps the record of a profile's starts: what was started with
+// which program and configuration, how far it came, what was being started when
+// it died, and how it ended. From that record, and nothing else, the next start
+// judges whether it must be careful; see Judge. The record is one file in the
+// profile's home, replaced in one step, so that it can be read and written with
+// a broken ledger and a broken configuration. It is not synchronised to the
+// disk: it must outlive a process, and a machine that goes down is no fault of
+// one.
+package starts
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"hermes/internal/domain"
+	"hermes/internal/home"
+	"hermes/internal/succession"
+	"hermes/internal/versions"
+)
+
+// Stage is how far a start came.
+type Stage string
+
+// The stages, in their order.
+const (
+	Begun   Stage = "begun"   // the process runs
+	Built   Stage = "built"   // configuration read, ledger open, parts built
+	Serving Stage = "serving" // every part was started
+	Settled Stage = "settled" // and it served for SettleTime: the deaths before it are forgotten
+)
+
+// SettleTime is how long a life must serve before the deaths before it no
+// longer count.
+const SettleTime = 10 * time.Minute
+
+func (s Stage) rank() int { return slices.Index([]Stage{Begun, Built, Serving, Settled}, s) }
+
+// Reached tells whether a start came at least as far as a stage.
+func (s Start) Reached(stage Stage) bool { return s.Stage.rank() >= stage.rank() }
+
+// Start is one start of the profile's gateway, and the life that followed.
+type Start struct {
+	ID      string            `json:"id"`
+	At      time.Time         `json:"at"`
+	Process succession.Record `json:"process"`
+	Boot    string            `json:"boot,omitempty"` // of the machine; see random(4), boot_id
+	Unit    string            `json:"invocation,omitempty"`
+	Binary  versions.Binary   `json:"binary"`
+	Disk    string            `json:"config_on_disk,omitempty"` // fingerprint
+	Config  string            `json:"config_served,omitempty"`  // fingerprint
+	Planned bool              `json:"planned,omitempty"`        // a hand-over: the one before served until this one did
+	Careful []string          `json:"careful,omitempty"`        // why, where it was
+	Stage   Stage             `json:"stage"`
+	Parts   []string          `json:"starting,omitempty"` // being started, so suspect if it dies now
+	Kills   int64             `json:"oom_kills"`          // of the control group above, at the start; -1 unknown
+	Served  time.Time         `json:"serving_at,omitzero"`
+	Healthy time.Time         `json:"healthy_at,omitzero"` // when it served and nothing was wrong, the first time
+	End     *End              `json:"end,omitempty"`       // nil while it lives, or until the next start has judged it
+}
+
+// Cause is how a life ended.
+type Cause string
+
+// The causes. Only Failed, Panicked and Vanished count as deaths.
+const (
+	Clean    Cause = "clean"    // asked to, or handed over
+	Outside  Cause = "outside"  // killed by somebody else: the kernel, an operator, the machine
+	Failed   Cause = "failed"   // an error that it told
+	Panicked Cause = "panicked" // the runtime gave up, and left a dump
+	Vanished Cause = "vanished" // gone before it served, without a trace
+)
+
+// End is how a life ended.
+type End struct {
+	At     time.Time `json:"at,omitzero"` // zero when nobody can say
+	Code   int       `json:"code"`        // exit code; -1 unknown
+	Cause  Cause     `json:"cause"`
+	Part   string    `json:"part,omitempty"` // that it names
+	Reason string    `json:"reason,omitempty"`
+}
+
+// Death tells whether the end counts as one.
+func (e *End) Death() bool {
+	return e != nil && (e.Cause == Failed || e.Cause == Panicked || e.Cause == Vanished)
+}
+
+// Quarantined is a part that is not started before its time.
+type Quarantined struct {
+	Part  string    `json:"part"`
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until"` // then it is tried again
+	Times int       `json:"times"` // deaths that named it
+	Why   string    `json:"why"`
+}
+
+// Distrust is what is not used as long as it stays as it was when lives ended
+// by it.
+type Distrust struct {
+	Config string          `json:"config,omitempty"` // fingerprint
+	Binary versions.Binary `json:"binary,omitzero"`
+	Since  time.Time       `json:"since"`
+	Why    string          `json:"why"`
+}
+
+// Record is all that is known of a profile's starts.
+type Record struct {
+	Starts     []Start       `json:"starts"` // the oldest first, at most kept
+	Quarantine []Quarantined `json:"quarantine,omitempty"`
+	Distrusted []Distrust    `json:"distrusted,omitempty"`
+	// Told is the incident of which the home channels were told last, so that
+	// they hear of each once.
+	Told string `json:"told,omitempty"`
+	// Rescued is the incident for which the rescue unit acted last.
+	Rescued string `json:"rescued,omitempty"`
+}
+
+// Last is the latest start; ok is false when there is none.
+func (r Record) Last() (s Start, ok bool) {
+	if len(r.Starts) == 0 {
+		return Start{}, false
+	}
+	return r.Starts[len(r.Starts)-1], true
+}
+
+// kept bounds the record.
+const kept = 50
+
+// File is where the record of a profile stands.
+func File(p home.Profile) string { return p.Path("gateway-starts.json") }
+
+// Read gives the record. What cannot be read counts as never having been.
+func Read(p home.Profile) Record {
+	var r Record
+	text, err := os.ReadFile(File(p))
+	if err != nil || json.Unmarshal(text, &r) != nil {
+		return Record{}
+	}
+	return r
+}
+
+// lockWait bounds the wait for another process that writes the record.
+const lockWait = 2 * time.Second
+
+// Update changes the record, alone among all processes. Errors: Unavailable,
+// StorageFull; then nothing has changed.
+func Update(p home.Profile, change func(*Record)) error {
+	fail := func(err error) error {
+		return domain.E(domain.Unavailable, err, "the record of starts %s was not written, so the next start knows less", File(p))
+	}
+	if err := os.MkdirAll(p.Home, 0o700); err != nil {
+		return fail(err)
+	}
+	lock := flock.New(p.Path(".gateway-starts.lock"), flock.SetPermissions(0o600))
+	ctx, cancel := context.WithTimeout(context.Background(), lockWait)
+	defer cancel()
+	if _, err := lock.TryLockContext(ctx, 5*time.Millisecond); err != nil {
+		return fail(err)
+	}
+	defer lock.Unlock()
+	r := Read(p)
+	change(&r)
+	if n := len(r.Starts) - kept; n > 0 {
+		r.Starts = slices.Clone(r.Starts[n:])
+	}
+	text, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return fail(err)
+	}
+	tmp := filepath.Join(p.Home, ".gateway-starts.tmp") // under the lock there is one writer
+	if err := os.WriteFile(tmp, append(text, '\n'), 0o600); err != nil {
+		return fail(err)
+	}
+	if err := os.Rename(tmp, File(p)); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// Life is this process's own start in the record. A nil Life records nothing.
+// Its methods are safe for concurrent use. A record that cannot be written is
+// told of once; nothing depends on it but the next start's judgement.
+type Life struct {
+	profile home.Profile
+	id      string
+	warn    func(error)
+
+	mu   sync.Mutex
+	told bool
+}
+
+// Begin puts a start on the record. warn is called with the first error.
+func Begin(p home.Profile, s Start, warn func(error)) *Life {
+	l := &Life{profile: p, id: s.ID, warn: warn}
+	l.save(func(r *Record) { r.Starts = append(r.Starts, s) })
+	return l
+}
+
+// New describes the start of this process. getenv reads the environment that it
+// was started with.
+func New(p home.Profile, binary versions.Binary, getenv func(string) string, now time.Time) Start {
+	return Start{
+		ID: now.UTC().Format("20060102T150405.000") + "-" + strconv.Itoa(os.Getpid()), At: now.UTC(), Process: succession.Self(p.Home, p.Name),
+		Boot: bootID(), Unit: getenv("INVOCATION_ID"), Binary: binary, Stage: Begun, Kills: oomKills(),
+	}
+}
+
+// ID names the start.
+func (l *Life) ID() string {
+	if l == nil {
+		return ""
+	}
+	return l.id
+}
+
+// Update changes this process's entry, and what else it likes.
+func (l *Life) Update(change func(own *Start, r *Record)) {
+	if l == nil {
+		return
+	}
+	l.save(func(r *Record) {
+		for i := len(r.Starts) - 1; i >= 0; i-- {
+			if r.Starts[i].ID == l.id {
+				change(&r.Starts[i], r)
+				return
+			}
+		}
+	})
+}
+
+func (l *Life) save(change func(*Record)) {
+	err := Update(l.profile, change)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil && !l.told && l.warn != nil {
+		l.told = true
+		l.warn(err)
+	}
+}
+
+// Reach notes a stage. One that was reached before stays.
+func (l *Life) Reach(stage Stage, now time.Time) {
+	l.Update(func(own *Start, _ *Record) {
+		if !own.Reached(stage) {
+			own.Stage = stage
+		}
+		if stage == Serving {
+			own.Served = now.UTC()
+		}
+	})
+}
+
+// Starting notes that a part is being started: a death from now on names it.
+func (l *Life) Starting(part string) {
+	l.Update(func(own *Start, _ *Record) {
+		if !slices.Contains(own.Parts, part) {
+			own.Parts = append(own.Parts, part)
+		}
+	})
+}
+
+// Started notes that a part got through its start.
+func (l *Life) Started(part string) {
+	l.Update(func(own *Start, _ *Record) {
+		own.Parts = slices.DeleteFunc(own.Parts, func(s string) bool { return s == part })
+	})
+}
+
+// Ended notes how this life ends.
+func (l *Life) Ended(e End) {
+	l.Update(func(own *Start, _ *Record) { own.End = &e })
+}
+
+// bootID names this boot of the machine, "" where that cannot be told.
+func bootID() string {
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// oomKills counts the processes that the kernel has killed for lack of memory
+// in the control group above ours, which outlives our unit's; cgroups(7) and the
+// kernel's cgroup-v2, memory.events. -1 where it is not told.
+func oomKills() int64 {
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return -1
+	}
+	for line := range strings.SplitSeq(string(text), "\n") {
+		if path, ok := strings.CutPrefix(line, "0::/"); ok && path != "" {
+			return oomKillsIn(filepath.Join("/sys/fs/cgroup", filepath.Dir(path), "memory.events"))
+		}
+	}
+	return -1
+}
+
+func oomKillsIn(file string) int64 {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return -1
+	}
+	for line := range strings.SplitSeq(string(text), "\n") {
+		if v, ok := strings.CutPrefix(line, "oom_kill "); ok {
+			if n, err := strconv.ParseInt(strings.TrimSpace(v), 10, 64); err == nil {
+				return n
+			}
+		}
+	}
+	return -1
+}
