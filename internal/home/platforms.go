@@ -33,7 +33,7 @@ func platformSpecs() []platformSpec {
 		{name: "discord", prefix: "DISCORD_", token: "DISCORD_BOT_TOKEN", mention: true, react: true, replyTo: "first",
 			extras: []string{"ALLOWED_ROLES", "ALLOWED_CHANNELS", "FREE_RESPONSE_CHANNELS", "AUTO_THREAD", "IGNORED_CHANNELS", "NO_THREAD_CHANNELS", "MAX_ATTACHMENT_BYTES", "COMMAND_SYNC_POLICY", "ALLOW_BOTS", "PROXY"}},
 		{name: "slack", prefix: "SLACK_", token: "SLACK_BOT_TOKEN", required: []string{"SLACK_APP_TOKEN"}, mention: true, react: true, replyTo: "first",
-			extras: []string{"ALLOW_BOTS", "ALLOWED_CHANNELS", "FREE_RESPONSE_CHANNELS"}},
+			extras: []string{"ALLOW_BOTS", "ALLOWED_CHANNELS", "FREE_RESPONSE_CHANNELS", "REPLY_IN_THREAD", "CATCH_UP", "PROXY"}},
 		{name: "mattermost", prefix: "MATTERMOST_", token: "MATTERMOST_TOKEN", required: []string{"MATTERMOST_URL"}, mention: true, replyTo: "off",
 			extras: []string{"ALLOWED_CHANNELS", "FREE_RESPONSE_CHANNELS", "REPLY_MODE", "ALLOW_BOTS", "CATCH_UP", "PROXY"}},
 		{name: "matrix", prefix: "MATRIX_", token: "MATRIX_ACCESS_TOKEN", required: []string{"MATRIX_HOMESERVER"}, home: "MATRIX_HOME_ROOM", mention: true, replyTo: "first",
