@@ -78,6 +78,7 @@ func commands() []func(*App) *cobra.Command {
 		newStatusCommand,
 		newModelCommand,
 		newSendCommand,
+		newPlatformsCommand,
 		newWebhookCommand,
 		newSessionsCommand,
 		newInsightsCommand,
