@@ -79,6 +79,7 @@ func commands() []func(*App) *cobra.Command {
 		newDoctorCommand,
 		newModelCommand,
 		newSendCommand,
+		newPlatformsCommand,
 		newWebhookCommand,
 		newSessionsCommand,
 		newInsightsCommand,
