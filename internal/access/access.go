@@ -65,7 +65,7 @@ type Verdict struct {
 
 // ownAuth names the sources that authenticate by themselves.
 func ownAuth(p domain.Platform) bool {
-	return p == domain.PlatformAPI || p == domain.PlatformWebchat || p == domain.PlatformCLI || p == domain.PlatformCron
+	return p == domain.PlatformAPI || p == domain.PlatformWebchat || p == domain.PlatformCLI || p == domain.PlatformCron || p == domain.PlatformWebhook
 }
 
 // Decide applies the order: everybody of the platform, paired users, the

@@ -385,7 +385,7 @@ func newProfileExportCommand(app *App) *cobra.Command {
 				os.Remove(output)
 				return err
 			}
-			fmt.Fprintf(app.Out, "Exported %s to %s (without .env and auth.json)\n", p.Name, output)
+			fmt.Fprintf(app.Out, "Exported %s to %s (without .env, auth.json and webhook_subscriptions.json)\n", p.Name, output)
 			return nil
 		},
 	}

@@ -89,6 +89,9 @@ func (s sink) judge(ctx context.Context, account string, in domain.Inbound) (led
 		if v.Reply != "" {
 			e.Replies = s.Outbox.Plan(in.Address, "notice", v.Reply, delivery.PlanOptions{})
 		}
+	} else if in.Forward {
+		e.Inbound.State = domain.InboundDone
+		e.Replies = s.Outbox.Plan(in.Address, "forward", in.Text, delivery.PlanOptions{})
 	}
 	return e, nil
 }

@@ -249,9 +249,13 @@ func (d *Dispatcher) Adapter(name domain.Platform) (platform.Adapter, bool) {
 
 // Wake tells that messages for these addresses were committed.
 func (d *Dispatcher) Wake(to ...domain.Address) {
+	where := make([]domain.Address, len(to))
+	for i, a := range to {
+		where[i] = d.route(a)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, a := range to {
+	for _, a := range where {
 		d.ready(a)
 	}
 }

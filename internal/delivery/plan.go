@@ -27,7 +27,13 @@ type PlanOptions struct {
 // files after it or with it as their caption. Lines MEDIA:/path of the text
 // become files too. What the platform cannot take is said in the text. The
 // deliveries are to be committed in the order in which they stand.
+//
+// What is addressed to a place that is no chat of its own (platform.Router) is
+// planned for the chat that it is sent on to.
 func (d *Dispatcher) Plan(to domain.Address, kind, md string, o PlanOptions) []domain.NewDelivery {
+	if dest := d.route(to); dest != to {
+		to, o.ReplyTo, o.Edit = dest, "", ""
+	}
 	caps := d.capabilities(to.Platform)
 	text, paths := markup.ExtractMedia(md)
 	files := append([]domain.Attachment(nil), o.Attachments...)
@@ -56,6 +62,15 @@ func (d *Dispatcher) Plan(to domain.Address, kind, md string, o PlanOptions) []d
 		out[0].Part.ReplyTo, out[0].Edit = o.ReplyTo, o.Edit
 	}
 	return out
+}
+
+// route is where a message for an address goes.
+func (d *Dispatcher) route(to domain.Address) domain.Address {
+	a, _ := d.Adapter(to.Platform)
+	if r, ok := a.(platform.Router); ok {
+		return r.Route(to)
+	}
+	return to
 }
 
 // textParts renders the text, with the buttons under its end.

@@ -19,6 +19,7 @@ const (
 	PlatformCron    Platform = "cron"
 	PlatformWebchat Platform = "webchat"
 	PlatformCLI     Platform = "cli"
+	PlatformWebhook Platform = "webhook"
 )
 
 // ChatType tells what kind of room a message came from.
@@ -89,7 +90,8 @@ type Attachment struct {
 // InboundState is the state of an accepted event.
 type InboundState string
 
-// inbound: received → claimed(turn) → done | refused.
+// inbound: received → claimed(turn) → done | refused; an event that is only sent on
+// is done at once.
 const (
 	InboundReceived InboundState = "received"
 	InboundClaimed  InboundState = "claimed"
@@ -108,6 +110,7 @@ type Inbound struct {
 	Attachments []Attachment `json:"attachments,omitempty"`
 	Button      bool         `json:"button,omitempty"` // a pressed button; Text is the button's command
 	Mentioned   bool         `json:"mentioned,omitempty"`
+	Forward     bool         `json:"-"` // no turn: Text is sent on to where answers go, and the event is done
 	SentAt      time.Time    `json:"sent_at"`
 	ReceivedAt  time.Time    `json:"received_at"`
 	State       InboundState `json:"state"`

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -173,16 +174,16 @@ func (g *Gateway) handOver(ctx context.Context, s *succession.Successor) error {
 
 // offer is what a successor takes over.
 func (g *Gateway) offer() (succession.Offer, error) {
-	o := succession.Offer{Instance: g.instance, Elders: g.handing.living()}
+	o := succession.Offer{Instance: g.instance, Elders: g.handing.living(), Others: g.sockets()}
 	if g.api != nil {
 		o.API = g.api.Listener()
 	}
 	g.mu.Lock()
-	stored := g.stored
-	g.mu.Unlock()
-	if stored {
-		o.Stored = []string{apiSocket}
+	o.Stored = slices.Clone(g.kept)
+	if g.stored {
+		o.Stored = append(o.Stored, apiSocket)
 	}
+	g.mu.Unlock()
 	for _, p := range g.health.Parts() {
 		if p.State == health.OK || p.State == health.Degraded {
 			o.Working = append(o.Working, p.Name)
@@ -223,6 +224,7 @@ func (g *Gateway) give(s *succession.Successor) {
 	ctx, cancel := context.WithTimeout(context.Background(), elderDeadline)
 	defer cancel()
 	s.Yours(ctx)
+	g.stopShared()
 	left := g.lanes.Leave()
 	g.handing.mu.Lock()
 	g.handing.lanes = left
@@ -250,6 +252,16 @@ func (g *Gateway) stopPolls() {
 		case <-limit.C:
 			g.Log.Warn("a platform's poll did not end in time", "component", string(l.name))
 			return
+		}
+	}
+}
+
+// stopShared ends the receiving on sockets that a successor, or this process
+// after a restart in place, has too. What waits in their queues is for that one.
+func (g *Gateway) stopShared() {
+	for _, l := range g.links {
+		if _, ok := l.adapter.(listens); ok {
+			l.stopListening()
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -16,8 +17,11 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/discord"
 	"hermes/internal/platform/mattermost"
+	"hermes/internal/platform/slack"
 	"hermes/internal/platform/telegram"
 	"hermes/internal/platform/webchat"
+	"hermes/internal/platform/webhook"
+	"hermes/internal/secret"
 	"hermes/internal/succession"
 )
 
@@ -25,10 +29,15 @@ import (
 type kind struct {
 	// scope names the credential's machine-wide lock; "" means that there is none.
 	scope string
+	// credential is what that lock is about; nil means the token.
+	credential func(c home.PlatformConfig) secret.Value
 	// capabilities are known before an adapter is there, so that answers can be
 	// rendered for a platform that is down.
 	capabilities platform.Capabilities
-	build        func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error)
+	// address is where a platform listens that others connect to; its socket is
+	// passed on from process to process. nil for all others.
+	address func(c home.PlatformConfig) (host string, port int)
+	build   func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error)
 }
 
 // adapterDeps is what an adapter is given beside its configuration.
@@ -36,6 +45,13 @@ type adapterDeps struct {
 	log    *slog.Logger
 	health *health.Reporter // may be nil
 	now    func() time.Time
+	// profile is the home that the platform belongs to.
+	profile home.Profile
+	// home finds home channels; secrets is told what no log may show; socket
+	// is one that another process left for this platform. Each may be nil.
+	home    func(domain.Platform) (domain.Address, bool)
+	secrets func(...string)
+	socket  net.Listener
 	// changed is called when the platform's channels are not what they were; may
 	// be nil.
 	changed func()
@@ -63,6 +79,16 @@ var kinds = map[domain.Platform]kind{
 			return mattermost.New(cfg, mattermost.Deps{Log: d.log, Health: d.health, Now: d.now, Changed: d.changed})
 		},
 	},
+	slack.Name: {
+		scope: "slack-app-token", credential: slack.AppToken, capabilities: new(slack.Adapter).Capabilities(),
+		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
+			cfg, err := slack.FromProfile(c)
+			if err != nil {
+				return nil, err
+			}
+			return slack.New(cfg, slack.Deps{Log: d.log, Health: d.health, Now: d.now, Changed: d.changed})
+		},
+	},
 	telegram.Name: {
 		scope: "telegram-bot-token", capabilities: new(telegram.Adapter).Capabilities(),
 		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
@@ -73,7 +99,20 @@ var kinds = map[domain.Platform]kind{
 			return telegram.New(cfg, telegram.Deps{Log: d.log, Health: d.health, Now: d.now})
 		},
 	},
+	webhook.Name: { // which two processes may receive at once, on one socket
+		capabilities: new(webhook.Adapter).Capabilities(), address: webhook.Address,
+		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
+			cfg, err := webhook.FromProfile(c, d.profile)
+			if err != nil {
+				return nil, err
+			}
+			return webhook.New(cfg, webhook.Deps{Log: d.log, Health: d.health, Now: d.now, Home: d.home, Secrets: d.secrets, Listener: d.socket})
+		},
+	},
 }
+
+// listens tells of an adapter that others connect to. Its socket is passed on.
+type listens interface{ Listener() net.Listener }
 
 // capabilities finds what a platform can do, connected or not.
 func capabilities(p domain.Platform) (platform.Capabilities, bool) {
@@ -122,7 +161,7 @@ func (g *Gateway) buildLinks() {
 			part.Disabled("this version cannot connect to " + string(n))
 			continue
 		}
-		a, err := k.build(cfg, adapterDeps{g.Log, part, g.Now, func() { g.directory.Changed(n) }})
+		a, err := k.build(cfg, adapterDeps{log: g.Log, health: part, now: g.Now, profile: g.Profile, home: g.homes.Home, secrets: g.Redactor.Add, socket: g.left[n], changed: func() { g.directory.Changed(n) }})
 		if err != nil {
 			part.Down("config", domain.MessageOf(err))
 			g.Log.Error("a platform is not set up right; the others run", "component", string(n), "err", err)
@@ -209,9 +248,13 @@ func (l *link) takeCredential(ctx context.Context) *succession.CredentialLock {
 	if l.kind.scope == "" {
 		return nil
 	}
+	credential := l.cfg.Token
+	if l.kind.credential != nil {
+		credential = l.kind.credential(l.cfg)
+	}
 	told := false
 	for ctx.Err() == nil {
-		lock, err := succession.LockCredential(succession.LockDir(l.g.Env.Get), l.kind.scope, l.cfg.Token.Reveal(), l.g.record(), l.g.Now())
+		lock, err := succession.LockCredential(succession.LockDir(l.g.Env.Get), l.kind.scope, credential.Reveal(), l.g.record(), l.g.Now())
 		if err == nil {
 			return lock
 		}

@@ -3,6 +3,8 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"net"
+	"slices"
 	"syscall"
 	"time"
 
@@ -21,18 +23,44 @@ func (g *Gateway) takeSockets() (api, control *succession.Socket) {
 	}
 	if g.Config.API.Enabled && !g.CronOnly {
 		api = g.Legacy.Take(func(s succession.Socket) bool {
-			return s.Name != "control" && succession.SameAddress(s.Listener.Addr(), g.Config.API.Host, g.Config.API.Port)
+			return s.Name != "control" && kinds[domain.Platform(s.Name)].address == nil && succession.SameAddress(s.Listener.Addr(), g.Config.API.Host, g.Config.API.Port)
 		})
 	}
 	if !g.CronOnly {
 		control = g.Legacy.Take(func(s succession.Socket) bool { return s.Name == "control" })
 	}
+	g.left = map[domain.Platform]net.Listener{}
+	for name, k := range kinds {
+		if c := g.Config.Platforms[name]; k.address != nil && c.Enabled && !g.CronOnly {
+			host, port := k.address(c)
+			if s := g.Legacy.Take(func(s succession.Socket) bool {
+				return s.Name == string(name) && succession.SameAddress(s.Listener.Addr(), host, port)
+			}); s != nil {
+				g.left[name] = s.Listener
+			}
+		}
+	}
 	g.unwanted = g.Legacy.Rest()
 	return api, control
 }
 
+// sockets are those of platforms that others connect to, by name, as far as
+// they are bound.
+func (g *Gateway) sockets() map[string]net.Listener {
+	out := map[string]net.Listener{}
+	for _, l := range g.links {
+		if a, ok := l.adapter.(listens); ok {
+			if s := a.Listener(); s != nil {
+				out[string(l.name)] = s
+			}
+		}
+	}
+	return out
+}
+
 // storeSockets keeps the service manager's store as the configuration wants
-// it: it holds the API's socket while that is bound, and nothing else of ours.
+// it: it holds the API's socket and those of platforms while they are bound, and
+// nothing else of ours.
 func (g *Gateway) storeSockets() {
 	select {
 	case <-g.intake:
@@ -45,6 +73,15 @@ func (g *Gateway) storeSockets() {
 		g.told(g.notifier.Unstore(name))
 	}
 	g.unwanted = nil
+	for name, l := range g.sockets() {
+		if c, ok := l.(syscall.Conn); ok && !slices.Contains(g.kept, name) {
+			err := g.notifier.Store(name, c)
+			g.told(err)
+			if err == nil {
+				g.kept = append(g.kept, name)
+			}
+		}
+	}
 	if g.api == nil || g.stored {
 		return
 	}

@@ -66,7 +66,7 @@ func (s *Sender) Connect(to ...domain.Address) error {
 		if !known {
 			return domain.E(domain.Unavailable, nil, "%s can only be reached by a running gateway; start it with `hermes gateway run`", a.Platform)
 		}
-		adapter, err := k.build(s.o.Config.Platforms[a.Platform], adapterDeps{log: s.o.Log, now: s.o.Now})
+		adapter, err := k.build(s.o.Config.Platforms[a.Platform], adapterDeps{log: s.o.Log, now: s.o.Now, profile: s.o.Profile})
 		if err != nil {
 			return domain.E(domain.Unavailable, nil, "%s", domain.MessageOf(err))
 		}

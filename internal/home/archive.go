@@ -22,7 +22,7 @@ const (
 )
 
 // notExported are secrets, which an archive never holds.
-var notExported = []string{".env", ".env.bak", "auth.json", "auth.json.bak"}
+var notExported = []string{".env", ".env.bak", "auth.json", "auth.json.bak", "webhook_subscriptions.json"}
 
 // Export writes a profile as tar.gz, without its secrets, its runtime state
 // and its ledger. Errors: Unavailable, StorageFull.

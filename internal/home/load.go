@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"regexp"
+	"slices"
 	"strings"
 
 	"hermes/internal/domain"
@@ -172,6 +173,19 @@ func (l *loader) expand(n *node) *node {
 		return m
 	})
 	out.value = out.text
+	return &out
+}
+
+// expandAll expands every value of a tree.
+func (l *loader) expandAll(n *node) *node {
+	out := *l.expand(n)
+	out.items, out.entries = slices.Clone(n.items), slices.Clone(n.entries)
+	for i, item := range out.items {
+		out.items[i] = l.expandAll(item)
+	}
+	for i, e := range out.entries {
+		out.entries[i].value = l.expandAll(e.value)
+	}
 	return &out
 }
 

@@ -33,7 +33,7 @@ func platformSpecs() []platformSpec {
 		{name: "discord", prefix: "DISCORD_", token: "DISCORD_BOT_TOKEN", mention: true, react: true, replyTo: "first",
 			extras: []string{"ALLOWED_ROLES", "ALLOWED_CHANNELS", "FREE_RESPONSE_CHANNELS", "AUTO_THREAD", "IGNORED_CHANNELS", "NO_THREAD_CHANNELS", "MAX_ATTACHMENT_BYTES", "COMMAND_SYNC_POLICY", "ALLOW_BOTS", "PROXY"}},
 		{name: "slack", prefix: "SLACK_", token: "SLACK_BOT_TOKEN", required: []string{"SLACK_APP_TOKEN"}, mention: true, react: true, replyTo: "first",
-			extras: []string{"ALLOW_BOTS", "ALLOWED_CHANNELS", "FREE_RESPONSE_CHANNELS"}},
+			extras: []string{"ALLOW_BOTS", "ALLOWED_CHANNELS", "FREE_RESPONSE_CHANNELS", "REPLY_IN_THREAD", "CATCH_UP", "PROXY"}},
 		{name: "mattermost", prefix: "MATTERMOST_", token: "MATTERMOST_TOKEN", required: []string{"MATTERMOST_URL"}, mention: true, replyTo: "off",
 			extras: []string{"ALLOWED_CHANNELS", "FREE_RESPONSE_CHANNELS", "REPLY_MODE", "ALLOW_BOTS", "CATCH_UP", "PROXY"}},
 		{name: "matrix", prefix: "MATRIX_", token: "MATRIX_ACCESS_TOKEN", required: []string{"MATRIX_HOMESERVER"}, home: "MATRIX_HOME_ROOM", mention: true, replyTo: "first",
@@ -41,7 +41,7 @@ func platformSpecs() []platformSpec {
 		{name: "email", prefix: "EMAIL_", token: "EMAIL_PASSWORD", required: []string{"EMAIL_ADDRESS", "EMAIL_IMAP_HOST", "EMAIL_SMTP_HOST"}, home: "EMAIL_HOME_ADDRESS", replyTo: "first", noPair: true,
 			extras: []string{"IMAP_PORT", "SMTP_PORT", "POLL_INTERVAL"}},
 		{name: "webhook", prefix: "WEBHOOK_", token: "WEBHOOK_SECRET", switchOn: "WEBHOOK_ENABLED", replyTo: "off", noPair: true,
-			extras: []string{"PORT", "HOST"}},
+			extras: []string{"PORT", "HOST", "PREVIOUS_SECRET", "RATE_LIMIT", "MAX_BODY_BYTES", "TOLERANCE_SECONDS"}},
 	}
 }
 
@@ -214,7 +214,7 @@ func (l *loader) readExtra(s platformSpec, p *PlatformConfig) {
 		}
 		if extra := section.get("extra"); extra != nil {
 			for _, e := range extra.entries {
-				p.Extra[e.key] = extraText(l.expand(e.value))
+				p.Extra[e.key] = extraText(l.expandAll(e.value))
 			}
 		}
 	}
@@ -321,3 +321,6 @@ func (l *loader) readAPISwitch() {
 		break
 	}
 }
+
+// TokenVariable names the variable of a platform's main credential.
+func TokenVariable(p domain.Platform) string { return specOf(p).token }

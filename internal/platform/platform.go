@@ -72,6 +72,14 @@ type Checker interface {
 	Check(ctx context.Context) error
 }
 
+// Router sends on what is addressed to a place that is no chat of its own: the
+// answers to a webhook's events go to a chat of another platform. Route gives
+// that place, or the address itself. It must not block, and a place that it
+// gives is not routed again.
+type Router interface {
+	Route(to domain.Address) domain.Address
+}
+
 // Directory lists the chats that the account can write to and that have a name,
 // so that people can say "#engineering" for an id. It needs no connection: a
 // command asks it while no gateway runs. It is asked before each connect, when a
@@ -124,6 +132,7 @@ const (
 	DialectPlain        Dialect = "plain"
 	DialectMarkdown     Dialect = "markdown"      // CommonMark as it is (web chat, Mattermost, Discord)
 	DialectTelegramHTML Dialect = "telegram_html" // https://core.telegram.org/bots/api#html-style
+	DialectMrkdwn       Dialect = "mrkdwn"        // https://docs.slack.dev/messaging/formatting-message-text
 )
 
 // Idempotency says what a platform offers against sending twice.

@@ -2,10 +2,12 @@ package succession
 
 import (
 	"encoding/json"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -26,6 +28,12 @@ func Hold(o Offer, control net.Listener) (*Held, error) {
 	if err == nil {
 		left.Control, err = keep(control)
 	}
+	left.Others = map[string]int{}
+	for name, l := range o.Others {
+		if err == nil {
+			left.Others[name], err = keep(l)
+		}
+	}
 	if err != nil {
 		return nil, domain.E(domain.Internal, err, "the sockets cannot be kept over a restart in place")
 	}
@@ -40,7 +48,7 @@ func (h *Held) Become(program string, args, environ []string) error {
 	if err != nil {
 		return err
 	}
-	for _, fd := range []int{h.left.Lock, h.left.API, h.left.Control} {
+	for _, fd := range slices.AppendSeq([]int{h.left.Lock, h.left.API, h.left.Control}, maps.Values(h.left.Others)) {
 		if fd > 0 {
 			inheritable(fd)
 		}

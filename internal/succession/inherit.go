@@ -10,7 +10,7 @@ import (
 
 // Socket is a listening socket that another process left for this one.
 type Socket struct {
-	// Name is FDNAME, or "api" and "control" of a predecessor.
+	// Name is FDNAME, or of a predecessor "api", "control" or a platform's name.
 	Name     string
 	Listener net.Listener
 	// Stored says that the service manager keeps a copy under Name.

@@ -85,6 +85,9 @@ func (l *Legacy) become(left legacy) {
 	}
 	l.adopt("api", left.API)
 	l.adopt("control", left.Control)
+	for name, fd := range left.Others {
+		l.adopt(name, fd)
+	}
 }
 
 // adopt makes a socket of a descriptor; 0 is none.
@@ -121,10 +124,10 @@ func (l *Legacy) Meet(ctx context.Context, conn *net.UnixConn) error {
 		switch name {
 		case "lock":
 			l.lock = os.NewFile(uintptr(fd), "gateway.lock")
-		case "api":
-			l.adopt(name, fd)
-		default:
+		case "", "control":
 			_ = syscall.Close(fd)
+		default:
+			l.adopt(name, fd)
 		}
 	}
 	if l.lock == nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -34,24 +35,29 @@ func Inherits(environ []string) bool {
 
 // legacy is the content of handoverEnv. The numbers are descriptors, 0 for none.
 type legacy struct {
-	Version int      `json:"v"`
-	PID     int      `json:"pid"` // of the process that left it
-	Channel int      `json:"channel,omitempty"`
-	Launch  bool     `json:"launch,omitempty"` // start the successor and end; see launch
-	Lock    int      `json:"lock,omitempty"`
-	API     int      `json:"api,omitempty"`
-	Control int      `json:"control,omitempty"`
-	Elders  []Elder  `json:"elders,omitempty"`
-	Stored  []string `json:"stored,omitempty"`
+	Version int  `json:"v"`
+	PID     int  `json:"pid"` // of the process that left it
+	Channel int  `json:"channel,omitempty"`
+	Launch  bool `json:"launch,omitempty"` // start the successor and end; see launch
+	Lock    int  `json:"lock,omitempty"`
+	API     int  `json:"api,omitempty"`
+	Control int  `json:"control,omitempty"`
+	// Others are sockets of platforms, by the platform's name.
+	Others map[string]int `json:"others,omitempty"`
+	Elders []Elder        `json:"elders,omitempty"`
+	Stored []string       `json:"stored,omitempty"`
 }
 
 // Offer is what a predecessor has to give.
 type Offer struct {
 	Instance *Instance
 	API      net.Listener // nil when none is bound
-	Working  []string     // the parts that work, by name
-	Elders   []Elder      // this process and those before it that still live
-	Stored   []string     // names of sockets in the service manager's store
+	// Others are sockets of platforms, by the platform's name: at most six. A
+	// successor that does not know one closes it.
+	Others  map[string]net.Listener
+	Working []string // the parts that work, by name
+	Elders  []Elder  // this process and those before it that still live
+	Stored  []string // names of sockets in the service manager's store
 }
 
 // Successor is the process that is to take over, as its predecessor sees it.
@@ -235,26 +241,32 @@ func (s *Successor) Offer(ctx context.Context, o Offer) error {
 	return domain.E(domain.Invalid, nil, "the new process answered %q; its version does not fit", answer.Type)
 }
 
-// withFDs gives the descriptors of an offer, without making sockets blocking as
-// os.File.Fd would.
+// withFDs gives the descriptors of an offer. Those of sockets are copies, which
+// do not become blocking as os.File.Fd would make them.
 func withFDs(o Offer, use func(names []string, fds []int) error) error {
-	lock := int(o.Instance.lock.Fd())
-	if o.API == nil {
-		return use([]string{"lock"}, []int{lock})
+	names, fds := []string{"lock"}, []int{int(o.Instance.lock.Fd())}
+	defer func() { closeAll(fds[1:]) }()
+	add := func(name string, l net.Listener) error {
+		if l == nil {
+			return nil
+		}
+		fd, err := keep(l)
+		if err != nil || fd == 0 {
+			return domain.E(domain.Internal, err, "the socket %q cannot be passed on", name)
+		}
+		names, fds = append(names, name), append(fds, fd)
+		return nil
 	}
-	sc, ok := o.API.(syscall.Conn)
-	if !ok {
-		return domain.E(domain.Internal, nil, "the API's socket cannot be passed on")
+	err := add("api", o.API)
+	for _, name := range slices.Sorted(maps.Keys(o.Others)) {
+		if err == nil && len(fds) < maxRights {
+			err = add(name, o.Others[name])
+		}
 	}
-	raw, err := sc.SyscallConn()
 	if err != nil {
 		return err
 	}
-	var used error
-	if err := raw.Control(func(fd uintptr) { used = use([]string{"lock", "api"}, []int{lock, int(fd)}) }); err != nil {
-		return err
-	}
-	return used
+	return use(names, fds)
 }
 
 // Own tells the successor to serve, and returns when it does. It may be silent

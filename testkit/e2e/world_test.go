@@ -343,7 +343,8 @@ func (w *world) end() {
 
 // mayHoldSecrets are the files whose purpose it is.
 func mayHoldSecrets(name string) bool {
-	return strings.HasPrefix(name, ".env") || strings.HasPrefix(name, "config.yaml") || name == "auth.json"
+	return strings.HasPrefix(name, ".env") || strings.HasPrefix(name, "config.yaml") || name == "auth.json" ||
+		name == "webhook_subscriptions.json"
 }
 
 // searchHome looks into every file of the home, the ledger too.

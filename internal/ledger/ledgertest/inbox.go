@@ -72,7 +72,7 @@ var inboxCases = []testCase{
 	}},
 	{"an event cannot be accepted as anything else", func(e *env) {
 		in := event("e1", "x")
-		in.State = domain.InboundDone
+		in.State = domain.InboundClaimed
 		b := batch(in)
 		b.Cursor = "9"
 		_, err := e.s.AcceptInbound(e.ctx, b)
@@ -80,6 +80,25 @@ var inboxCases = []testCase{
 		got, err := e.s.Cursor(e.ctx, "telegram", "bot")
 		e.ok(err)
 		e.equal("cursor", got, "")
+	}},
+	{"an event that is only sent on is done with its messages", func(e *env) {
+		in := event("e1", "x")
+		in.State = domain.InboundDone
+		b := batch(in)
+		to := domain.Address{Platform: "telegram", ChatID: "9"}
+		b.Events[0].Replies = []domain.NewDelivery{{To: to, Part: domain.Part{Text: "x"}}}
+		for i := range 2 {
+			got, err := e.s.AcceptInbound(e.ctx, b)
+			e.ok(err)
+			e.equal("repeated", got[0].Duplicate, i == 1)
+			e.equal("messages", len(got[0].Replies), 1-i)
+		}
+		keys, err := e.s.ActiveKeys(e.ctx)
+		e.ok(err)
+		e.equal("lanes with work", len(keys), 0)
+		stored, err := e.s.Inbound(e.ctx, 1)
+		e.ok(err)
+		e.equal("state", stored.State, domain.InboundDone)
 	}},
 	{"commands and messages are listed apart", func(e *env) {
 		button := event("b1", "approve 7")

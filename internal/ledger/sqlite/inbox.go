@@ -83,8 +83,8 @@ func prepareInbound(e ledger.Event) (newInbound, error) {
 	if in.State == "" {
 		in.State = domain.InboundReceived
 	}
-	if in.State != domain.InboundReceived && in.State != domain.InboundRefused {
-		return newInbound{}, domain.E(domain.Invalid, nil, "an event can be accepted as received or refused, not as %q", in.State)
+	if in.State != domain.InboundReceived && in.State != domain.InboundRefused && in.State != domain.InboundDone {
+		return newInbound{}, domain.E(domain.Invalid, nil, "an event can be accepted as received, refused or done, not as %q", in.State)
 	}
 	e.Inbound = in
 	n := newInbound{Event: e}
@@ -103,7 +103,7 @@ func (n newInbound) insert(c *conn, now time.Time) (ledger.Accepted, error) {
 	if received.IsZero() {
 		received = now
 	}
-	if in.State == domain.InboundRefused {
+	if in.State != domain.InboundReceived {
 		ended = now
 	}
 	var acc ledger.Accepted

@@ -192,6 +192,15 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	return err
 }
 
+// Check proves that the server takes the token.
+func (a *Adapter) Check(ctx context.Context) error {
+	defer a.wire.http.CloseIdleConnections()
+	if _, err := a.identify(ctx); err != nil {
+		return err
+	}
+	return nil
+}
+
 // identify learns who the account is; later calls know it already.
 func (a *Adapter) identify(ctx context.Context) (*identity, *platform.Error) {
 	if self := a.self.Load(); self != nil {
