@@ -106,6 +106,7 @@ var (
 	_ platform.Typer   = (*Adapter)(nil)
 	_ platform.Fetcher = (*Adapter)(nil)
 	_ platform.Menu    = (*Adapter)(nil)
+	_ platform.Checker = (*Adapter)(nil)
 
 	_ platform.Directory = (*Adapter)(nil)
 )
@@ -161,6 +162,17 @@ func (a *Adapter) Name() domain.Platform { return Name }
 // Account is the bot's user id. It stands in the token, so that it is known
 // before Run connected.
 func (a *Adapter) Account() string { return a.account }
+
+// Check asks Discord whether it takes the token,
+// https://discord.com/developers/docs/resources/user#get-current-user. It begins
+// no session, of which there are a thousand a day.
+func (a *Adapter) Check(ctx context.Context) error {
+	var me user
+	if err := a.get(ctx, "the question who the bot is", "/users/@me", "/users/@me", &me); err != nil {
+		return err
+	}
+	return nil
+}
 
 // Capabilities are the API's limits. Discord allows about five messages and
 // five edits in five seconds to a channel and fifty requests a second in all,
