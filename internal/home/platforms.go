@@ -322,3 +322,6 @@ func (l *loader) readAPISwitch() {
 		break
 	}
 }
+
+// TokenVariable names the variable of a platform's main credential.
+func TokenVariable(p domain.Platform) string { return specOf(p).token }

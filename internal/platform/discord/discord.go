@@ -163,17 +163,6 @@ func (a *Adapter) Name() domain.Platform { return Name }
 // before Run connected.
 func (a *Adapter) Account() string { return a.account }
 
-// Check asks Discord whether it takes the token,
-// https://discord.com/developers/docs/resources/user#get-current-user. It begins
-// no session, of which there are a thousand a day.
-func (a *Adapter) Check(ctx context.Context) error {
-	var me user
-	if err := a.get(ctx, "the question who the bot is", "/users/@me", "/users/@me", &me); err != nil {
-		return err
-	}
-	return nil
-}
-
 // Capabilities are the API's limits. Discord allows about five messages and
 // five edits in five seconds to a channel and fifty requests a second in all,
 // https://discord.com/developers/docs/topics/rate-limits; the nonce of a message

@@ -195,6 +195,7 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 
 // Check asks the server whether it takes the token.
 func (a *Adapter) Check(ctx context.Context) error {
+	defer a.wire.http.CloseIdleConnections()
 	var u user
 	if _, e := a.call(ctx, http.MethodGet, "/users/me", nil, &u); e != nil {
 		return harmless(e, "Mattermost did not say who the bot is")
