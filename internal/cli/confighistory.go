@@ -220,7 +220,8 @@ func (a *App) serveRestored(ctx context.Context, p home.Profile, changed bool) e
 			return nil
 		}
 	}
-	if !held && (findErr != nil || u.Active == "inactive" && u.Enabled == "disabled") {
+	served := findErr == nil && (u.Active != "inactive" || u.Enabled != "disabled") // by a unit
+	if !held && !served {
 		fmt.Fprintf(a.Out, "The gateway does not run; `hermes%s gateway start` starts it.\n", profileFlag(p))
 		return nil
 	}
