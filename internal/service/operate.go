@@ -128,6 +128,22 @@ func outgrown(u Unit) bool {
 	return err == nil && u.Type == string(Notify) && !bytes.Contains(env, []byte("NOTIFY_SOCKET="))
 }
 
+// Kill ends the unit's main process as a crash does, and returns when systemd
+// has started another that serves. Errors: as Start; Forbidden, from inside.
+func (o Operation) Kill(ctx context.Context) (Unit, error) {
+	if err := o.refuseInside("kill"); err != nil {
+		return o.Unit, err
+	}
+	u, err := o.Manager.Show(ctx, o.Name)
+	if err != nil {
+		return u, err
+	}
+	if _, err := o.Manager.call(ctx, "kill", "--kill-who=main", "--signal=SIGKILL", o.Name); err != nil {
+		return u, err
+	}
+	return o.await(ctx, u.MainPID, u.RestartDelay+startLimit)
+}
+
 // refuseInside holds what lives in the unit from ending it.
 func (o Operation) refuseInside(verb string) error {
 	if !Inside(o.Unit) {
