@@ -76,6 +76,7 @@ func commands() []func(*App) *cobra.Command {
 	return []func(*App) *cobra.Command{
 		newGatewayCommand,
 		newStatusCommand,
+		newDoctorCommand,
 		newModelCommand,
 		newSendCommand,
 		newPlatformsCommand,

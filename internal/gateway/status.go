@@ -73,6 +73,8 @@ func (g *Gateway) Status(ctx context.Context) control.Status {
 	if damage := salvageProblem(s.Ledger.Salvaged, g.Now()); damage != "" {
 		s.Problems = append(s.Problems, damage)
 	}
+	s.Safe = g.safeMode()
+	s.Problems = append(g.safeProblems(s.Safe), s.Problems...)
 	s.Healthy = len(s.Problems) == 0 && s.State == phaseRunning
 	return s
 }

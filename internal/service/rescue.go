@@ -250,10 +250,11 @@ func (m *Manager) Tail(ctx context.Context, unit string, lines int) []string {
 			Message any    `json:"MESSAGE"` // bytes where it is no text
 			By      string `json:"SYSLOG_IDENTIFIER"`
 		}
-		if text, ok := "", json.Unmarshal([]byte(line), &e) == nil && e.By != "systemd"; ok {
-			if text, ok = e.Message.(string); ok {
-				said = append(said, text)
-			}
+		if json.Unmarshal([]byte(line), &e) != nil || e.By == "systemd" {
+			continue
+		}
+		if text, ok := e.Message.(string); ok {
+			said = append(said, text)
 		}
 	}
 	return said[max(0, len(said)-lines):]

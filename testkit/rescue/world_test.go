@@ -61,6 +61,7 @@ func TestOnSystemd(t *testing.T) {
 		test func(*testing.T, *world)
 	}{
 		{"Verify", testVerify},
+		{"Drill", testDrill},
 		{"Rescue", testRescue},
 	} {
 		if !t.Run(c.name, func(t *testing.T) { c.test(t, w.in(t)) }) {
