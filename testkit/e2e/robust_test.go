@@ -46,7 +46,9 @@ func TestADamagedLedger(t *testing.T) {
 	}
 	f.Close()
 	p = w.launch(nil, "gateway", "run")
-	s := w.waitStatus("it says what is wrong", func(s control.Status) bool { return s.PID == p.Cmd.Process.Pid && s.State == "running" && !s.Healthy && shows(s, "damaged") })
+	s := w.waitStatus("it says what is wrong", func(s control.Status) bool {
+		return s.PID == p.Cmd.Process.Pid && s.State == "running" && !s.Healthy && shows(s, "damaged")
+	})
 	if s.Ledger.Salvaged == nil {
 		t.Fatalf("it does not say where the file is: %+v", s.Ledger)
 	}
