@@ -163,8 +163,9 @@ type CronConfig struct {
 	WrapResponse  bool
 	MaxParallel   int           // 0 means no bound
 	ScriptTimeout time.Duration // 120 s
+	IdleTimeout   time.Duration // longest silence of an agent's run, 600 s; 0 means no limit
 	OutputKept    int           // files a job; 50
-	Grace         time.Duration // misfire_grace_minutes
+	Grace         time.Duration // misfire_grace_minutes; 0 means half of each job's period, from 2 minutes to 2 hours
 }
 
 // MemoryConfig is MEMORY.md and USER.md.

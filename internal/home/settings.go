@@ -24,7 +24,7 @@ func defaults(p Profile, userHome string) *draft {
 	d.Session = SessionConfig{PerUser: true, ResetMode: "both", ResetHour: 4, ResetIdle: 24 * time.Hour, ResetNotify: true}
 	d.Display = DisplayConfig{BusyMode: "interrupt", BusyAck: true, ToolProgress: "all", StreamEvery: time.Second}
 	d.Delivery = DeliveryConfig{OnUnknown: "resend", MaxAge: 24 * time.Hour}
-	d.Cron = CronConfig{WrapResponse: true, ScriptTimeout: 2 * time.Minute, OutputKept: 50, Grace: 10 * time.Minute}
+	d.Cron = CronConfig{WrapResponse: true, ScriptTimeout: 2 * time.Minute, IdleTimeout: 10 * time.Minute, OutputKept: 50}
 	d.Memory = MemoryConfig{Enabled: true, UserProfile: true, MemoryLimit: 2200, UserLimit: 1375}
 	d.Logging = LoggingConfig{Level: "info", MaxMB: 5, Backups: 3}
 	return d
@@ -207,6 +207,7 @@ func backgroundSettings() []*setting {
 	return []*setting{
 		boolSetting("cron.wrap_response", func(d *draft) *bool { return &d.Cron.WrapResponse }),
 		intSetting("cron.max_parallel_jobs", 0, 100_000, func(d *draft) *int { return &d.Cron.MaxParallel }).env("HERMES_CRON_MAX_PARALLEL"),
+		durationSetting("cron.timeout_seconds", time.Second, func(d *draft) *time.Duration { return &d.Cron.IdleTimeout }).env("HERMES_CRON_TIMEOUT"),
 		durationSetting("cron.script_timeout_seconds", time.Second, func(d *draft) *time.Duration { return &d.Cron.ScriptTimeout }).env("HERMES_CRON_SCRIPT_TIMEOUT"),
 		intSetting("cron.output_retention", 0, 100_000, func(d *draft) *int { return &d.Cron.OutputKept }),
 		durationSetting("cron.misfire_grace_minutes", time.Minute, func(d *draft) *time.Duration { return &d.Cron.Grace }),
