@@ -41,10 +41,16 @@ fmt:
 .PHONY: lint
 lint: $(LINT) # with a cache of its own: a shared one answers with the paths of other checkouts
 	$(GO) vet ./...
+	$(GO) vet -tags bench ./testkit/systemd
 	GOLANGCI_LINT_CACHE=$(CURDIR)/build/lint-cache $(LINT) run ./...
 
 $(LINT):
 	GOBIN=$(CURDIR)/build/tools $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+
+## man: the manual pages, into build/man
+.PHONY: man
+man:
+	$(GO) run ./testkit/man -out build/man -version $(VERSION)
 
 ## torture: kill the gateway N times and count what was lost or doubled
 N ?= 2000
@@ -52,10 +58,10 @@ N ?= 2000
 torture: build
 	HERMES_TORTURE=$(N) $(GO) test -count=1 -timeout 120m -run 'TestTorture|TestKilledAroundFirings' -v ./testkit/torture ./testkit/cronkill
 
-## test-systemd: restart, kill, hang and reboot the gateway on a real systemd
+## test-systemd: of make test what restarts, kills, hangs and reboots the gateway on a real systemd
 .PHONY: test-systemd
 test-systemd: setup
-	$(GO) test -tags systemd -count=1 -timeout 10m -v ./testkit/box ./testkit/systemd
+	$(GO) test -count=1 -timeout 20m -v ./testkit/box ./testkit/systemd
 
 ## soak: simulated hours of load; memory must stay flat
 HOURS ?= 24
@@ -72,6 +78,11 @@ bench: build
 .PHONY: bench-cron
 bench-cron: build
 	$(GO) run ./testkit/bench -binary build/hermes -only cron
+
+## bench-handover: restarts of every kind under load on a real systemd (root), into docs/benchmarks-handover.md
+.PHONY: bench-handover
+bench-handover: setup
+	HERMES_BENCH_OUT=$(CURDIR)/docs/benchmarks-handover.md $(GO) test -tags bench -count=1 -timeout 20m -v -run TestBenchHandOver ./testkit/systemd
 
 ## fuzz: every fuzz target for FUZZTIME
 FUZZTIME ?= 20s

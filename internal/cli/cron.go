@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -69,64 +68,6 @@ func (r *cronRoom) warn(ctx context.Context) {
 	}
 }
 
-// cronFlags are the flags that describe a job.
-type cronFlags struct {
-	cmd                                              *cobra.Command
-	name, script, model, provider, workdir, timezone string
-	catchUp, overlap, onInterrupt, archive, reason   string
-	deliver, failure, skills, contextFrom, toolsets  []string
-	repeat                                           int
-	timeout, grace                                   time.Duration
-	noAgent, paused, asJSON                          bool
-}
-
-func newCronFlags(cmd *cobra.Command) *cronFlags {
-	f := &cronFlags{cmd: cmd}
-	fs := cmd.Flags()
-	fs.StringVar(&f.name, "name", "", "name of the job (default: the beginning of the prompt)")
-	fs.StringArrayVar(&f.deliver, "deliver", nil, "where the result goes: local, origin, all, telegram, telegram:<chat id>[:<topic>], discord:#channel; repeatable")
-	fs.StringArrayVar(&f.failure, "failure-deliver", nil, "where alerts go, if not to the same place; repeatable")
-	fs.IntVar(&f.repeat, "repeat", 0, "how many times it fires; 0 means for ever")
-	fs.StringArrayVar(&f.skills, "skill", nil, "skill to load before the prompt; repeatable")
-	fs.StringVar(&f.script, "script", "", "script in the profile's scripts folder; its output goes to the agent")
-	fs.BoolVar(&f.noAgent, "no-agent", false, "run only the script, and deliver what it prints")
-	fs.StringVar(&f.workdir, "workdir", "", "absolute folder to work in")
-	fs.StringVar(&f.timezone, "timezone", "", "zone of the schedule, e.g. Asia/Seoul (default: the profile's)")
-	fs.StringVar(&f.catchUp, "catch-up", "", "firings missed while nothing ran: one (default), all, none")
-	fs.StringVar(&f.overlap, "overlap", "", "a firing while the one before still runs: skip (default), queue, parallel")
-	fs.StringVar(&f.onInterrupt, "on-interrupt", "", "a run that a crash cut off: fail (default) or retry")
-	fs.DurationVar(&f.timeout, "timeout", 0, "longest time of a run, e.g. 90s")
-	fs.DurationVar(&f.grace, "grace", 0, "how late a missed firing may still be made up for, e.g. 30m")
-	fs.StringVar(&f.model, "model", "", "model of this job")
-	fs.StringVar(&f.provider, "provider", "", "provider of this job")
-	fs.StringArrayVar(&f.toolsets, "toolset", nil, "toolset that the agent gets; repeatable")
-	fs.StringArrayVar(&f.contextFrom, "context-from", nil, "job whose newest output is put before the prompt; repeatable")
-	fs.StringVar(&f.archive, "archive", "", "file to keep each result in, e.g. '/home/me/reports/%Y-%m-%d.md'")
-	jsonFlag(cmd, &f.asJSON)
-	return f
-}
-
-// change collects the flags that were given.
-func (f *cronFlags) change() cron.Change {
-	var c cron.Change
-	for name, set := range map[string]func(){
-		"name": func() { c.Name = &f.name }, "script": func() { c.Script = &f.script }, "model": func() { c.Model = &f.model },
-		"provider": func() { c.Provider = &f.provider }, "workdir": func() { c.Workdir = &f.workdir }, "timezone": func() { c.Timezone = &f.timezone },
-		"catch-up": func() { c.CatchUp = &f.catchUp }, "overlap": func() { c.Overlap = &f.overlap }, "on-interrupt": func() { c.OnInterrupt = &f.onInterrupt },
-		"archive": func() { c.Archive = &f.archive }, "deliver": func() { c.Deliver = &f.deliver }, "failure-deliver": func() { c.FailureDeliver = &f.failure },
-		"skill": func() { c.Skills = &f.skills }, "context-from": func() { c.ContextFrom = &f.contextFrom }, "toolset": func() { c.Toolsets = &f.toolsets },
-		"repeat": func() { c.Repeat = &f.repeat }, "no-agent": func() { c.NoAgent = &f.noAgent },
-		"paused": func() { c.Paused = &f.paused }, "paused-reason": func() { c.PausedReason = &f.reason },
-		"timeout": func() { n := int(f.timeout.Round(time.Second).Seconds()); c.TimeoutSeconds = &n },
-		"grace":   func() { n := int(f.grace.Round(time.Minute).Minutes()); c.GraceMinutes = &n },
-	} {
-		if f.cmd.Flags().Changed(name) {
-			set()
-		}
-	}
-	return c
-}
-
 // explained prints a job that was created or changed.
 func (r *cronRoom) explained(ctx context.Context, asJSON bool, e cron.Explained) error {
 	if asJSON {
@@ -141,13 +82,17 @@ func (r *cronRoom) explained(ctx context.Context, asJSON bool, e cron.Explained)
 }
 
 func newCronCreateCommand(app *App) *cobra.Command {
-	var f *cronFlags
+	var f *cron.Flags
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "create SCHEDULE [PROMPT…]", Aliases: []string{"add"}, Short: "Create a job", Args: cobra.MinimumNArgs(1),
 		Example: `  hermes cron create "every 10m" --no-agent --script disk-watchdog.sh --deliver telegram --name disk-watchdog
   hermes cron create "weekdays at 9am" "Summarise the night's mail" --timezone Asia/Seoul --deliver telegram`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c := f.change()
+			c, err := f.Change()
+			if err != nil {
+				return err
+			}
 			c.Schedule = &args[0]
 			if len(args) > 1 {
 				prompt := strings.Join(args[1:], " ")
@@ -158,56 +103,36 @@ func newCronCreateCommand(app *App) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return r.explained(cmd.Context(), f.asJSON, e)
+				return r.explained(cmd.Context(), asJSON, e)
 			})
 		},
 	}
-	f = newCronFlags(cmd)
-	cmd.Flags().BoolVar(&f.paused, "paused", false, "create it paused")
-	cmd.Flags().StringVar(&f.reason, "paused-reason", "", "why it is paused")
+	f = cron.NewFlags(cmd.Flags(), false)
+	jsonFlag(cmd, &asJSON)
 	return cmd
 }
 
 func newCronEditCommand(app *App) *cobra.Command {
-	var f *cronFlags
-	var when, prompt string
-	var add, remove []string
-	var clear, agent bool
+	var f *cron.Flags
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "edit JOB", Short: "Change a job; what is not named stays as it is", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c := f.change()
-			c.AddSkills, c.RemoveSkills = add, remove
-			if cmd.Flags().Changed("schedule") {
-				c.Schedule = &when
-			}
-			if cmd.Flags().Changed("prompt") {
-				c.Prompt = &prompt
-			}
-			if clear {
-				c.Skills = &[]string{}
-			}
-			if agent {
-				no := false
-				c.NoAgent = &no
+			c, err := f.Change()
+			if err != nil {
+				return err
 			}
 			return app.withCron(cmd.Context(), func(r *cronRoom) error {
 				e, err := r.Edit(cmd.Context(), args[0], c)
 				if err != nil {
 					return err
 				}
-				return r.explained(cmd.Context(), f.asJSON, e)
+				return r.explained(cmd.Context(), asJSON, e)
 			})
 		},
 	}
-	f = newCronFlags(cmd)
-	fs := cmd.Flags()
-	fs.StringVar(&when, "schedule", "", "new schedule")
-	fs.StringVar(&prompt, "prompt", "", "new prompt")
-	fs.StringArrayVar(&add, "add-skill", nil, "skill to add; repeatable")
-	fs.StringArrayVar(&remove, "remove-skill", nil, "skill to take away; repeatable")
-	fs.BoolVar(&clear, "clear-skills", false, "take all skills away")
-	fs.BoolVar(&agent, "agent", false, "let the agent run again (undoes --no-agent)")
+	f = cron.NewFlags(cmd.Flags(), true)
+	jsonFlag(cmd, &asJSON)
 	return cmd
 }
 
@@ -340,13 +265,16 @@ func newCronRemoveCommand(app *App) *cobra.Command {
 
 func newCronExamplesCommand(app *App) *cobra.Command {
 	return &cobra.Command{
-		Use: "examples", Short: "Show how schedules and jobs are written", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		Use: "examples [NAME]", Short: "Show how jobs are written; with a name, write a ready watchdog into scripts/", Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				return app.writeWatchdog(args[0])
+			}
 			schedules, err := cron.ExampleSchedules(app.Now(), time.Local)
 			if err != nil {
 				return err
 			}
-			_, err = io.WriteString(app.Out, "Schedules, and what they mean now:\n"+schedules+`
+			fmt.Fprint(app.Out, "Schedules, and what they mean now:\n"+schedules+`
 Jobs:
   hermes cron create "every 10m" --no-agent --script disk-watchdog.sh --deliver telegram --name disk-watchdog
       runs scripts/disk-watchdog.sh; what it prints is sent, nothing printed is silence, a failure is an alert
@@ -354,8 +282,31 @@ Jobs:
       asks the agent; an answer of [SILENT] is stored and not sent
   hermes cron create "0 18 * * 5" "Write the week's report" --archive '/home/me/reports/%Y-%m-%d.md' --deliver local
       keeps the answer in a file
+
+Ready watchdogs, written into the profile's scripts folder by their names:
 `)
-			return err
+			for _, w := range cron.Watchdogs() {
+				fmt.Fprintf(app.Out, "  hermes cron examples %-10s %s\n", w.Name, w.About)
+			}
+			return nil
 		},
 	}
+}
+
+// writeWatchdog puts a ready script into the profile and says what to do next.
+func (a *App) writeWatchdog(name string) error {
+	w, err := cron.FindWatchdog(name)
+	if err != nil {
+		return err
+	}
+	p, err := a.Profile()
+	if err != nil {
+		return err
+	}
+	path, err := w.Write(p.ScriptsDir())
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.Out, "%s %s.\nSet in it: %s (near its top). Then make the job:\n  %s\n", path, w.About, strings.Join(w.Set, ", "), w.Job(profileFlag(p)))
+	return nil
 }

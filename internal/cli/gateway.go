@@ -15,7 +15,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"hermes/internal/control"
+	"hermes/internal/cron"
 	"hermes/internal/domain"
+	"hermes/internal/failpoint"
 	"hermes/internal/gateway"
 	"hermes/internal/home"
 	"hermes/internal/logging"
@@ -30,7 +32,7 @@ func newGatewayCommand(app *App) *cobra.Command {
 		newGatewayOperation(app, "start", "Start the service of this profile, and wait until it serves"),
 		newGatewayOperation(app, "stop", "Drain and stop the running gateway"),
 		newGatewayOperation(app, "restart", "Put a new process in the place of the running one, and wait until it serves"),
-		newGatewayListCommand(app), newGatewayPreflightCommand(app), newGatewayInstallCommand(app), newGatewayUninstallCommand(app), newGatewayRescueCommand(app))
+		newGatewayListCommand(app), newGatewayPreflightCommand(app), newGatewayInstallCommand(app), newGatewayUninstallCommand(app), newGatewayVerifyCommand(app), newGatewayDrillCommand(app), newGatewayRescueCommand(app))
 	cmd.RunE = run.RunE // a bare `hermes gateway` runs it
 	cmd.Flags().AddFlagSet(run.Flags())
 	return cmd
@@ -68,6 +70,7 @@ const memoryShare = 60
 func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 	debug.SetGCPercent(memoryShare)
 	defer surviveLostReaders()()
+	failpoint.Hit(failpoint.StartBegun)
 	legacy, refuse, err := a.inherit(ctx, o.replace)
 	if errors.Is(err, succession.ErrLaunched) {
 		return nil
@@ -128,7 +131,7 @@ func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 	stopSignals := restartOnSignal(ctx, g)
 	err = g.Run(run)
 	stopSignals()
-	code := stopCode()
+	code, signalled := stopCode()
 	exit := gateway.ExitRecord{Tag: "gateway.exit", Reason: g.Reason(), Version: Version(), Uptime: a.Now().Sub(began).Seconds()}
 	if err != nil {
 		exit.Tag, exit.Code, exit.Reason = "gateway.exit_nonzero", exitCode(err), redactor.Redact(err.Error())
@@ -139,7 +142,7 @@ func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 		err = &ExitError{Code: code}
 	}
 	record(exit)
-	if err == nil {
+	if err == nil && !signalled { // a stop that came during a restart in place ends that too
 		err = g.Become() // comes back only when there is nothing to become
 	}
 	return err
@@ -156,21 +159,21 @@ func surviveLostReaders() (undo func()) {
 
 // judgeStop gives a context that ends a moment after ctx: when a signal came,
 // the manager is first asked whether it is stopping the unit, since once the
-// gateway has told it of its end the answer is lost. code gives the exit code,
-// and is called when the gateway has ended.
-func (a *App) judgeStop(ctx context.Context) (run context.Context, code func() int) {
+// gateway has told it of its end the answer is lost. code gives the exit code and
+// whether a signal came, and is called when the gateway has ended.
+func (a *App) judgeStop(ctx context.Context) (run context.Context, code func() (int, bool)) {
 	run, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	answer := make(chan int, 1)
 	idle := context.AfterFunc(ctx, func() {
 		answer <- service.StopExitCode(context.WithoutCancel(ctx), a.getenv)
 		end(context.Cause(ctx))
 	})
-	return run, func() int {
+	return run, func() (int, bool) {
 		defer end(nil)
 		if idle() {
-			return service.ExitOK // no signal came
+			return service.ExitOK, false
 		}
-		return <-answer
+		return <-answer, true
 	}
 }
 
@@ -288,13 +291,14 @@ func (a *App) gatewayStatus(ctx context.Context, asJSON, system bool) error {
 	case !domain.IsCode(err, domain.NotFound):
 		return err
 	}
-	return a.notRunning(p, unit, asJSON)
+	return a.notRunning(ctx, p, unit, asJSON)
 }
 
 // notRunning explains that no gateway answers.
-func (a *App) notRunning(p home.Profile, unit service.Report, asJSON bool) error {
+func (a *App) notRunning(ctx context.Context, p home.Profile, unit service.Report, asJSON bool) error {
 	holder, held := succession.Holder(p)
 	last, known := gateway.LastExit(p.LogDir())
+	alone := a.loneScheduler(ctx, p)
 	if dead, unclean := succession.Unclean(p); unclean && !held {
 		last, known = gateway.Unclean(dead.PID), true
 	}
@@ -302,6 +306,9 @@ func (a *App) notRunning(p home.Profile, unit service.Report, asJSON bool) error
 		out := map[string]any{"profile": p.Name, "home": p.Home, "gateway_state": "stopped", "healthy": false, "service": unit}
 		if held {
 			out["pid"] = holder.PID
+		}
+		if alone.Running {
+			out["scheduler_pid"] = alone.PID
 		}
 		if known {
 			out["last_exit"] = last.String()
@@ -316,6 +323,9 @@ func (a *App) notRunning(p home.Profile, unit service.Report, asJSON bool) error
 	if known {
 		fmt.Fprintf(a.Out, "  last exit   %s\n", last)
 	}
+	if alone.Running {
+		wrap(a.Out, "  cron        ", alone.Who+": jobs fire and are delivered, but nobody is answered")
+	}
 	if !held {
 		verb := "run"
 		if unit.Unit != nil {
@@ -325,6 +335,21 @@ func (a *App) notRunning(p home.Profile, unit service.Report, asJSON bool) error
 	}
 	a.printService(unit)
 	return &ExitError{Code: exitFailed}
+}
+
+// loneScheduler tells of a scheduler that runs without a gateway; a ledger that
+// is not there, or does not answer at once, tells of none.
+func (a *App) loneScheduler(ctx context.Context, p home.Profile) (st cron.Status) {
+	if _, err := os.Stat(p.LedgerFile()); err != nil {
+		return st
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_ = a.withCron(ctx, func(r *cronRoom) (err error) { // which says nothing then
+		st, err = r.Status(ctx)
+		return err
+	})
+	return st
 }
 
 // profileFlag is what names the profile on a command line.

@@ -124,18 +124,29 @@ func (a *App) restartByControl(ctx context.Context, p home.Profile, program stri
 	return done, err
 }
 
-// backLimit is the longest restart in place: its drain and a start.
-const backLimit = 3 * time.Minute
+// The limits of a restart in place: its drain and a start, and how long nobody
+// may hold the profile, which the process does all the while.
+const (
+	backLimit = 3 * time.Minute
+	goneLimit = 2 * time.Second
+)
 
 // waitBack returns when the gateway serves that began after the given time.
+// Errors: Unavailable, when the process ended meanwhile; Timeout.
 func waitBack(ctx context.Context, c *control.Client, p home.Profile, before time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, backLimit)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+	held := time.Now()
 	for {
 		if s, err := c.Status(ctx); err == nil && s.StartedAt.After(before) && s.State == "running" {
 			return nil
+		}
+		if _, holds := succession.Holder(p); holds {
+			held = time.Now()
+		} else if time.Since(held) > goneLimit {
+			return domain.E(domain.Unavailable, nil, "the gateway of %s ended while it restarted: it was stopped, or crashed; `hermes%s gateway status` shows which", p.Name, profileFlag(p))
 		}
 		select {
 		case <-ctx.Done():

@@ -157,17 +157,40 @@ func newModelCheckCommand(app *App) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if cfg.Model.Provider == home.OfflineProvider {
-				return domain.E(domain.Unavailable, nil, "only the offline stand-in is set, which is no real model; `hermes%s model` sets one", app.profileFlag())
+			if err := app.realModel(cfg); err != nil {
+				return err
 			}
 			return app.checkModel(cmd.Context(), cfg.Model)
 		},
 	}
 }
 
+// realModel holds that a real model is set. Errors: Unavailable.
+func (a *App) realModel(cfg *home.Config) error {
+	if cfg.Model.Provider == home.OfflineProvider {
+		return domain.E(domain.Unavailable, nil, "only the offline stand-in is set, which is no real model; `hermes%s model` sets one", a.profileFlag())
+	}
+	return nil
+}
+
 // checkModel calls a model once and prints what it said. domain.Unavailable
 // with the reason when it did not answer.
 func (a *App) checkModel(ctx context.Context, m home.ModelConfig) error {
+	said, err := a.callModel(ctx, m)
+	if err != nil {
+		return err
+	}
+	if m.Provider == home.OfflineProvider {
+		fmt.Fprintf(a.Out, "! The offline stand-in answers by rules; it is no real model.\n")
+		return nil
+	}
+	fmt.Fprintf(a.Out, "✓ %s.\n", said)
+	return nil
+}
+
+// callModel calls a model once, without fallbacks and retries, and says how it
+// answered. domain.Unavailable with the reason when it did not.
+func (a *App) callModel(ctx context.Context, m home.ModelConfig) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, modelDeadline)
 	defer cancel()
 	transport := openai.NewTransport()
@@ -179,17 +202,12 @@ func (a *App) checkModel(ctx context.Context, m home.ModelConfig) error {
 	took := a.Now().Sub(began).Round(10 * time.Millisecond)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return domain.E(domain.Unavailable, nil, "%s did not answer within %s; the address is %s", modelTitle(m), modelDeadline, m.BaseURL)
+		return "", domain.E(domain.Unavailable, nil, "%s did not answer within %s; the address is %s", modelTitle(m), modelDeadline, m.BaseURL)
 	case err != nil:
-		return domain.E(domain.Unavailable, nil, "%s did not answer: %s", modelTitle(m), model.AsError(err).Message)
+		return "", domain.E(domain.Unavailable, nil, "%s did not answer: %s", modelTitle(m), model.AsError(err).Message)
 	}
-	said := cut(strings.Join(strings.Fields(answer.Text), " "), 60)
-	if m.Provider == home.OfflineProvider {
-		fmt.Fprintf(a.Out, "! The offline stand-in answers by rules; it is no real model.\n")
-		return nil
-	}
-	fmt.Fprintf(a.Out, "✓ %s answered %q in %s.\n", modelTitle(m), secret.NewRedactor(m.Key.Reveal()).Redact(said), took)
-	return nil
+	said := secret.NewRedactor(m.Key.Reveal()).Redact(cut(strings.Join(strings.Fields(answer.Text), " "), 60))
+	return fmt.Sprintf("%s answered %q in %s", modelTitle(m), said, took), nil
 }
 
 func modelTitle(m home.ModelConfig) string {

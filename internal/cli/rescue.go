@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,7 +63,7 @@ func (a *App) rescue(ctx context.Context, name string) error {
 	}
 	o := rescue.Options{
 		Unit: unit.Name, Run: run, File: rescueFile(p), Now: a.Now, Host: host,
-		Why: secret.NewRedactor(a.secrets(cfg)...).Redact(a.why(ctx, unit, op.Manager, run, words)),
+		Why: secret.NewRedactor(a.secrets(cfg)...).Redact(a.why(ctx, unit, op.Manager, words)),
 		Tell: func(ctx context.Context, text string) ([]rescue.Told, error) {
 			return a.tellHomes(ctx, cfg, text)
 		},
@@ -141,7 +142,7 @@ const recent = 15 * time.Minute
 
 // why says why the unit is down: what systemd knows, what the process left on
 // record, and what it printed last.
-func (a *App) why(ctx context.Context, u service.Unit, m *service.Manager, run, config string) string {
+func (a *App) why(ctx context.Context, u service.Unit, m *service.Manager, config string) string {
 	text := service.Cause(u)
 	if u.ExitStatus == service.ExitConfig && config != "" {
 		return text + ": " + config
@@ -149,7 +150,7 @@ func (a *App) why(ctx context.Context, u service.Unit, m *service.Manager, run, 
 	if _, err := os.Stat(u.Program); err != nil && u.Program != "" {
 		return text + ": " + u.Program + " is missing"
 	}
-	if said := telling(m.Tail(ctx, run, 60)); said != "" {
+	if said := telling(m.Tail(ctx, u.Name, 60)); said != "" {
 		return text + ". It said: " + said
 	}
 	if r, ok := gateway.LastExit(a.profile.LogDir()); ok && r.Code > 0 {
@@ -164,22 +165,19 @@ func (a *App) why(ctx context.Context, u service.Unit, m *service.Manager, run, 
 const maxSaid = 300
 
 // tellingLine is a line that names a reason by itself.
-var tellingLine = regexp.MustCompile(`^(panic:|fatal error:|hermes:|.*Failed at step )|"level":"ERROR"|level=ERROR`)
+var tellingLine = regexp.MustCompile(`^(panic:|fatal error:|hermes:)|Failed at step |level=ERROR`)
 
-// telling picks from last lines those that say most: the first of the last run
-// of telling ones, else the last line.
+// telling picks from last lines the last that says why, else the very last.
 func telling(lines []string) string {
-	last := ""
-	for _, l := range lines {
-		l = strings.TrimSpace(l)
-		if tellingLine.MatchString(l) {
+	for _, l := range slices.Backward(lines) {
+		if l = strings.TrimSpace(l); tellingLine.MatchString(l) {
 			return cut(l, maxSaid)
 		}
-		if l != "" {
-			last = l
-		}
 	}
-	return cut(last, maxSaid)
+	if len(lines) == 0 {
+		return ""
+	}
+	return cut(strings.TrimSpace(lines[len(lines)-1]), maxSaid)
 }
 
 // tellLimit is for one attempt to send; the outbox goes on trying within it.

@@ -76,10 +76,13 @@ func commands() []func(*App) *cobra.Command {
 	return []func(*App) *cobra.Command{
 		newGatewayCommand,
 		newStatusCommand,
+		newDoctorCommand,
 		newModelCommand,
 		newSendCommand,
+		newPlatformsCommand,
 		newWebhookCommand,
 		newSessionsCommand,
+		newInsightsCommand,
 		newPairingCommand,
 		newDeliveriesCommand,
 		newCronCommand,
@@ -117,6 +120,10 @@ func Execute(ctx context.Context, args []string, s Streams, environ []string) in
 	}
 	return exitOK
 }
+
+// Tree gives all commands as they are defined, to be described (manual pages),
+// not to be run.
+func Tree() *cobra.Command { return newRoot(&App{Now: time.Now}) }
 
 func newRoot(app *App) *cobra.Command {
 	root := &cobra.Command{

@@ -5,6 +5,8 @@
 package control
 
 import (
+	"net"
+	"net/url"
 	"time"
 
 	"hermes/internal/health"
@@ -47,6 +49,26 @@ type Model struct {
 type API struct {
 	Enabled bool   `json:"enabled"`
 	Address string `json:"address,omitempty"` // http://host:port, when it is bound
+}
+
+// Reachable is the address at which this machine reaches the API, whose own may
+// mean every interface.
+func (a API) Reachable() (string, error) {
+	u, err := url.Parse(a.Address)
+	if err != nil {
+		return "", err
+	}
+	host, port, err := net.SplitHostPort(u.Host)
+	if err != nil {
+		return "", err
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+		if ip.To4() == nil {
+			host = "::1"
+		}
+	}
+	return "http://" + net.JoinHostPort(host, port), nil
 }
 
 // Work counts what is under way.

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"hermes/internal/cron/schedule"
 	"hermes/internal/domain"
 	"hermes/internal/ledger"
@@ -15,7 +17,9 @@ import (
 const CommandUsage = `/cron list — the jobs of this profile
 /cron add "every 10m" what to do — create a job that answers here
 /cron show|next|runs|run|pause|resume|remove JOB
+/cron add "every 10m" --no-agent --script disk.sh --name disk — options as in a shell
 /cron edit JOB schedule|prompt|name|deliver|timezone NEW VALUE
+/cron edit JOB --schedule "…" --skill S --model M … — the same with options
 /cron runs — the last runs of all jobs
 /cron next "weekdays at 9am" — what a schedule means
 /cron status — does anything fire?
@@ -41,12 +45,7 @@ func (s *Service) command(ctx context.Context, args string, origin Origin) (stri
 	case "", "list", "ls":
 		return s.listText(ctx, strings.Contains(rest, "all"))
 	case "add", "create", "new":
-		when, prompt := splitSchedule(rest)
-		if when == "" || prompt == "" {
-			return "", domain.E(domain.Invalid, nil, "write the schedule in quotes and then what to do, e.g. /cron add \"weekdays at 9am\" summarise my mail")
-		}
-		made, err := s.Create(ctx, Change{Schedule: &when, Prompt: &prompt, Origin: &origin})
-		return made.Text() + s.NotRunning(ctx), err
+		return s.createText(ctx, rest, origin)
 	case "status":
 		st, err := s.Status(ctx)
 		return st.Text(s.wall.Now()), err
@@ -143,7 +142,8 @@ Jobs:
 /cron add "weekdays at 9am" Summarise the night's mail. If a source fails, say which.
 /cron add "in 2h" Remind me of the oven
 /cron edit "Remind me of the oven" schedule in 3h
-Jobs of scripts are made in a shell: hermes cron examples`, err
+/cron add "every 10m" --no-agent --script disk.sh --name disk --deliver telegram
+Scripts lie in the scripts folder of the gateway's machine; hermes cron examples in a shell there has ready ones`, err
 }
 
 // ExampleSchedules lists forms of schedules with their meaning, one a line.
@@ -193,32 +193,99 @@ func (s *Service) lintText(ctx context.Context) (string, error) {
 	return orDefault(b.String(), "Nothing to say about any job."), err
 }
 
-// editText changes one field of a job: the job in quotes when its name has
-// spaces, the field, and everything after it as the new value.
+// chatFlags are the options of a job as a chat may give them. What writes a
+// file of its own choice is left to the shell, where approvals do not end.
+func chatFlags(editing bool) (*pflag.FlagSet, *Flags) {
+	set := pflag.NewFlagSet("cron", pflag.ContinueOnError)
+	f := NewFlags(set, editing)
+	return set, f
+}
+
+// chatChange reads the options of a chat's line, and gives the words that are
+// none.
+func chatChange(line string, editing bool) (Change, []word, error) {
+	set, f := chatFlags(editing)
+	rest, err := parseLine(line, set)
+	if err != nil {
+		return Change{}, nil, err
+	}
+	c, err := f.Change()
+	if err == nil && c.Archive != nil {
+		err = domain.E(domain.Forbidden, nil, "--archive writes files of the gateway's machine, so it is set in a shell there: `hermes cron edit`")
+	}
+	return c, rest, err
+}
+
+// createText makes a job of a schedule, a prompt and options in any order.
+func (s *Service) createText(ctx context.Context, line string, origin Origin) (string, error) {
+	c, rest, err := chatChange(line, false)
+	if err != nil {
+		return "", err
+	}
+	when, rest := s.takeSchedule(line, rest)
+	if prompt := joined(line, rest); prompt != "" {
+		c.Prompt = &prompt
+	}
+	if when == "" || c.Prompt == nil && c.Script == nil && c.Skills == nil {
+		return "", domain.E(domain.Invalid, nil, "write the schedule in quotes and then what to do, e.g. /cron add \"weekdays at 9am\" summarise my mail")
+	}
+	c.Schedule, c.Origin = &when, &origin
+	made, err := s.Create(ctx, c)
+	return made.Text() + s.NotRunning(ctx), err
+}
+
+// maxScheduleWords bounds how many words a schedule without quotes has.
+const maxScheduleWords = 8
+
+// takeSchedule takes the schedule off the words: a quoted one, else as many
+// words as are one together, else the first.
+func (s *Service) takeSchedule(line string, words []word) (when string, rest []word) {
+	if len(words) == 0 {
+		return "", nil
+	}
+	if !words[0].quoted {
+		for n := min(len(words), maxScheduleWords); n > 1; n-- {
+			text := joined(line, words[:n])
+			if _, err := schedule.Parse(text, s.wall.Now(), s.opt.Zone()); err == nil {
+				return text, words[n:]
+			}
+		}
+	}
+	return strings.TrimSpace(words[0].text), words[1:]
+}
+
+// editText changes a job: its id or name, in quotes when it has spaces, and
+// options; or a field and everything after it as the new value.
 func (s *Service) editText(ctx context.Context, line string) (string, error) {
-	ref, rest := splitSchedule(line)
-	field, value, _ := strings.Cut(rest, " ")
-	if value = strings.TrimSpace(value); ref == "" || value == "" {
-		return "", domain.E(domain.Invalid, nil, "write the job, what to change, and the new value, e.g. /cron edit digest schedule weekdays at 9am")
+	c, rest, err := chatChange(line, true)
+	if err != nil {
+		return "", err
 	}
-	var c Change
-	switch strings.ToLower(field) {
-	case "schedule":
-		value = strings.Trim(value, `"'“”„`)
-		c.Schedule = &value
-	case "prompt":
-		c.Prompt = &value
-	case "name":
-		c.Name = &value
-	case "timezone":
-		c.Timezone = &value
-	case "deliver":
-		targets := SplitTargets(value)
-		c.Deliver = &targets
-	default:
-		return "", domain.E(domain.Invalid, nil, "%q cannot be changed here; it is one of schedule, prompt, name, deliver, timezone. `hermes cron edit` changes everything", field)
+	if len(rest) == 0 || len(rest) == 1 && line[rest[0].from:rest[0].to] == strings.TrimSpace(line) {
+		return "", domain.E(domain.Invalid, nil, "write the job and what to change, e.g. /cron edit digest --schedule \"weekdays at 9am\" --timezone Asia/Seoul, or /cron edit digest prompt and the new value")
 	}
-	e, err := s.Edit(ctx, ref, c)
+	if len(rest) > 1 {
+		field, value := strings.ToLower(rest[1].text), joined(line, rest[2:])
+		switch field {
+		case "schedule":
+			c.Schedule = &value
+		case "prompt":
+			c.Prompt = &value
+		case "name":
+			c.Name = &value
+		case "timezone":
+			c.Timezone = &value
+		case "deliver":
+			targets := SplitTargets(value)
+			c.Deliver = &targets
+		default:
+			return "", domain.E(domain.Invalid, nil, "%q cannot be changed so; it is one of schedule, prompt, name, deliver, timezone, or an option such as --script", rest[1].text)
+		}
+		if value == "" {
+			return "", domain.E(domain.Invalid, nil, "behind %s belongs the new value", field)
+		}
+	}
+	e, err := s.Edit(ctx, rest[0].text, c)
 	if err != nil {
 		return "", err
 	}
@@ -252,21 +319,8 @@ const (
 
 // unquote takes the quotes off a line that is quoted as a whole.
 func unquote(line string) string {
-	if inner, rest := splitSchedule(line); rest == "" && strings.Contains(line, " ") {
-		return inner
+	if words := splitLine(line); len(words) == 1 {
+		return words[0].text
 	}
 	return line
-}
-
-// splitSchedule takes a schedule in quotes, or a single word, off a line.
-func splitSchedule(line string) (when, rest string) {
-	for _, q := range []struct{ open, close string }{{`"`, `"`}, {"'", "'"}, {"“", "”"}, {"„", "“"}} {
-		if after, ok := strings.CutPrefix(line, q.open); ok {
-			if when, rest, ok = strings.Cut(after, q.close); ok {
-				return strings.TrimSpace(when), strings.TrimSpace(rest)
-			}
-		}
-	}
-	when, rest, _ = strings.Cut(line, " ")
-	return when, strings.TrimSpace(rest)
 }

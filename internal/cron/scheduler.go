@@ -399,6 +399,10 @@ func (s *Scheduler) release() {
 	if err := s.opt.Store.ReleaseLease(ctx, l); err != nil {
 		s.log.Warn("the scheduler's lease could not be given back; it ends with the process", "error", err)
 	}
+	// Another scheduler of the profile shows itself from now on.
+	if err := Poke(s.opt.Home); err != nil {
+		s.log.Debug("no other scheduler was told", "error", err)
+	}
 }
 
 func (s *Scheduler) setBehind(oldest time.Time) {

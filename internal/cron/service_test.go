@@ -153,7 +153,7 @@ func TestCommandInChat(t *testing.T) {
 		{"list all", "tell me a joke"}, {"resume tell me a joke", "It fires at"}, {"run", "/cron list"}, {"what", "/cron list"},
 		{"show nobody", "⚠ there is no job"}, {"add nonsense", "in quotes"}, {"help", "/cron"},
 		{`edit "tell me a joke" schedule weekdays at 8am`, "at 08:00 on Monday to Friday"}, {"edit nobody", "the new value"},
-		{`edit "tell me a joke" base_url http://x`, "cannot be changed here"}, {`edit "tell me a joke" deliver nosuch`, "unknown platform"}, {"lint", "- source:"},
+		{`edit "tell me a joke" base_url http://x`, "cannot be changed so"}, {`edit "tell me a joke" deliver nosuch`, "unknown platform"}, {"lint", "- source:"},
 		{"runs", "No runs yet"}, {"history", "No runs yet"}, {`show "tell me a joke"`, string(v.ID)}, {"runs nobody", "⚠ there is no job"},
 		{`next "every day at noon"`, "2026-01-15 12:00:00"}, {"next every day at noon", "at 12:00 every day"}, {"next nobody at all", "⚠ there is no job"},
 		{"tick", "What is due begins now"}, {"examples", "at 09:00 on Monday to Friday"}, {"examples", "/cron add"},

@@ -2,6 +2,7 @@ package cron
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -14,6 +15,7 @@ import (
 type Status struct {
 	Running   bool      `json:"running"`
 	Who       string    `json:"who,omitempty"` // that runs it, or why nothing does
+	PID       int       `json:"pid,omitempty"` // of another process that runs it
 	Heartbeat time.Time `json:"heartbeat,omitzero"`
 	Success   time.Time `json:"last_success,omitzero"`
 	Failure   string    `json:"last_error,omitempty"` // when newer than the success
@@ -43,7 +45,7 @@ const stalledAfter = 200 * time.Second
 // Status collects the evidence.
 func (s *Service) Status(ctx context.Context) (Status, error) {
 	var st Status
-	st.Running, st.Who = s.running(ctx)
+	st.Running, st.Who, st.PID = s.holder(ctx)
 	var failed time.Time
 	st.Heartbeat, _ = s.outputs.beat("ticker_heartbeat")
 	st.Success, _ = s.outputs.beat("ticker_last_success")
@@ -136,28 +138,45 @@ func (s *Service) undelivered(ctx context.Context) ([]string, error) {
 	return out, nil
 }
 
-// running asks who shows itself as the scheduler.
-func (s *Service) running(ctx context.Context) (bool, string) {
+// holder asks who shows itself as the scheduler.
+func (s *Service) holder(ctx context.Context) (running bool, who string, pid int) {
 	if s.opt.Running != nil {
-		return s.opt.Running(ctx)
+		running, who = s.opt.Running(ctx)
+		return running, who, 0
 	}
 	l, err := s.opt.Store.AcquireLease(ctx, Lease)
 	if domain.IsCode(err, domain.Conflict) {
-		return true, domain.MessageOf(err)
+		who = domain.MessageOf(err)
+		var held *ledger.Held
+		if errors.As(err, &held) {
+			who, pid = holderWords(held.By), held.By.PID
+		}
+		return true, who, pid
 	}
 	if err != nil {
-		return false, "it could not be told whether a scheduler runs: " + domain.MessageOf(err)
+		return false, "it could not be told whether a scheduler runs: " + domain.MessageOf(err), 0
 	}
 	if err := s.opt.Store.ReleaseLease(ctx, l); err != nil {
-		return false, fmt.Sprintf("no scheduler runs (and the lease could not be given back: %s)", domain.MessageOf(err))
+		return false, fmt.Sprintf("no scheduler runs (and the lease could not be given back: %s)", domain.MessageOf(err)), 0
 	}
-	return false, "no scheduler runs, so no job fires by itself; start the gateway (`hermes gateway install`, or `hermes gateway` in a terminal)"
+	return false, "no scheduler runs, so no job fires by itself; start the gateway (`hermes gateway install`, or `hermes gateway` in a terminal)", 0
+}
+
+// holderWords says which process the scheduler is in.
+func holderWords(p ledger.Process) string {
+	switch p.Kind {
+	case "gateway":
+		return fmt.Sprintf("the gateway, PID %d", p.PID)
+	case "cron":
+		return fmt.Sprintf("`hermes cron run` alone, PID %d", p.PID)
+	}
+	return fmt.Sprintf("a %s process, PID %d", p.Kind, p.PID)
 }
 
 // NotRunning is "" while a scheduler runs, else the warning that belongs under
 // every answer about jobs.
 func (s *Service) NotRunning(ctx context.Context) string {
-	running, who := s.running(ctx)
+	running, who, _ := s.holder(ctx)
 	if running {
 		return ""
 	}

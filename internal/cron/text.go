@@ -138,7 +138,7 @@ func (st Status) Text(now time.Time) string {
 	case st.Stalled:
 		fmt.Fprintf(&b, "✗ STALLED: a scheduler holds the lease, but it last looked %s ago. Restart the gateway: `hermes gateway restart`\n", now.Sub(st.Heartbeat).Round(time.Second))
 	case st.Running:
-		b.WriteString("✓ A scheduler runs; cron jobs will fire automatically.\n")
+		fmt.Fprintf(&b, "✓ A scheduler runs (%s); cron jobs will fire automatically.\n", st.Who)
 	default:
 		fmt.Fprintf(&b, "⚠ %s\n", st.Who)
 	}

@@ -3,7 +3,8 @@
 // mark is nothing. In one made with the build tag failpoint, the process kills
 // itself (SIGKILL) at the mark that HERMES_FAILPOINT names: "name" the first
 // time, "name:n" the n-th time, "name:n:panic", "name:n:exit" and "name:n:hang"
-// to fail in another way. The torture test runs such a build.
+// to fail in another way, "name:n:term" and "name:n:hup" to go on with that signal
+// to itself. Several are parted by commas. The torture test runs such a build.
 package failpoint
 
 // The marks, in the order in which a message meets them.
@@ -56,6 +57,25 @@ const (
 func Handover() []string {
 	return []string{SuccessorReady, SuccessorOwns, SuccessorServes, PredecessorOffers, PredecessorGives, PredecessorGave, PredecessorLeaves,
 		InPlaceDrained, InPlaceBecame}
+}
+
+// The marks of a gateway's life from its first step to its last.
+const (
+	StartBegun    = "start.begun"    // nothing is read yet
+	StartClaimed  = "start.claimed"  // the profile is taken
+	StartOpened   = "start.opened"   // the ledger is open
+	StartBuilt    = "start.built"    // every part is built, none runs
+	StartStarted  = "start.started"  // every part runs
+	StartServing  = "start.serving"  // and everybody was told
+	StopBegun     = "stop.begun"     // nothing new comes in
+	StopDrained   = "stop.drained"   // turns and jobs have ended
+	StopDelivered = "stop.delivered" // what was said is sent
+	StopClosed    = "stop.closed"    // the ledger is closed
+)
+
+// Life lists the marks of a gateway's life.
+func Life() []string {
+	return []string{StartBegun, StartClaimed, StartOpened, StartBuilt, StartStarted, StartServing, StopBegun, StopDrained, StopDelivered, StopClosed}
 }
 
 // All lists the marks that every message meets.

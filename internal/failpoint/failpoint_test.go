@@ -1,11 +1,14 @@
 package failpoint
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // A normal build must pass every mark.
 func TestMarksAreDistinctAndHarmless(t *testing.T) {
 	seen := map[string]bool{}
-	for _, m := range append(All(), Firing()...) {
+	for _, m := range slices.Concat(All(), Firing(), Handover(), Life()) {
 		if seen[m] {
 			t.Errorf("%s stands twice", m)
 		}

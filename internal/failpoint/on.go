@@ -10,32 +10,52 @@ import (
 	"syscall"
 )
 
-var name, left, how = parse(os.Getenv("HERMES_FAILPOINT"))
-
-func parse(s string) (string, *atomic.Int64, string) {
-	n := new(atomic.Int64)
-	n.Store(1)
-	point, rest, _ := strings.Cut(s, ":")
-	count, how, _ := strings.Cut(rest, ":")
-	if i, err := strconv.ParseInt(count, 10, 64); err == nil {
-		n.Store(i)
-	}
-	return point, n, how
+// point is one mark at which something is to happen.
+type point struct {
+	mark string
+	left *atomic.Int64 // times until then
+	how  string
 }
 
-// Hit ends the process at once if this is the mark, and the time, that
-// HERMES_FAILPOINT names.
-func Hit(mark string) {
-	if name != mark || left.Add(-1) != 0 {
-		return
+var points = parse(os.Getenv("HERMES_FAILPOINT"))
+
+func parse(s string) (out []point) {
+	for one := range strings.SplitSeq(s, ",") {
+		mark, rest, _ := strings.Cut(one, ":")
+		count, how, _ := strings.Cut(rest, ":")
+		p := point{mark: mark, left: new(atomic.Int64), how: how}
+		p.left.Store(1)
+		if i, err := strconv.ParseInt(count, 10, 64); err == nil {
+			p.left.Store(i)
+		}
+		out = append(out, p)
 	}
-	switch how {
+	return out
+}
+
+// Hit does what HERMES_FAILPOINT says of this mark, at the time that it names.
+func Hit(mark string) {
+	for _, p := range points {
+		if p.mark == mark && p.left.Add(-1) == 0 {
+			p.happen()
+		}
+	}
+}
+
+func (p point) happen() {
+	switch p.how {
 	case "panic":
-		panic("failpoint " + mark)
+		panic("failpoint " + p.mark)
 	case "exit":
 		os.Exit(3)
 	case "hang":
 		select {}
+	case "term":
+		_ = syscall.Kill(os.Getpid(), syscall.SIGTERM)
+		return
+	case "hup":
+		_ = syscall.Kill(os.Getpid(), syscall.SIGHUP)
+		return
 	}
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	select {}

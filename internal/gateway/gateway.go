@@ -21,12 +21,14 @@ import (
 	"hermes/internal/delivery"
 	"hermes/internal/delivery/directory"
 	"hermes/internal/domain"
+	"hermes/internal/failpoint"
 	"hermes/internal/health"
 	"hermes/internal/home"
 	"hermes/internal/ledger"
 	"hermes/internal/ledger/sqlite"
 	"hermes/internal/model/catalog"
 	"hermes/internal/secret"
+	"hermes/internal/service"
 	"hermes/internal/succession"
 )
 
@@ -134,9 +136,11 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if g.instance != nil && g.instance.Unrecorded != nil {
 		o.Log.Warn("this process stands in no file that other tools read; commands find it all the same", "component", "gateway", "err", g.instance.Unrecorded)
 	}
+	failpoint.Hit(failpoint.StartClaimed)
 	if err := g.awaitLedger(ctx); err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.StartOpened)
 	g.homes = newHomes(o.Profile, o.Config, o.Process, o.Version)
 	g.buildDirectory()
 	g.gate = access.New(g.store, o.Profile, o.Config, o.Log, o.Now)
@@ -155,6 +159,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		g.buildAPI(api)
 		g.state = newStateFile(o.Profile.StateFile(), g.record(), o.Log)
 	}
+	failpoint.Hit(failpoint.StartBuilt)
 	return g, nil
 }
 
@@ -203,10 +208,15 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer stop()
 	if err := g.succeed(ctx); err != nil {
 		g.close()
+		if ctx.Err() != nil { // it was asked to stop, and served nobody
+			g.note(causeText(ctx))
+			return nil
+		}
 		return err
 	}
 	err := g.start(work)
 	if err == nil {
+		failpoint.Hit(failpoint.StartStarted)
 		err = g.takeOver(work)
 	}
 	if err != nil {
@@ -217,6 +227,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.setPhase(phaseRunning)
 	g.Log.Info("gateway running", "component", "gateway", "profile", g.Profile.Name, "pid", os.Getpid(), "version", g.Version,
 		"ready_ms", g.Now().Sub(g.started).Milliseconds())
+	failpoint.Hit(failpoint.StartServing)
 	select {
 	case <-ctx.Done():
 		g.note(causeText(ctx))
@@ -295,8 +306,9 @@ func (g *Gateway) Shutdown(reason string) {
 		g.note(reason)
 		close(g.shutdown)
 	})
-	if !first {
+	if !first { // whoever asks again wants it to end
 		g.handing.hurry()
+		g.handing.abandon()
 	}
 }
 
@@ -333,13 +345,27 @@ func (g *Gateway) Poke() {
 	}
 }
 
-// How long a stop may take: together it must stay inside systemd's
-// TimeoutStopSec=20 of a hand-written unit.
+// How long the end of a stop may take, after turns, jobs and streams had their
+// time. Together it stays inside the unit's TimeoutStopSec.
 const (
-	stopDrain     = 13 * time.Second // running turns, jobs and streams
-	sendDrain     = 3 * time.Second  // then what is being sent
-	closeDeadline = 2 * time.Second  // then running commands
+	stubborn      = 2 * time.Second  // kept of their time for commands that ignore SIGTERM
+	sendDrain     = 2 * time.Second  // what is being sent
+	closeDeadline = 2 * time.Second  // then commands that run still
+	settleLimit   = 13 * time.Second // for turns of a process that is no unit's main one, or goes on in place
 )
+
+// stopLimit is how long turns, jobs and streams may take before a stop. Asking
+// the manager for it is part of that time.
+func (g *Gateway) stopLimit() time.Duration {
+	limit := settleLimit
+	if g.handing.outcome() == serves {
+		limit = max(service.StopDrain(context.Background(), g.processEnv)-stubborn, time.Second)
+	}
+	if d := g.Config.Agent.DrainTimeout; d > 0 {
+		limit = min(limit, d)
+	}
+	return limit
+}
 
 // drain stops the parts in the order in which work flows: nothing new comes in,
 // what runs may end, what was said goes out, and what is left stays in the
@@ -348,19 +374,19 @@ func (g *Gateway) drain() {
 	g.setPhase(phaseDraining)
 	g.Log.Info("gateway stopping", "component", "gateway", "reason", g.Reason())
 	g.quietWatchdog()
+	began := time.Now() // monotonic: the manager's limit is
+	var elders sync.WaitGroup
+	defer elders.Wait()
 	if g.handing.outcome() == serves {
 		g.told(g.notifier.Stopping(g.Reason()))
-		g.stopElders()
+		elders.Go(g.stopElders)
 	}
-	limit := stopDrain
-	if d := g.Config.Agent.DrainTimeout; d > 0 && d < limit {
-		limit = d
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
 	for _, l := range g.links {
 		l.stopListening()
 	}
+	failpoint.Hit(failpoint.StopBegun)
+	ctx, cancel := context.WithDeadline(context.Background(), began.Add(g.stopLimit()))
+	defer cancel()
 	report := func(part string, err error) {
 		if err != nil {
 			g.Log.Warn("while stopping", "component", part, "err", err)
@@ -376,6 +402,7 @@ func (g *Gateway) drain() {
 	if g.api != nil {
 		report("api", g.api.Stop(ctx))
 	}
+	failpoint.Hit(failpoint.StopDrained)
 	last, cancelLast := context.WithTimeout(context.Background(), sendDrain)
 	defer cancelLast()
 	report("delivery", g.outbox.Stop(last))
@@ -383,11 +410,13 @@ func (g *Gateway) drain() {
 		g.stopWork()
 	}
 	g.work.Wait()
+	failpoint.Hit(failpoint.StopDelivered)
 	g.setPhase(phaseStopped)
 	if g.control != nil {
 		report("control", g.control.Stop(last))
 	}
 	g.close()
+	failpoint.Hit(failpoint.StopClosed)
 	g.Log.Info("gateway stopped", "component", "gateway", "reason", g.Reason(), "uptime_s", int(g.Now().Sub(g.started).Seconds()))
 }
 

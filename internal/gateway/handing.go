@@ -99,6 +99,13 @@ func (h *handing) hurry() {
 	h.rush.Do(func() { close(c) })
 }
 
+// abandon lets a restart in place that drains end as a stop.
+func (h *handing) abandon() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.held = nil
+}
+
 // living are the elders that still live; others are forgotten.
 func (h *handing) living() []succession.Elder {
 	h.mu.Lock()

@@ -38,7 +38,14 @@ func (g *Gateway) preflight(ctx context.Context, program string) (string, error)
 	ran := cmd.Run()
 	var p Preflight
 	if err := json.Unmarshal(out.Bytes(), &p); err != nil {
-		return "", domain.E(domain.Unavailable, ran, "the program %s gave no answer when it was asked whether it could serve: %s", program, lastLine(errs.String()))
+		why := "it ended without a fault"
+		if ran != nil {
+			why = ran.Error()
+		}
+		if last := lastLine(errs.String()); last != "" {
+			why += "; it said: " + last
+		}
+		return "", domain.E(domain.Unavailable, ran, "the program %s gave no answer when it was asked whether it could serve: %s", program, why)
 	}
 	if !p.OK {
 		why := "it does not say why"
@@ -105,7 +112,7 @@ func (g *Gateway) rest(ctx context.Context) {
 	}
 	g.api.CloseConnections()
 	sleep(ctx, keptGrace)
-	requests, cancelRequests := context.WithTimeout(ctx, stopDrain)
+	requests, cancelRequests := context.WithTimeout(ctx, settleLimit)
 	defer cancelRequests()
 	if err := g.api.Settle(requests); err != nil {
 		g.Log.Warn("streams were still open at the limit; they are cut", "component", "api")

@@ -16,10 +16,13 @@ import (
 	"hermes/internal/home"
 	"hermes/internal/platform"
 	"hermes/internal/platform/discord"
+	"hermes/internal/platform/email"
 	"hermes/internal/platform/mattermost"
+	"hermes/internal/platform/slack"
 	"hermes/internal/platform/telegram"
 	"hermes/internal/platform/webchat"
 	"hermes/internal/platform/webhook"
+	"hermes/internal/secret"
 	"hermes/internal/succession"
 )
 
@@ -27,6 +30,10 @@ import (
 type kind struct {
 	// scope names the credential's machine-wide lock; "" means that there is none.
 	scope string
+	// identity is what the lock is about; nil means the credential itself.
+	identity func(c home.PlatformConfig) string
+	// credential is what that lock is about; nil means the token.
+	credential func(c home.PlatformConfig) secret.Value
 	// capabilities are known before an adapter is there, so that answers can be
 	// rendered for a platform that is down.
 	capabilities platform.Capabilities
@@ -65,6 +72,16 @@ var kinds = map[domain.Platform]kind{
 			return discord.New(cfg, discord.Deps{Log: d.log, Health: d.health, Now: d.now, Changed: d.changed})
 		},
 	},
+	email.Name: {
+		scope: "email-account", identity: email.Identity, capabilities: new(email.Adapter).Capabilities(),
+		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
+			cfg, err := email.FromProfile(c)
+			if err != nil {
+				return nil, err
+			}
+			return email.New(cfg, email.Deps{Log: d.log, Health: d.health, Now: d.now})
+		},
+	},
 	mattermost.Name: {
 		scope: "mattermost-token", capabilities: new(mattermost.Adapter).Capabilities(),
 		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
@@ -73,6 +90,16 @@ var kinds = map[domain.Platform]kind{
 				return nil, err
 			}
 			return mattermost.New(cfg, mattermost.Deps{Log: d.log, Health: d.health, Now: d.now, Changed: d.changed})
+		},
+	},
+	slack.Name: {
+		scope: "slack-app-token", credential: slack.AppToken, capabilities: new(slack.Adapter).Capabilities(),
+		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
+			cfg, err := slack.FromProfile(c)
+			if err != nil {
+				return nil, err
+			}
+			return slack.New(cfg, slack.Deps{Log: d.log, Health: d.health, Now: d.now, Changed: d.changed})
 		},
 	},
 	telegram.Name: {
@@ -231,9 +258,13 @@ func (l *link) takeCredential(ctx context.Context) *succession.CredentialLock {
 	if l.kind.scope == "" {
 		return nil
 	}
+	credential := l.cfg.Token
+	if l.kind.credential != nil {
+		credential = l.kind.credential(l.cfg)
+	}
 	told := false
 	for ctx.Err() == nil {
-		lock, err := succession.LockCredential(succession.LockDir(l.g.Env.Get), l.kind.scope, l.cfg.Token.Reveal(), l.g.record(), l.g.Now())
+		lock, err := succession.LockCredential(succession.LockDir(l.g.Env.Get), l.kind.scope, credential.Reveal(), l.g.record(), l.g.Now())
 		if err == nil {
 			return lock
 		}

@@ -23,6 +23,7 @@ type platformSpec struct {
 	noPair   bool     // strangers are ignored by default
 	extras   []string // further variables that its adapter reads, for the list of known names
 	numeric  bool     // user ids are numbers
+	fold     bool     // user ids are the same in small and capital letters
 }
 
 // platformSpecs lists the platforms whose variables are known.
@@ -33,13 +34,13 @@ func platformSpecs() []platformSpec {
 		{name: "discord", prefix: "DISCORD_", token: "DISCORD_BOT_TOKEN", mention: true, react: true, replyTo: "first",
 			extras: []string{"ALLOWED_ROLES", "ALLOWED_CHANNELS", "FREE_RESPONSE_CHANNELS", "AUTO_THREAD", "IGNORED_CHANNELS", "NO_THREAD_CHANNELS", "MAX_ATTACHMENT_BYTES", "COMMAND_SYNC_POLICY", "ALLOW_BOTS", "PROXY"}},
 		{name: "slack", prefix: "SLACK_", token: "SLACK_BOT_TOKEN", required: []string{"SLACK_APP_TOKEN"}, mention: true, react: true, replyTo: "first",
-			extras: []string{"ALLOW_BOTS", "ALLOWED_CHANNELS", "FREE_RESPONSE_CHANNELS"}},
+			extras: []string{"ALLOW_BOTS", "ALLOWED_CHANNELS", "FREE_RESPONSE_CHANNELS", "REPLY_IN_THREAD", "CATCH_UP", "PROXY"}},
 		{name: "mattermost", prefix: "MATTERMOST_", token: "MATTERMOST_TOKEN", required: []string{"MATTERMOST_URL"}, mention: true, replyTo: "off",
 			extras: []string{"ALLOWED_CHANNELS", "FREE_RESPONSE_CHANNELS", "REPLY_MODE", "ALLOW_BOTS", "CATCH_UP", "PROXY"}},
 		{name: "matrix", prefix: "MATRIX_", token: "MATRIX_ACCESS_TOKEN", required: []string{"MATRIX_HOMESERVER"}, home: "MATRIX_HOME_ROOM", mention: true, replyTo: "first",
 			extras: []string{"USER_ID", "PASSWORD", "ALLOWED_ROOMS", "ENCRYPTION", "DEVICE_ID", "AUTO_THREAD", "SESSION_SCOPE"}},
 		{name: "email", prefix: "EMAIL_", token: "EMAIL_PASSWORD", required: []string{"EMAIL_ADDRESS", "EMAIL_IMAP_HOST", "EMAIL_SMTP_HOST"}, home: "EMAIL_HOME_ADDRESS", replyTo: "first", noPair: true,
-			extras: []string{"IMAP_PORT", "SMTP_PORT", "POLL_INTERVAL"}},
+			fold: true, extras: []string{"IMAP_PORT", "SMTP_PORT", "POLL_INTERVAL", "IMAP_SECURITY", "SMTP_SECURITY", "USERNAME", "NAME", "MAILBOX", "SENT_MAILBOX", "ALIASES", "MARK_SEEN", "SMTP_AUTH", "REQUIRE_DMARC", "AUTHSERV_ID"}},
 		{name: "webhook", prefix: "WEBHOOK_", token: "WEBHOOK_SECRET", switchOn: "WEBHOOK_ENABLED", replyTo: "off", noPair: true,
 			extras: []string{"PORT", "HOST", "PREVIOUS_SECRET", "RATE_LIMIT", "MAX_BODY_BYTES", "TOLERANCE_SECONDS"}},
 	}
@@ -164,6 +165,11 @@ func (l *loader) readPlatforms() {
 		}
 		if p.Home.ChatID == "" {
 			p.Home = domain.Address{}
+		}
+		if s.fold {
+			for i, id := range p.AllowedUsers {
+				p.AllowedUsers[i] = strings.ToLower(id)
+			}
 		}
 		l.checkUsers(s, p)
 	}
@@ -322,3 +328,6 @@ func (l *loader) readAPISwitch() {
 		break
 	}
 }
+
+// TokenVariable names the variable of a platform's main credential.
+func TokenVariable(p domain.Platform) string { return specOf(p).token }

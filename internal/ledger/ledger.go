@@ -14,6 +14,7 @@ package ledger
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"hermes/internal/domain"
@@ -81,6 +82,14 @@ type Process struct {
 	StartTime uint64    `json:"start_time"` // field 22 of /proc/PID/stat, clock ticks
 	Kind      string    `json:"kind"`       // gateway, cron, cli
 	Since     time.Time `json:"since"`
+}
+
+// Held is the cause of the Conflict of a lease that a living process holds.
+type Held struct{ By Process }
+
+// Error names the holder.
+func (h *Held) Error() string {
+	return fmt.Sprintf("held by the %s process with PID %d", h.By.Kind, h.By.PID)
 }
 
 // Recovered counts what Recover took over from dead processes.
@@ -254,6 +263,21 @@ type Finished struct {
 	Deliveries []int64
 }
 
+// UsageSlotLength is how long a slot of Usage is. Every time zone is off UTC by
+// a multiple of it, so that slots add up to anybody's days.
+const UsageSlotLength = 15 * time.Minute
+
+// UsageSlot sums the turns of one kind, platform and outcome that ended within
+// UsageSlotLength from At, an instant that is a multiple of it in UTC.
+type UsageSlot struct {
+	At       time.Time
+	Kind     domain.TurnKind
+	Platform domain.Platform
+	State    domain.TurnState
+	Turns    int64
+	Usage    domain.Usage
+}
+
 // Turns is about the agent's runs and their journals.
 type Turns interface {
 	// ClaimTurn claims the session's next work: the oldest queued turn, else
@@ -285,6 +309,9 @@ type Turns interface {
 	// OpenTurns lists turns that are queued, running or waiting; of one
 	// session, or of all when key is "".
 	OpenTurns(ctx context.Context, key domain.SessionKey) ([]domain.Turn, error)
+	// Usage sums the turns that ended at or after from, oldest slot first. Turns
+	// are kept as long as deliveries (Retention).
+	Usage(ctx context.Context, from time.Time) ([]UsageSlot, error)
 	// CancelTurn ends a queued or waiting turn as interrupted, with its events
 	// and questions. domain.Conflict when it is running.
 	CancelTurn(ctx context.Context, id int64, reason string, now time.Time) error

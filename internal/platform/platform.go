@@ -132,6 +132,7 @@ const (
 	DialectPlain        Dialect = "plain"
 	DialectMarkdown     Dialect = "markdown"      // CommonMark as it is (web chat, Mattermost, Discord)
 	DialectTelegramHTML Dialect = "telegram_html" // https://core.telegram.org/bots/api#html-style
+	DialectMrkdwn       Dialect = "mrkdwn"        // https://docs.slack.dev/messaging/formatting-message-text
 )
 
 // Idempotency says what a platform offers against sending twice.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
@@ -20,6 +21,33 @@ type Host struct {
 	Getenv  func(string) string
 	// UserUnits and SystemUnits are the folders of unit files.
 	UserUnits, SystemUnits string
+	silent                 *silence
+}
+
+// silence remembers the managers that did not answer, so that one command waits
+// for each of them only once.
+type silence struct {
+	mu   sync.Mutex
+	told map[bool]error // by whether it is the system's
+}
+
+// of is why a manager is not asked again, nil where it may be.
+func (s *silence) of(system bool) error {
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.told[system]
+}
+
+func (s *silence) note(system bool, err error) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.told[system] = err
 }
 
 // NewHost is the host for an account. getenv gives the process's environment.
@@ -28,7 +56,8 @@ func NewHost(a Account, getenv func(string) string) Host {
 	if !filepath.IsAbs(config) || a.UID != os.Getuid() {
 		config = filepath.Join(a.Home, ".config")
 	}
-	return Host{Account: a, Getenv: getenv, UserUnits: filepath.Join(config, "systemd/user"), SystemUnits: "/etc/systemd/system"}
+	return Host{Account: a, Getenv: getenv, UserUnits: filepath.Join(config, "systemd/user"), SystemUnits: "/etc/systemd/system",
+		silent: &silence{told: map[bool]error{}}}
 }
 
 // Dir is the folder of unit files of a manager.
@@ -67,40 +96,64 @@ func (h Host) Find(ctx context.Context, p home.Profile, system bool) (Found, err
 	return Found{}, domain.E(domain.NotFound, nil, "no unit is installed for profile %s; `hermes%s gateway install` makes one", p.Name, profileFlag(p))
 }
 
-// All gives every unit of a profile, the one that Find chooses first. An error
-// says why a manager could not be asked; what others said is there.
+// All gives every unit of a profile, the one that Find chooses first, within
+// askLimit, though no manager answers. An error says why a manager could not be
+// asked; what others said is there.
 func (h Host) All(ctx context.Context, p home.Profile, system bool) ([]Found, error) {
-	var out []Found
-	var trouble error
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
 	running, runningSystem := h.running(p)
-	for _, sys := range []bool{false, true} {
-		if system && !sys {
-			continue
+	scopes := []bool{false, true}
+	if system {
+		scopes = scopes[1:]
+	}
+	found, errs := make([][]Found, len(scopes)), make([]error, len(scopes))
+	var asked sync.WaitGroup
+	for i, sys := range scopes { // at once: one that is silent takes no time from the other
+		asked.Go(func() {
+			names := h.names(p)
+			if running != "" && runningSystem == sys && !slices.Contains(names, running) {
+				names = append(names, running)
+			}
+			found[i], errs[i] = h.ask(ctx, sys, names, func(u Unit) bool { return u.Name == running || system || h.serves(u, p) })
+		})
+	}
+	asked.Wait()
+	out := slices.Concat(found...)
+	slices.SortStableFunc(out, func(a, b Found) int { return rank(b.Unit, running) - rank(a.Unit, running) })
+	var trouble error
+	for _, err := range errs {
+		if err != nil && (trouble == nil || !domain.IsCode(trouble, domain.Timeout)) {
+			trouble = err
 		}
-		m, err := Open(sys, h.Getenv)
+	}
+	return out, trouble
+}
+
+// ask asks one manager for the units with these names, and gives those that
+// exist and are wanted. One that was silent before is not asked again.
+func (h Host) ask(ctx context.Context, system bool, names []string, wanted func(Unit) bool) (out []Found, trouble error) {
+	if err := h.silent.of(system); err != nil {
+		return nil, err
+	}
+	m, err := Open(system, h.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		u, err := m.Show(ctx, name)
+		if domain.IsCode(err, domain.Timeout) {
+			h.silent.note(system, err)
+			return out, err // each further question would take as long
+		}
 		if err != nil {
 			trouble = err
 			continue
 		}
-		names := h.names(p)
-		if running != "" && runningSystem == sys && !slices.Contains(names, running) {
-			names = append(names, running)
-		}
-		for _, name := range names {
-			u, err := m.Show(ctx, name)
-			if err != nil {
-				trouble = err
-				if domain.IsCode(err, domain.Timeout) {
-					break // each further question would take as long
-				}
-				continue
-			}
-			if u.Load != "not-found" && (u.Name == running || system || h.serves(u, p)) {
-				out = append(out, Found{u, m})
-			}
+		if u.Load != "not-found" && wanted(u) {
+			out = append(out, Found{u, m})
 		}
 	}
-	slices.SortStableFunc(out, func(a, b Found) int { return rank(b.Unit, running) - rank(a.Unit, running) })
 	return out, trouble
 }
 

@@ -26,7 +26,7 @@ func Lingers(account string) bool {
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return err == nil
 	}
-	out, err := loginctl(context.Background(), "show-user", account, "--property=Linger", "--value")
+	out, err := loginctl(context.Background(), askLimit, "show-user", account, "--property=Linger", "--value")
 	return err == nil && strings.TrimSpace(out) == "yes"
 }
 
@@ -36,7 +36,7 @@ func EnableLinger(ctx context.Context, account string) error {
 	if Lingers(account) {
 		return nil
 	}
-	out, err := loginctl(ctx, "enable-linger", account)
+	out, err := loginctl(ctx, callLimit, "enable-linger", account)
 	if Lingers(account) {
 		return nil
 	}
@@ -44,8 +44,8 @@ func EnableLinger(ctx context.Context, account string) error {
 }
 
 // loginctl runs one command of loginctl(1) and gives both its streams.
-func loginctl(ctx context.Context, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, callLimit)
+func loginctl(ctx context.Context, limit time.Duration, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "loginctl", append([]string{"--no-ask-password", "--no-pager"}, args...)...)
 	cmd.WaitDelay = time.Second

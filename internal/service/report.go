@@ -23,11 +23,12 @@ type Report struct {
 	Left     int      `json:"starts_left_at_least"` // -1: no limit
 	Others   []string `json:"other_units,omitempty"`
 	Advice   []string `json:"advice"`
+	account  string
 }
 
 // Report looks at a profile's unit. spec is what install would write for it.
 func (h Host) Report(ctx context.Context, p home.Profile, spec Spec, system bool, now time.Time) Report {
-	r := Report{Lingers: Lingers(h.Account.Name), Left: -1, Advice: []string{}}
+	r := Report{Lingers: Lingers(h.Account.Name), Left: -1, Advice: []string{}, account: h.Account.Name}
 	all, err := h.All(ctx, p, system)
 	if len(all) == 0 {
 		if err != nil {
@@ -56,7 +57,9 @@ func judgeFile(r *Report, p home.Profile, spec Spec) {
 		r.Origin = OriginOf(string(text))
 		want, err := choicesOf(spec, *r.Unit, string(text)).Render()
 		r.Outdated = err == nil && r.Origin == Generated && !Same(string(text), want)
-		r.Advice = append(r.Advice, Lint(filepath.Base(r.File), string(text), r.System)...)
+		for _, f := range Lint(filepath.Base(r.File), string(text), r.System) {
+			r.Advice = append(r.Advice, f.String())
+		}
 	}
 	for _, path := range r.DropIns {
 		if text, err := os.ReadFile(path); err == nil {

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"encoding/json"
 	"maps"
 	"os"
 	"os/exec"
@@ -220,20 +221,21 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// Tail gives the last lines that one run of a unit and its manager wrote to the
-// journal, oldest first; none where this user may not read it. invocation is the
-// run's id.
-func (m *Manager) Tail(ctx context.Context, invocation string, lines int) []string {
-	if invocation == "" {
-		return nil
-	}
+// tailSince is how far back Tail looks: a crash loop up to its start limit, and
+// a little.
+const tailSince = "-20min"
+
+// Tail gives the last lines that a unit's processes wrote to the journal, oldest
+// first; none where this user may not read it. What the manager says of the unit
+// is left out.
+func (m *Manager) Tail(ctx context.Context, unit string, lines int) []string {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	args := []string{"--no-pager", "--quiet", "--output=cat", "--lines", strconv.Itoa(lines), "_SYSTEMD_INVOCATION_ID=" + invocation, "+"}
+	args := []string{"--no-pager", "--quiet", "--output=json", "--since", tailSince, "--lines", strconv.Itoa(2 * lines)}
 	if m.System {
-		args = append(args, "INVOCATION_ID="+invocation)
+		args = append(args, "--unit", unit)
 	} else {
-		args = append(args, "USER_INVOCATION_ID="+invocation)
+		args = append(args, "--user", "--unit", unit)
 	}
 	cmd := exec.CommandContext(ctx, "journalctl", args...)
 	cmd.Env = m.env
@@ -242,7 +244,20 @@ func (m *Manager) Tail(ctx context.Context, invocation string, lines int) []stri
 	if err != nil {
 		return nil
 	}
-	return strings.Split(strings.TrimSpace(string(out)), "\n")
+	var said []string
+	for line := range strings.Lines(string(out)) {
+		var e struct { // systemd.journal-fields(7)
+			Message any    `json:"MESSAGE"` // bytes where it is no text
+			By      string `json:"SYSLOG_IDENTIFIER"`
+		}
+		if json.Unmarshal([]byte(line), &e) != nil || e.By == "systemd" {
+			continue
+		}
+		if text, ok := e.Message.(string); ok {
+			said = append(said, text)
+		}
+	}
+	return said[max(0, len(said)-lines):]
 }
 
 // ProfileNamed is the profile that a unit's command line names, "" for the

@@ -16,8 +16,11 @@ import (
 	"hermes/internal/domain"
 )
 
-// callLimit bounds one call of systemctl: it only asks, or hands in a job.
-const callLimit = 10 * time.Second
+// The limits of one call of systemctl(1).
+const (
+	askLimit  = 3 * time.Second  // that only asks
+	callLimit = 10 * time.Second // that changes something, or hands in a job
+)
 
 // Manager is a systemd manager, driven by systemctl(1). Its methods may be used
 // at once by several goroutines.
@@ -59,14 +62,20 @@ func runtimeDir(getenv func(string) string) string {
 	return fmt.Sprintf("/run/user/%d", os.Getuid())
 }
 
-// call runs systemctl. Errors: Timeout, Forbidden, Unavailable; the message
-// holds systemctl's own words.
+// call runs systemctl to change something. Errors: Timeout, Forbidden,
+// Unavailable; the message holds systemctl's own words.
 func (m *Manager) call(ctx context.Context, args ...string) ([]byte, error) {
+	return m.run(ctx, callLimit, args...)
+}
+
+// run runs systemctl for so long at most.
+func (m *Manager) run(ctx context.Context, limit time.Duration, args ...string) ([]byte, error) {
 	all := append([]string{"--no-ask-password", "--no-pager"}, args...)
 	if !m.System {
 		all = append([]string{"--user"}, all...)
 	}
-	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "systemctl", all...)
 	cmd.Env = m.env
@@ -78,7 +87,7 @@ func (m *Manager) call(ctx context.Context, args ...string) ([]byte, error) {
 	case err == nil:
 		return out.Bytes(), nil
 	case ctx.Err() != nil:
-		return nil, domain.E(domain.Timeout, ctx.Err(), "systemd did not answer within %s when it was asked for `systemctl %s`", callLimit, strings.TrimSpace(verbOf(args)+" "+args[len(args)-1]))
+		return nil, domain.E(domain.Timeout, ctx.Err(), "systemd did not answer within %s when it was asked for `systemctl %s`", time.Since(began).Round(100*time.Millisecond), strings.TrimSpace(verbOf(args)+" "+args[len(args)-1]))
 	case errors.Is(err, exec.ErrNotFound):
 		return nil, domain.E(domain.Unavailable, err, "systemctl is not installed")
 	case strings.Contains(text, "Access denied"), strings.Contains(text, "nteractive authentication required"), strings.Contains(text, "ermission denied"):
@@ -172,7 +181,7 @@ const asked = "Id,LoadState,ActiveState,SubState,Result,Type,FragmentPath,DropIn
 // Show asks for the state of one unit. A unit that does not exist is no error:
 // its Load is "not-found".
 func (m *Manager) Show(ctx context.Context, unit string) (Unit, error) {
-	out, err := m.call(ctx, "show", "--timestamp=unix", "-p", asked, "--", unit)
+	out, err := m.run(ctx, askLimit, "show", "--timestamp=unix", "-p", asked, "--", unit)
 	if err != nil {
 		return Unit{}, err
 	}

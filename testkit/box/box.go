@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -28,7 +29,7 @@ var holdScript string
 // needs maps each program that a box uses to the Debian package that brings it.
 var needs = map[string]string{
 	"systemd-nspawn": "systemd-container", "dbus-daemon": "dbus-user-session", "loginctl": "libpam-systemd",
-	"nsenter": "util-linux", "unshare": "util-linux", "runuser": "util-linux", "useradd": "passwd",
+	"nsenter": "util-linux", "unshare": "util-linux", "setpriv": "util-linux", "useradd": "passwd",
 }
 
 // Missing says why no box can be made here, "" when one can.
@@ -50,13 +51,14 @@ func Missing() string {
 	return ""
 }
 
-// Box is one machine. Its methods are for one goroutine.
+// Box is one machine. Its methods may be used by several goroutines at once,
+// except those that switch the machine off or on.
 type Box struct {
 	dir    string
 	holder *exec.Cmd
 	words  io.WriteCloser
 	said   *bufio.Reader
-	pid    int // systemd-nspawn
+	pid    atomic.Int64 // of systemd-nspawn
 }
 
 // limits of a step, far over what one takes.
@@ -111,9 +113,11 @@ func (b *Box) Boot(t testing.TB) {
 	t.Helper()
 	b.tell(t, "boot")
 	word, err := b.hear()
+	pid := 0
 	if err == nil {
-		b.pid, err = strconv.Atoi(word)
+		pid, err = strconv.Atoi(word)
 	}
+	b.pid.Store(int64(pid))
 	if err != nil {
 		t.Fatalf("the box did not start: %v", err)
 	}
@@ -159,7 +163,7 @@ func (b *Box) stop(t testing.TB, word string) {
 
 // leader is the box's PID 1 as this machine counts it.
 func (b *Box) leader() (string, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", b.pid, b.pid))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", b.pid.Load()))
 	if err != nil {
 		return "", err
 	}
@@ -173,11 +177,16 @@ func (b *Box) leader() (string, error) {
 // Try runs a shell command as root inside and gives what it printed on both
 // streams.
 func (b *Box) Try(ctx context.Context, command string) (string, error) {
+	return b.enter(ctx, "bash", "-c", command)
+}
+
+// enter runs a program inside.
+func (b *Box) enter(ctx context.Context, argv ...string) (string, error) {
 	pid, err := b.leader()
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, "nsenter", "-t", pid, "-m", "-u", "-i", "-p", "-n", "-C", "-r", "-w", "bash", "-c", command)
+	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"-t", pid, "-m", "-u", "-i", "-p", "-n", "-C", "-r", "-w"}, argv...)...)
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "USER=root", "LANG=C.UTF-8", "SYSTEMD_PAGER=cat"}
 	cmd.WaitDelay = 5 * time.Second // something may keep the pipe after the shell
 	out, err := cmd.CombinedOutput()

@@ -37,6 +37,13 @@ func (u *User) session() string { return "login-" + u.Name + ".service" }
 func (u *User) Login(t testing.TB) {
 	t.Helper()
 	u.box.Root(t, fmt.Sprintf("systemd-run --quiet --collect --unit=%s -p PAMName=login -p User=%s sleep infinity", u.session(), u.Name))
+	u.box.Until(t, time.Minute, "the session of "+u.Name, func(ctx context.Context) error {
+		out, err := u.box.Try(ctx, "loginctl list-sessions --no-legend")
+		if err == nil && !strings.Contains(out, u.Name) {
+			err = fmt.Errorf("only these are open: %s", out)
+		}
+		return err
+	})
 	u.AwaitManager(t)
 }
 
@@ -58,19 +65,24 @@ func (u *User) Logout(t testing.TB) {
 	u.box.Root(t, "systemctl stop "+u.session())
 }
 
-// Try runs a shell command as the user, with the variables of a login session.
+// Try runs a shell command as the user, in the home folder and with the
+// variables of a login session.
 func (u *User) Try(ctx context.Context, command string) (string, error) {
-	return u.box.Try(ctx, u.shell(fmt.Sprintf("export XDG_RUNTIME_DIR=/run/user/%d DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/%d/bus; %s", u.UID, u.UID, command)))
+	runtime := fmt.Sprintf("/run/user/%d", u.UID)
+	return u.shell(ctx, command, "XDG_RUNTIME_DIR="+runtime, "DBUS_SESSION_BUS_ADDRESS=unix:path="+runtime+"/bus")
 }
 
 // TryBare runs a shell command as the user without the variables that lead to
 // the user's bus, as `su` and cron do.
 func (u *User) TryBare(ctx context.Context, command string) (string, error) {
-	return u.box.Try(ctx, u.shell("unset XDG_RUNTIME_DIR DBUS_SESSION_BUS_ADDRESS; "+command))
+	return u.shell(ctx, command)
 }
 
-func (u *User) shell(command string) string {
-	return fmt.Sprintf("cd %s && exec runuser -u %s -- env HOME=%s USER=%s LOGNAME=%s bash -c %s", u.Home, u.Name, u.Home, u.Name, u.Name, quote(command))
+func (u *User) shell(ctx context.Context, command string, environ ...string) (string, error) {
+	id := strconv.Itoa(u.UID)
+	argv := []string{"setpriv", "--reuid", id, "--regid", id, "--init-groups", "env", "--chdir=" + u.Home, "HOME=" + u.Home, "USER=" + u.Name, "LOGNAME=" + u.Name}
+	argv = append(append(argv, environ...), "bash", "-c", command)
+	return u.box.enter(ctx, argv...)
 }
 
 // Run runs a command as the user, which must succeed.

@@ -87,6 +87,19 @@ func newWorld(t *testing.T, mode, tags string, env ...string) *world {
 // newWorldOf is newWorld with a given program.
 func newWorldOf(t *testing.T, mode, program string, env ...string) *world {
 	t.Helper()
+	w := prepare(t, mode, program)
+	w.start(env...)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the gateway said:\n%s", tail(w.first.Output()))
+		}
+	})
+	return w
+}
+
+// prepare makes everything but starts no gateway.
+func prepare(t *testing.T, mode, program string) *world {
+	t.Helper()
 	w := &world{t: t}
 	var err error
 	if w.tg, err = telegram.New(telegram.Options{}); err != nil {
@@ -110,17 +123,22 @@ func newWorldOf(t *testing.T, mode, program string, env ...string) *world {
 		t.Fatal(err)
 	}
 	w.home.Env = []string{"HERMES_GATEWAY_HANDOVER=" + mode}
-	w.start(env...)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the gateway said:\n%s", tail(w.first.Output()))
-		}
-	})
 	return w
 }
 
 // start starts the gateway; whatever comes of it is ended with the test.
 func (w *world) start(env ...string) {
+	w.t.Helper()
+	p := w.launch(env...)
+	ctx, cancel := rig.Deadline(stepLimit)
+	defer cancel()
+	if err := p.Ready(ctx); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// launch starts the gateway and does not wait for it.
+func (w *world) launch(env ...string) *rig.Process {
 	w.t.Helper()
 	p, err := w.home.Start(env...)
 	if err != nil {
@@ -132,11 +150,7 @@ func (w *world) start(env ...string) {
 		_ = syscall.Kill(-group, syscall.SIGKILL)
 		<-p.Done()
 	})
-	ctx, cancel := rig.Deadline(stepLimit)
-	defer cancel()
-	if err := p.Ready(ctx); err != nil {
-		w.t.Fatal(err)
-	}
+	return p
 }
 
 func tail(s string) string {

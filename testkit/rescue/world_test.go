@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"hermes/testkit/box"
+	"hermes/testkit/llm"
 	"hermes/testkit/rig"
 	"hermes/testkit/telegram"
 )
@@ -59,6 +60,8 @@ func TestOnSystemd(t *testing.T) {
 		name string
 		test func(*testing.T, *world)
 	}{
+		{"Verify", testVerify},
+		{"Drill", testDrill},
 		{"Rescue", testRescue},
 	} {
 		if !t.Run(c.name, func(t *testing.T) { c.test(t, w.in(t)) }) {
@@ -95,24 +98,28 @@ func panics(t *testing.T, ctx context.Context, dir string) string {
 	return out
 }
 
-// profile makes liam, with the offline model, a bot, a home channel and the API.
+// profile makes liam, with a model, a bot, a home channel and the API.
 func (w *world) profile() {
 	t := w.t
+	var brain *llm.Server
 	err := w.Inside(func() (err error) {
-		w.tg, err = telegram.New(telegram.Options{})
+		if w.tg, err = telegram.New(telegram.Options{}); err == nil {
+			brain, err = llm.Start(llm.Echo)
+		}
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.tg.Close)
+	t.Cleanup(brain.Close)
 	w.ann = w.tg.AddUser("Ann")
 	w.user.Run(t, "hermes profile create liam")
-	w.user.Write(t, w.file("config.yaml"), "model:\n  provider: offline\nstreaming:\n  enabled: false\n")
+	w.user.Write(t, w.file("config.yaml"), fmt.Sprintf("model:\n  default: fake\n  provider: custom\n  base_url: %s\n  api_key: a-key-of-the-tests-model\nstreaming:\n  enabled: false\n", brain.URL()))
 	w.user.Write(t, w.file(".env"), fmt.Sprintf("TELEGRAM_BOT_TOKEN=%s\nTELEGRAM_BASE_URL=%s\nTELEGRAM_ALLOW_ALL_USERS=true\nTELEGRAM_HOME_CHANNEL=%d\nAPI_SERVER_ENABLED=true\nAPI_SERVER_PORT=8642\nAPI_SERVER_KEY=%s\n",
 		w.tg.Token(), w.tg.URL(), w.ann.ID, apiKey))
 	w.user.Run(t, "chmod 600 "+w.file(".env"))
-	w.tg.Say(w.ann, "hello") // a bot may not begin
+	w.tg.Say(w.ann, "hello") // a bot may not begin; it is answered by the first gateway
 }
 
 func (w *world) file(name string) string { return w.user.Home + "/.hermes/profiles/liam/" + name }

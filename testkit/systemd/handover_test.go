@@ -1,13 +1,9 @@
-//go:build systemd
-
 package systemd
 
 import (
 	"fmt"
 	"strconv"
 	"testing"
-
-	"hermes/testkit/rig"
 )
 
 // The hand-overs of one test, and the streams that are open over each.
@@ -21,15 +17,16 @@ type unitState struct{ restarts, wentDown, began, stored string }
 
 func (p *profile) state() unitState {
 	p.t.Helper()
+	if !p.mode.managed() {
+		return unitState{}
+	}
 	return unitState{p.show("NRestarts"), p.show("InactiveEnterTimestampMonotonic"), p.show("ActiveEnterTimestampMonotonic"), p.show("NFileDescriptorStore")}
 }
 
 // A generated unit under load: every planned restart, whoever asks for it,
 // leaves no trace but a new process.
 func testHandOverUnderLoad(t *testing.T, w *world) {
-	p := w.profile(t, "liam", 8642)
-	p.install()
-	p.awaitServing()
+	p := w.as(t, generated, "liam")
 	want(t, p.cli("gateway status"), "✓ Gateway (liam)", p.unit+" (user unit), active (running), enabled")
 	for property, value := range map[string]string{"Type": "notify", "NotifyAccess": "main", "NFileDescriptorStore": "1", "StatusText": "serving profile liam, version test"} {
 		if got := p.show(property); got != value {
@@ -40,11 +37,11 @@ func testHandOverUnderLoad(t *testing.T, w *world) {
 		t.Errorf("the watchdog is not fed: %s", armed)
 	}
 	before := p.state()
-	l := p.startLoad(false)
+	l := p.startLoad(fullPace, false)
 	l.goOn()
 	var firstMemory, firstFiles int
 	for i := range handOvers {
-		p.replacedOverStreams(l, fmt.Sprintf("s%d", i), func() {
+		p.replacedOverStreams(l, p.word(fmt.Sprintf("s%d", i)), func() {
 			want(t, p.cli("gateway restart"), "✓ Restarted hermes-gateway-liam")
 		})
 		switch memory, files := p.footprint(); i {
@@ -58,10 +55,10 @@ func testHandOverUnderLoad(t *testing.T, w *world) {
 		}
 	}
 	for i := range 2 {
-		p.replacedOverStreams(l, fmt.Sprintf("reload%d", i), func() { p.user.Run(t, "systemctl --user reload "+p.unit) })
+		p.replacedOverStreams(l, p.word(fmt.Sprintf("reload%d", i)), func() { p.user.Run(t, "systemctl --user reload "+p.unit) })
 	}
 	ann := p.tg.AddUser("Ann")
-	p.replacedOverStreams(l, "chat", func() {
+	p.replacedOverStreams(l, p.word("chat"), func() {
 		p.tg.Say(ann, "/restart")
 		if err := p.sees(ann, "♻️ I am back (version…"); err != nil {
 			t.Error(err)
@@ -110,30 +107,5 @@ func (p *profile) replacedOverStreams(l *load, id string, replace func()) {
 		if err := s.rest(id); err != nil {
 			p.t.Errorf("%s: %v", id, err)
 		}
-	}
-}
-
-// A profile's restart leaves another's process alone, and of two that want to
-// take over at once one wins and the other is told.
-func testNeighbours(t *testing.T, w *world) {
-	a, b := w.profile(t, "harry", 8650), w.profile(t, "sally", 8651)
-	a.install()
-	b.install()
-	a.awaitServing()
-	b.awaitServing()
-	pidA, pidB, stateB := a.mainPID(), b.mainPID(), b.state()
-	ctx, cancel := rig.Deadline(stepLimit)
-	defer cancel()
-	out, err := w.user.Try(ctx, fmt.Sprintf("for i in 1 2; do %s -p harry gateway restart >~/r$i 2>&1 & p[$i]=$!; done; wait ${p[1]}; a=$?; wait ${p[2]}; echo $a $?; cat ~/r1 ~/r2", spare))
-	t.Logf("two restarts at once: %s %v", out, err)
-	if a.mainPID() == pidA {
-		t.Error("neither restart happened")
-	}
-	for range 2 {
-		want(t, a.cliFails("gateway run --replace"), "is run by a systemd unit")
-	}
-	a.awaitServing()
-	if b.mainPID() != pidB || b.state() != stateB {
-		t.Errorf("the neighbour's process was %d %+v and is %d %+v", pidB, stateB, b.mainPID(), b.state())
 	}
 }

@@ -1,5 +1,3 @@
-//go:build systemd
-
 package systemd
 
 import (
@@ -19,17 +17,24 @@ import (
 	"hermes/testkit/telegram"
 )
 
-// The load: what programs and people do all the while.
-const (
-	requestEvery = 5 * time.Millisecond
-	messageEvery = 50 * time.Millisecond
-	workers      = 32 // half of them on kept-alive connections
-	people       = 60 // each waits for an answer before the next word
+// pace is how much programs and people do all the while.
+type pace struct {
+	requestEvery, messageEvery time.Duration
+	workers                    int // half of them on kept-alive connections
+	people                     int // each waits for an answer before the next word
+}
+
+// The load of the budgets, and a light one that many cases can bear beside each
+// other.
+var (
+	fullPace  = pace{5 * time.Millisecond, 50 * time.Millisecond, 32, 60}
+	lightPace = pace{25 * time.Millisecond, 150 * time.Millisecond, 8, 20}
 )
 
 // load counts what becomes of requests and messages.
 type load struct {
 	p       *profile
+	pace    pace
 	name    string // within every word of it
 	stop    chan struct{}
 	work    sync.WaitGroup
@@ -37,6 +42,7 @@ type load struct {
 	chatted atomic.Int64
 	refused atomic.Int64
 	longest atomic.Int64 // nanoseconds that a request took
+	slowest atomic.Int64 // nanoseconds that a message waited for its answer
 	mu      sync.Mutex
 	failed  []string
 	said    []word
@@ -48,13 +54,13 @@ type word struct {
 }
 
 // startLoad begins. With fresh, every request is a connection of its own.
-func (p *profile) startLoad(fresh bool) *load {
+func (p *profile) startLoad(pace pace, fresh bool) *load {
 	p.loads++
-	l := &load{p: p, name: fmt.Sprintf("%d.%d", p.port, p.loads), stop: make(chan struct{})}
+	l := &load{p: p, pace: pace, name: fmt.Sprintf("%d.%d", p.port, p.loads), stop: make(chan struct{})}
 	due := make(chan int)
 	l.work.Go(func() {
 		defer close(due)
-		tick := time.NewTicker(requestEvery)
+		tick := time.NewTicker(pace.requestEvery)
 		defer tick.Stop()
 		for n := 0; ; n++ {
 			select {
@@ -69,7 +75,7 @@ func (p *profile) startLoad(fresh bool) *load {
 			}
 		}
 	})
-	for i := range workers {
+	for i := range pace.workers {
 		c := p.client(!fresh && i%2 == 0)
 		l.work.Go(func() {
 			defer c.CloseIdleConnections()
@@ -85,13 +91,7 @@ func (p *profile) startLoad(fresh bool) *load {
 func (l *load) request(c *http.Client, id string) {
 	began := time.Now()
 	text, err := l.p.post(c, "say "+id)
-	took := int64(time.Since(began))
-	for {
-		longest := l.longest.Load()
-		if took <= longest || l.longest.CompareAndSwap(longest, took) {
-			break
-		}
-	}
+	raise(&l.longest, began)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		l.refused.Add(1)
@@ -105,11 +105,11 @@ func (l *load) request(c *http.Client, id string) {
 
 // talk lets whoever has been answered say the next word.
 func (l *load) talk() {
-	idle := make(chan telegram.User, people)
-	for i := range people {
+	idle := make(chan telegram.User, l.pace.people)
+	for i := range l.pace.people {
 		idle <- l.p.tg.AddUser(fmt.Sprintf("Person%d", i))
 	}
-	tick := time.NewTicker(messageEvery)
+	tick := time.NewTicker(l.pace.messageEvery)
 	defer tick.Stop()
 	var answers sync.WaitGroup
 	defer answers.Wait()
@@ -128,14 +128,23 @@ func (l *load) talk() {
 			l.said = append(l.said, word{u, id})
 			l.mu.Unlock()
 			answers.Go(func() {
+				began := time.Now()
 				if err := l.p.converse(u, id); err != nil {
 					l.fail("message %s: %v", id, err)
 					return
 				}
+				raise(&l.slowest, began)
 				l.chatted.Add(1)
 				idle <- u
 			})
 		}
+	}
+}
+
+// raise makes a maximum the time since an instant, where that is more.
+func raise(most *atomic.Int64, since time.Time) {
+	took := int64(time.Since(since))
+	for now := most.Load(); took > now && !most.CompareAndSwap(now, took); now = most.Load() {
 	}
 }
 
@@ -149,7 +158,7 @@ func (l *load) fail(format string, args ...any) {
 func (l *load) goOn() {
 	l.p.t.Helper()
 	r, c := l.served.Load(), l.chatted.Load()
-	l.p.until("the load to go on", func() bool { return l.served.Load() > r+50 && l.chatted.Load() > c+5 })
+	l.p.until("the load to go on", func() bool { return l.served.Load() > r+20 && l.chatted.Load() > c+3 })
 }
 
 // end ends the load and holds that no message was lost or doubled. It gives
@@ -197,6 +206,32 @@ func (l *load) finish() {
 	}
 	if n := len(l.failed); n > 0 {
 		l.p.t.Errorf("%d failed", n)
+	}
+}
+
+// finishTorn ends the load and holds that nothing was lost: requests that a
+// process had accepted and took with it are cut, and where no socket is kept
+// others are refused in between; nothing else may fail.
+func (l *load) finishTorn(deaths int) {
+	t := l.p.t
+	t.Helper()
+	failed := l.end()
+	refused, cut := 0, 0
+	for _, f := range failed {
+		switch {
+		case strings.Contains(f, "was refused"):
+			refused++
+		case strings.Contains(f, "EOF"), strings.Contains(f, "reset by peer"), strings.Contains(f, "broken pipe"), strings.Contains(f, "server closed idle connection"):
+			cut++
+		default:
+			t.Error(f)
+		}
+	}
+	if refused > 0 && l.p.mode.kept {
+		t.Errorf("%d connections refused", refused)
+	}
+	if cut > deaths*l.pace.workers {
+		t.Errorf("%d requests cut by %d deaths", cut, deaths)
 	}
 }
 

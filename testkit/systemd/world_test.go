@@ -1,5 +1,3 @@
-//go:build systemd
-
 package systemd
 
 import (
@@ -11,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,97 +20,109 @@ import (
 )
 
 const (
-	program = "/usr/local/bin/hermes"
-	spare   = "/opt/hermes" // the same program, for commands while the other is spoiled
-	apiKey  = "systemd-key-of-the-api"
+	// spare is the program as it was built. Nothing spoils it: what is restarted to
+	// something else is the program of a world.
+	spare  = "/usr/local/bin/hermes"
+	apiKey = "systemd-key-of-the-api"
 	// stepLimit bounds each thing that a test waits for.
 	stepLimit = 45 * time.Second
 )
 
-// world is a box with one user, the model's fake, and the profiles of the tests.
-type world struct {
+// machine is the box that all cases share.
+type machine struct {
 	*box.Box
-	user  *box.User
 	brain *llm.Server
-	gates sync.Map // word → chan struct{}: closed when an answer may go on
+	gates sync.Map // word → *gate
+	ports atomic.Int32
 }
 
-// profile is one gateway of the world.
+// world is one person of the machine, with a manager, a bus and a program that
+// no other case touches; so cases run beside each other, whatever they freeze,
+// kill or spoil.
+type world struct {
+	*machine
+	user    *box.User
+	program string
+}
+
+// profile is one gateway of a world.
 type profile struct {
 	*world
 	t     *testing.T
 	name  string
-	unit  string
+	mode  mode
+	unit  string // "" where no service manager runs it
 	port  int
 	tg    *telegram.Server
 	loads int // loads that were put on it
 }
 
-// TestSystemd runs everything in one box, one case after another; each has a
-// profile of its own, and the reboot comes last.
-func TestSystemd(t *testing.T) {
-	if why := box.Missing(); why != "" {
-		t.Skip(why)
-	}
+// newMachine boots a box with the program and the model's fake.
+func newMachine(t *testing.T) *machine {
+	t.Helper()
 	ctx, cancel := rig.Deadline(5 * time.Minute)
 	defer cancel()
 	binary, err := rig.Build(ctx, t.TempDir(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{Box: box.Start(t)}
-	w.Install(t, binary, program)
-	w.Install(t, binary, spare)
-	w.user = w.User(t, "ada")
-	w.Root(t, "loginctl enable-linger ada")
-	w.user.AwaitManager(t)
-	w.fakes(t)
-	for _, c := range []struct {
-		name string
-		test func(*testing.T, *world)
-	}{
-		{"HandOverUnderLoad", testHandOverUnderLoad},
-		{"Killed", testKilled},
-		{"SystemdRestart", testSystemdRestart},
-		{"Ends", testEnds},
-		{"Neighbours", testNeighbours},
-		{"Environment", testEnvironment},
-		{"Watchdog", testWatchdog},
-		{"HandWritten", testHandWritten},
-		{"BadSuccessor", testBadSuccessor},
-		{"SelfHarm", testSelfHarm},
-		{"StubbornTools", testStubbornTools},
-		{"SilentBus", testSilentBus},
-		{"StopsInBetween", testStopsInBetween},
-		{"TwoReplace", testTwoReplace},
-		{"Reboot", testReboot},
-	} {
-		t.Run(c.name, func(t *testing.T) { c.test(t, w) })
-	}
+	m := &machine{Box: box.Start(t)}
+	m.ports.Store(8800)
+	m.Install(t, binary, spare)
+	m.fakes(t)
+	return m
 }
 
-// fakes starts the model within the box's network.
-func (w *world) fakes(t *testing.T) {
+// world makes a person who lingers, and that person's own copy of the program.
+func (m *machine) world(t *testing.T, name string) *world {
 	t.Helper()
-	err := w.Inside(func() (err error) {
-		w.brain, err = llm.Start(w.think)
+	w := &world{machine: m, user: m.User(t, name), program: "/opt/" + name + "/hermes"}
+	m.Root(t, fmt.Sprintf("loginctl enable-linger %s && mkdir -p /opt/%s", name, name))
+	w.restoreProgram(t)
+	w.user.AwaitManager(t)
+	return w
+}
+
+// restoreProgram puts the program as it was built in its place.
+func (w *world) restoreProgram(t *testing.T) {
+	t.Helper()
+	w.Root(t, fmt.Sprintf("ln %s %s.good && mv -f %s.good %s || rm -f %s.good", spare, w.program, w.program, w.program, w.program))
+}
+
+// spoilProgram puts a script in the program's place.
+func (w *world) spoilProgram(t *testing.T, text string) {
+	t.Helper()
+	w.Write(t, w.program, text)
+	w.Root(t, "chmod 755 "+w.program)
+}
+
+// nextPort is a port that no other case uses.
+func (m *machine) nextPort() int { return int(m.ports.Add(1)) }
+
+// fakes starts the model within the box's network.
+func (m *machine) fakes(t *testing.T) {
+	t.Helper()
+	err := m.Inside(func() (err error) {
+		m.brain, err = llm.Start(m.think)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(w.brain.Close)
-	w.brain.KeepRequests(16)
+	t.Cleanup(m.brain.Close)
+	m.brain.KeepRequests(16)
 }
 
 // think answers "say X" at once, "think X" once its gate is open, "stream X" in
 // pieces, of which the last waits for the gate, and "run X" with what the shell
 // says to X.
-func (w *world) think(r llm.Request) llm.Reply {
+func (m *machine) think(r llm.Request) llm.Reply {
 	verb, id, _ := strings.Cut(r.LastUser(), " ")
 	pass := func(ctx context.Context) {
+		g := m.gateOf(id)
+		g.once.Do(func() { close(g.reached) })
 		select {
-		case <-w.gate(id):
+		case <-g.open:
 		case <-ctx.Done():
 		}
 	}
@@ -134,15 +145,28 @@ func (w *world) think(r llm.Request) llm.Reply {
 	return llm.Reply{Text: "answer " + id}
 }
 
-func (w *world) gate(id string) chan struct{} {
-	c, _ := w.gates.LoadOrStore(id, make(chan struct{}))
-	return c.(chan struct{})
+// gate is where an answer waits.
+type gate struct {
+	open    chan struct{} // closed when it may go on
+	reached chan struct{} // closed when the model is at it
+	once    sync.Once
 }
+
+func (m *machine) gateOf(id string) *gate {
+	g, _ := m.gates.LoadOrStore(id, &gate{open: make(chan struct{}), reached: make(chan struct{})})
+	return g.(*gate)
+}
+
+// gate is what to close so that the answer named id goes on.
+func (m *machine) gate(id string) chan struct{} { return m.gateOf(id).open }
+
+// word is a word that no other case says.
+func (p *profile) word(w string) string { return fmt.Sprintf("%s-%d", w, p.port) }
 
 // profile makes a profile with a bot, the API and the fakes.
 func (w *world) profile(t *testing.T, name string, port int) *profile {
 	t.Helper()
-	p := &profile{world: w, t: t, name: name, unit: "hermes-gateway-" + name + ".service", port: port}
+	p := &profile{world: w, t: t, mode: generated, name: name, unit: "hermes-gateway-" + name + ".service", port: port}
 	err := w.Inside(func() (err error) {
 		p.tg, err = telegram.New(telegram.Options{Token: fmt.Sprintf("%d:AAF-fake_token_of_the_test_server_0000", 7_000_000_000+int64(port))})
 		return err
@@ -151,7 +175,7 @@ func (w *world) profile(t *testing.T, name string, port int) *profile {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.tg.Close)
-	w.user.Run(t, "hermes profile create "+name)
+	w.user.Run(t, spare+" profile create "+name)
 	w.user.Write(t, p.file("config.yaml"), fmt.Sprintf("model:\n  default: fake\n  provider: custom\n  base_url: %s\n  api_key: systemd-key-of-the-model\napprovals:\n  mode: \"off\"\nagent:\n  restart_drain_timeout: 4\nstreaming:\n  enabled: false\nsession_reset:\n  mode: none\n", w.brain.URL()))
 	p.env("")
 	return p
@@ -172,15 +196,15 @@ func (p *profile) env(more string) {
 // install makes the generated unit and starts it.
 func (p *profile) install() {
 	p.t.Helper()
-	p.user.Run(p.t, "hermes -p "+p.name+" gateway install")
 	p.onFailure()
 	p.t.Cleanup(p.remove)
+	p.user.Run(p.t, p.program+" -p "+p.name+" gateway install")
 }
 
 // onFailure shows the journal of a case that failed.
 func (p *profile) onFailure() {
 	p.t.Cleanup(func() {
-		if p.t.Failed() {
+		if p.t.Failed() && p.mode.managed() {
 			ctx, cancel := rig.Deadline(stepLimit)
 			defer cancel()
 			out, _ := p.Try(ctx, "journalctl --no-pager -o cat -n 60 _SYSTEMD_USER_UNIT="+p.unit+" + USER_UNIT="+p.unit)
@@ -189,13 +213,20 @@ func (p *profile) onFailure() {
 	})
 }
 
-// remove ends the profile's gateway, so that the next case has the machine for
-// itself.
+// remove ends the profile's gateway and takes its files away, so that the next
+// case has the machine for itself.
 func (p *profile) remove() {
 	ctx, cancel := rig.Deadline(stepLimit)
 	defer cancel()
-	if out, err := p.user.Try(ctx, "systemctl --user disable --now "+p.unit); err != nil {
-		p.t.Errorf("%s does not end: %v %s", p.unit, err, out)
+	stop := "systemctl --user disable --now " + p.unit + " && systemctl --user reset-failed"
+	if !p.mode.managed() {
+		stop = spare + " -p " + p.name + " gateway stop"
+	}
+	if out, err := p.user.Try(ctx, stop); err != nil {
+		p.t.Errorf("%s does not end: %v %s", p.name, err, out)
+	}
+	if !p.t.Failed() {
+		_, _ = p.user.Try(ctx, "rm -rf ~/.hermes/profiles/"+p.name)
 	}
 }
 
@@ -215,15 +246,6 @@ func (p *profile) cliFails(args string) string {
 func (p *profile) show(property string) string {
 	p.t.Helper()
 	return p.user.Property(p.t, p.unit, property)
-}
-
-func (p *profile) mainPID() int {
-	p.t.Helper()
-	n, err := strconv.Atoi(p.show("MainPID"))
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return n
 }
 
 // url is an address of the API.
@@ -259,22 +281,22 @@ func (p *profile) health(ctx context.Context, c *http.Client) error {
 	return nil
 }
 
-// awaitAnother waits until the unit has another main process than old, which
-// runs.
+// awaitAnother waits until another process than old serves as the main one.
 func (p *profile) awaitAnother(old int) int {
 	p.t.Helper()
 	var pid int
-	p.Until(p.t, stepLimit, p.unit+" to be started again", func(ctx context.Context) error {
-		out, err := p.user.Try(ctx, "systemctl --user show -p MainPID -p ActiveState --value "+p.unit)
-		if err != nil {
+	p.Until(p.t, stepLimit, p.name+" to be started again", func(ctx context.Context) (err error) {
+		if pid, err = p.lookPID(); err != nil {
 			return err
 		}
-		f := strings.Fields(out)
-		if len(f) != 2 {
-			return fmt.Errorf("systemctl says %q", out)
+		if pid == 0 || pid == old {
+			return fmt.Errorf("main PID %d", pid)
 		}
-		if pid, _ = strconv.Atoi(f[0]); pid == 0 || pid == old || f[1] != "active" {
-			return fmt.Errorf("main PID %s, %s", f[0], f[1])
+		if p.mode.managed() {
+			out, err := p.user.Try(ctx, "systemctl --user is-active "+p.unit)
+			if state := strings.TrimSpace(out); state != "active" {
+				return fmt.Errorf("%s: %w", state, err)
+			}
 		}
 		return nil
 	})
@@ -296,12 +318,13 @@ func (p *profile) until(what string, holds func() bool) {
 // returns when the model is at it.
 func (p *profile) begin(u telegram.User, id string) {
 	p.t.Helper()
-	n := p.brain.Count()
 	p.tg.Say(u, "think "+id)
 	ctx, cancel := rig.Deadline(stepLimit)
 	defer cancel()
-	if err := p.brain.Wait(ctx, n+1); err != nil {
-		p.t.Fatal(err)
+	select {
+	case <-p.gateOf(id).reached:
+	case <-ctx.Done():
+		p.t.Fatalf("the model was never asked for %s:\n%s", id, p.tg.Transcript(u.ID))
 	}
 }
 

@@ -332,7 +332,11 @@ func (b *builder) inlineNode(n ast.Node) {
 	case *ast.String:
 		b.write(string(n.Value))
 	case *ast.CodeSpan:
-		b.within(code, "", func() { b.write(b.rawText(n)) })
+		text, arg := b.rawText(n), ""
+		if strings.Contains(text, "`") {
+			arg = "`"
+		}
+		b.within(code, arg, func() { b.write(text) })
 	case *ast.Emphasis:
 		k := italic
 		if n.Level > 1 {

@@ -3,6 +3,8 @@ package markup
 import (
 	"sort"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"hermes/internal/platform"
 )
@@ -15,7 +17,7 @@ const (
 	italic
 	underline
 	strike
-	code
+	code  // arg is "`" when there is one in it
 	pre   // arg is the language
 	link  // arg is the destination
 	quote // a block quotation
@@ -69,12 +71,19 @@ type dialect struct {
 	hides func(dest string) bool
 	// quotes says that quotations are marks; lines get a "> " otherwise.
 	quotes bool
+	// adapt changes text under a mark that would else be taken for markup; nil
+	// leaves it. What is escaped is escaped afterwards.
+	adapt func(text string, m *mark) string
+	// glue stands between a letter and a mark, where marks are only taken at the
+	// edges of words.
+	glue string
 }
 
 // dialects are those that are written from a flow.
 var dialects = map[platform.Dialect]*dialect{
 	platform.DialectPlain:        &plain,
 	platform.DialectTelegramHTML: &telegramHTML,
+	platform.DialectMrkdwn:       &mrkdwn,
 }
 
 func newRun(end int, m *mark) run {
@@ -130,7 +139,18 @@ func (f *flow) write(d *dialect, s span) string {
 		for same < len(open) && same < len(want) && open[same] == want[same] {
 			same++
 		}
-		closeTo(same)
+		if d.adapt != nil {
+			text = d.adapt(text, m)
+		}
+		if len(open) > same {
+			closeTo(same)
+			if first, _ := utf8.DecodeRuneInString(text); len(want) == same && isWord(first) {
+				b.WriteString(d.glue)
+			}
+		}
+		if last, _ := utf8.DecodeLastRuneInString(b.String()); len(want) > same && isWord(last) {
+			b.WriteString(d.glue)
+		}
 		for _, w := range want[same:] {
 			begin, _ := d.tags(w)
 			b.WriteString(begin)
@@ -141,6 +161,8 @@ func (f *flow) write(d *dialect, s span) string {
 	closeTo(0)
 	return b.String()
 }
+
+func isWord(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }
 
 // chain lists the marks from the outermost in.
 func chain(m *mark) []*mark {

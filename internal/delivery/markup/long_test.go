@@ -50,7 +50,7 @@ func longText() (md string, words int) {
 func TestLongText(t *testing.T) {
 	md, words := longText()
 	pattern := regexp.MustCompile(`w\d{6}`)
-	for _, caps := range []platform.Capabilities{telegram, discord, sms, limited(telegram, 150), limited(discord, 150)} {
+	for _, caps := range []platform.Capabilities{telegram, discord, slack, sms, limited(telegram, 150), limited(slack, 150), limited(discord, 150)} {
 		checkParts(t, md, caps)
 		next, open := 0, ""
 		for i, p := range Render(md, caps) {

@@ -21,6 +21,7 @@ import (
 var update = flag.Bool("update", false, "write the golden files anew")
 
 var (
+	slack    = platform.Capabilities{MaxText: 3500, Unit: platform.UTF16, Dialect: platform.DialectMrkdwn}
 	telegram = platform.Capabilities{MaxText: 4096, Unit: platform.UTF16, Dialect: platform.DialectTelegramHTML}
 	discord  = platform.Capabilities{MaxText: 2000, Unit: platform.Runes, Dialect: platform.DialectMarkdown}
 	sms      = platform.Capabilities{MaxText: 1600, Unit: platform.Runes, Dialect: platform.DialectPlain}
@@ -46,7 +47,7 @@ func TestGolden(t *testing.T) {
 		name := strings.TrimSuffix(filepath.Base(file), ".md")
 		t.Run(name, func(t *testing.T) {
 			var got strings.Builder
-			for _, caps := range []platform.Capabilities{telegram, discord, sms} {
+			for _, caps := range []platform.Capabilities{telegram, discord, slack, sms} {
 				for i, p := range Render(string(md), limited(caps, 400)) {
 					if i > 0 {
 						got.WriteString("\n――――――――――――――――――――")
@@ -321,7 +322,11 @@ func checkParts(t *testing.T, md string, caps platform.Capabilities) {
 		if caps.Dialect == platform.DialectTelegramHTML {
 			text = checkTelegram(t, p.Text)
 		}
-		if n := Len(text, caps.Unit); n > limit {
+		mrkdwn := caps.Dialect == platform.DialectMrkdwn
+		if mrkdwn { // whose marks cannot be told from text, so that they are not counted off
+			text = checkMrkdwn(t, p.Text)
+		}
+		if n := Len(text, caps.Unit); n > limit && !mrkdwn {
 			t.Fatalf("%s part %d has %d of %d: %q", caps.Dialect, i, n, limit, text)
 		}
 		if n := Len(p.Plain, caps.Unit); n > limit {
@@ -336,10 +341,63 @@ func checkParts(t *testing.T, md string, caps platform.Capabilities) {
 		return // fences are closed and reopened there; see TestMarkdownLosesNothing
 	}
 	whole := flatten(clean(md), dialects[caps.Dialect])
-	if got, want := squeeze(seen.String()), squeeze(whole.text); got != want {
+	got, want := squeeze(seen.String()), squeeze(whole.text)
+	if caps.Dialect == platform.DialectMrkdwn {
+		got, want = signs.Replace(got), signs.Replace(want)
+	}
+	if got != want {
 		t.Fatalf("%s: %d parts show %q, want %q", caps.Dialect, len(parts), got, want)
 	}
 	checkClusters(t, whole, caps, limit)
+}
+
+// signs are those of which mrkdwn's marks are made.
+var signs = strings.NewReplacer("*", "", "_", "", "~", "", "`", "")
+
+var mrkdwnLink = regexp.MustCompile(`<([^<>|]*)\|([^<>]*)>`)
+
+// checkMrkdwn gives what a message shows, marks included, and checks that only
+// its links stand between angle brackets and that code blocks are closed.
+func checkMrkdwn(t *testing.T, s string) string {
+	t.Helper()
+	s = mrkdwnLink.ReplaceAllString(s, "$2")
+	if strings.ContainsAny(s, "<>") {
+		t.Fatalf("a bracket is not escaped: %q", s)
+	}
+	if n := strings.Count(s, "```"); n%2 != 0 {
+		t.Fatalf("%d ends of code blocks: %q", n, s)
+	}
+	return strings.NewReplacer("&lt;", "<", "&gt;", ">", "&amp;", "&").Replace(s)
+}
+
+// TestMrkdwn shows what becomes of each construct.
+func TestMrkdwn(t *testing.T) {
+	const z = zeroWidth
+	tests := []struct{ name, md, want string }{
+		{"emphasis", "**b** *i* ***bi*** ~~s~~ <u>u</u>", "*b* _i_ _*bi*_ ~s~ u"},
+		{"within words", "**un**happy a**b**c", "*un*" + z + "happy a" + z + "*b*" + z + "c"},
+		{"escapes", `a < b && c > d`, `a &lt; b &amp;&amp; c &gt; d`},
+		{"nobody is called", "<!channel> <@U012AB3CD>", "&lt;!channel&gt; &lt;@U012AB3CD&gt;"},
+		{"signs as text", `\*no\* \_no\_ 2 * 3 * 4 snake_case_name ~/a ~/b`, "*" + z + "no* _" + z + "no_ 2 * 3 * 4 snake_case_name ~/a ~/b"},
+		{"inline code", "use `a < *b*`", "use `a &lt; *b*`"},
+		{"a sign of code in code", "use `` a`b ``", "use ```a`b```"},
+		{"fence", "```go\nx := 1\n```", "```\nx := 1\n```"},
+		{"fence in a fence", "````\n```\nx\n```\n````", "```\n``" + z + "`\nx\n``" + z + "`\n```"},
+		{"heading", "# One", "*One*"},
+		{"quotation", "> a\n> b", "&gt; a\n&gt; b"},
+		{"link", "[a|b](https://e.x/?a=1&b=<2>|3)", "<https://e.x/?a=1&amp;b=%3C2%3E%7C3|a|b>"},
+		{"bold link", "**[t](https://e.x/)**", "*<https://e.x/|t>*"},
+		{"link elsewhere", "[t](ftp://e.x/)", "t (ftp://e.x/)"},
+		{"list", "- a\n  - b", "• a\n  ◦ b"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			parts := Render(tt.md, slack)
+			if len(parts) != 1 || parts[0].Text != tt.want {
+				t.Errorf("got  %+v\nwant %q", parts, tt.want)
+			}
+		})
+	}
 }
 
 // checkClusters checks that no cut is within a grapheme cluster that fits.
@@ -405,7 +463,7 @@ func nasty() []string {
 
 func TestPartsHold(t *testing.T) {
 	for _, md := range nasty() {
-		for _, caps := range []platform.Capabilities{telegram, discord, sms} {
+		for _, caps := range []platform.Capabilities{telegram, discord, slack, sms} {
 			for _, limit := range []int{0, 128, 333, caps.MaxText} {
 				for _, unit := range []platform.LengthUnit{platform.Runes, platform.UTF16, platform.Bytes} {
 					c := limited(caps, limit)
@@ -477,7 +535,7 @@ func FuzzRender(f *testing.F) {
 		f.Add(md, uint16(128+i*40), uint8(i))
 	}
 	f.Fuzz(func(t *testing.T, md string, limit uint16, kind uint8) {
-		caps := []platform.Capabilities{telegram, discord, sms}[kind%3]
+		caps := []platform.Capabilities{telegram, discord, sms, slack}[kind%4]
 		caps.Unit = platform.LengthUnit(kind / 3 % 3)
 		caps.MaxText = max(int(limit), minText)
 		checkParts(t, md, caps)

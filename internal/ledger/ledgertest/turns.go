@@ -9,6 +9,34 @@ import (
 )
 
 var turnCases = []testCase{
+	{"usage adds up by quarter of an hour, kind and outcome", func(e *env) {
+		end := func(text string, at time.Time, state domain.TurnState, u domain.Usage) {
+			e.accept(text)
+			_, err := e.s.FinishTurn(e.ctx, e.claim().Ref(), ledger.Finish{State: state, Usage: u, Now: at})
+			e.ok(err)
+		}
+		early, late := start.Truncate(ledger.UsageSlotLength), start.Truncate(ledger.UsageSlotLength).Add(ledger.UsageSlotLength)
+		end("before", early.Add(-time.Millisecond), domain.TurnDone, domain.Usage{Calls: 9})
+		end("one", early, domain.TurnDone, domain.Usage{Calls: 1, InputTokens: 10, OutputTokens: 2, CachedTokens: 4})
+		end("two", late.Add(-time.Millisecond), domain.TurnDone, domain.Usage{Calls: 2, InputTokens: 20, OutputTokens: 3})
+		end("failed", early, domain.TurnFailed, domain.Usage{})
+		end("later", late, domain.TurnDone, domain.Usage{Calls: 1})
+		c, err := e.s.StartTurn(e.ctx, ledger.NewTurn{Kind: domain.TurnAPI, SessionKey: "other", Source: domain.Source{Address: domain.Address{Platform: domain.PlatformAPI}}}, e.now)
+		e.ok(err)
+		_, err = e.s.FinishTurn(e.ctx, c.Ref(), ledger.Finish{State: domain.TurnDone, Usage: domain.Usage{Calls: 5}, Now: early})
+		e.ok(err)
+		got, err := e.s.Usage(e.ctx, early)
+		e.ok(err)
+		for i := range got {
+			got[i].At = got[i].At.UTC()
+		}
+		e.equal("usage", got, []ledger.UsageSlot{
+			{At: early, Kind: domain.TurnAPI, Platform: domain.PlatformAPI, State: domain.TurnDone, Turns: 1, Usage: domain.Usage{Calls: 5}},
+			{At: early, Kind: domain.TurnChat, Platform: "telegram", State: domain.TurnDone, Turns: 2, Usage: domain.Usage{Calls: 3, InputTokens: 30, OutputTokens: 5, CachedTokens: 4}},
+			{At: early, Kind: domain.TurnChat, Platform: "telegram", State: domain.TurnFailed, Turns: 1, Usage: domain.Usage{}},
+			{At: late, Kind: domain.TurnChat, Platform: "telegram", State: domain.TurnDone, Turns: 1, Usage: domain.Usage{Calls: 1}},
+		})
+	}},
 	{"a message becomes a running turn", func(e *env) {
 		in := event("e1", "look at this")
 		in.ReplyText = "two\nlines"

@@ -275,7 +275,7 @@ func (s *Store) AcquireLease(ctx context.Context, name string) (ledger.Lease, er
 				return l, err
 			}
 			if found && s.alive(p) {
-				return l, domain.E(domain.Conflict, nil, "%s is in the hands of the %s process with PID %d; stop that one first, or leave it to it", name, p.Kind, p.PID)
+				return l, domain.E(domain.Conflict, &ledger.Held{By: p}, "%s is in the hands of the %s process with PID %d; stop that one first, or leave it to it", name, p.Kind, p.PID)
 			}
 		}
 		l.Fence++

@@ -185,9 +185,11 @@ func connector(path string, readOnly bool) (driver.Connector, error) {
 		// Only at the beginning: it needs the write lock, and is kept in the file.
 		q.Set("_auto_vacuum", "incremental")
 	}
-	busy, cache := 100*time.Millisecond, 4096 // the writer waits in begin
+	// Small caches: the system's own has the pages too, and what lies here grows
+	// with the ledger until they are full.
+	busy, cache := 100*time.Millisecond, 1024 // the writer waits in begin
 	if readOnly {
-		busy, cache = 10*time.Second, 1024
+		busy, cache = 10*time.Second, 256
 		q.Set("_query_only", "1")
 	}
 	q.Set("_busy_timeout", strconv.FormatInt(busy.Milliseconds(), 10))

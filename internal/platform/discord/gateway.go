@@ -133,6 +133,25 @@ func (l *loop) address(ctx context.Context) (string, error) {
 	return bot.URL, nil
 }
 
+// Check proves that Discord takes the token, and that the application may read
+// what people write: without one of the flags for the Message Content intent the
+// connection is refused with 4014,
+// https://discord.com/developers/docs/resources/application#application-object-application-flags.
+func (a *Adapter) Check(ctx context.Context) error {
+	defer a.http.CloseIdleConnections()
+	var app struct {
+		Flags *int64 `json:"flags"` // absent: not said
+	}
+	if perr := a.get(ctx, "asking for the application", "/applications/@me", "/applications/@me", &app); perr != nil {
+		return perr
+	}
+	const messageContent, messageContentLimited = 1 << 18, 1 << 19
+	if app.Flags != nil && *app.Flags&(messageContent|messageContentLimited) == 0 {
+		return &platform.Error{Kind: platform.Retry, Code: codeIntents, Reason: noContentReason}
+	}
+	return nil
+}
+
 // Codes that the loop itself acts on.
 const (
 	codeReconnect = "discord_reconnect"

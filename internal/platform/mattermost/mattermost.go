@@ -97,6 +97,7 @@ var (
 	_ platform.Typer   = (*Adapter)(nil)
 	_ platform.Fetcher = (*Adapter)(nil)
 	_ platform.Menu    = (*Adapter)(nil)
+	_ platform.Checker = (*Adapter)(nil)
 
 	_ platform.Directory = (*Adapter)(nil)
 )
@@ -190,6 +191,19 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 		a.health.Down(e.Code, e.Reason)
 	}
 	return err
+}
+
+// Check asks the server whether it takes the token.
+func (a *Adapter) Check(ctx context.Context) error {
+	defer a.wire.http.CloseIdleConnections()
+	var u user
+	if _, e := a.call(ctx, http.MethodGet, "/users/me", nil, &u); e != nil {
+		return harmless(e, "Mattermost did not say who the bot is")
+	}
+	if _, e := a.become(u); e != nil {
+		return e
+	}
+	return nil
 }
 
 // identify learns who the account is; later calls know it already.

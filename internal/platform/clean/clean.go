@@ -1,0 +1,63 @@
+// Package clean makes what a chat service says fit to be stored and shown:
+// valid UTF-8, bounded, and file names that lead nowhere. All functions are
+// safe for concurrent use.
+package clean
+
+import (
+	"path"
+	"strings"
+	"unicode/utf8"
+)
+
+// maxName bounds names, in bytes.
+const maxName = 200
+
+// Text makes text valid UTF-8 without NUL, as the store needs it.
+func Text(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "")
+}
+
+// Clip bounds a text to n bytes without cutting a character.
+func Clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
+
+// Name is the first candidate that is not blank, cleaned and bounded to 200
+// bytes; "" when there is none.
+func Name(candidates ...string) string {
+	for _, c := range candidates {
+		if c = Clip(strings.TrimSpace(Text(c)), maxName); c != "" {
+			return c
+		}
+	}
+	return ""
+}
+
+// FileName is a name as shown, without folders and control characters, of at
+// most 200 bytes; a name that would be a folder becomes "file".
+func FileName(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return -1
+		}
+		return r
+	}, Text(s))
+	switch s = path.Base(strings.ReplaceAll(s, `\`, "/")); s {
+	case ".", "..", "/":
+		return "file"
+	}
+	if len(s) > maxName { // keep the extension
+		ext := path.Ext(s)
+		if len(ext) > 16 {
+			ext = ""
+		}
+		s = Clip(s, maxName-len(ext)) + ext
+	}
+	return s
+}

@@ -1,0 +1,20 @@
+package slack
+
+import "time"
+
+// Hasten shortens the pauses between attempts, so that tests need not wait.
+func (a *Adapter) Hasten() {
+	a.pause = pauses{first: 5 * time.Millisecond, most: 20 * time.Millisecond, failures: 10_000, hello: 2 * time.Second, retire: 500 * time.Millisecond}
+}
+
+// GiveUpAfter sets how many failures in a row end Run.
+func (a *Adapter) GiveUpAfter(failures int) { a.pause.failures = failures }
+
+// CloseIdle closes the connections that are kept for the next send.
+func (a *Adapter) CloseIdle() { a.http.CloseIdleConnections() }
+
+// ObeyTiers makes the adapter keep Slack's own rate limits at a fake too.
+func (a *Adapter) ObeyTiers() { a.tiers.off = false }
+
+// HelloWithin sets how long the socket's first word may take.
+func (a *Adapter) HelloWithin(d time.Duration) { a.pause.hello = d }

@@ -1,0 +1,235 @@
+package slack
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"hermes/internal/platform"
+	"hermes/internal/secret"
+)
+
+const (
+	maxReply     = 16 << 20 // bytes of an answer; a page of history is far below
+	maxErrorBody = 64 << 10 // bytes kept of an answer that is none of the API's
+)
+
+// newClient makes the client for the API and the socket. It speaks HTTP/1.1
+// only: the websocket needs it, and over HTTP/2 one dead connection would take
+// every request with it.
+func newClient(proxy string) *http.Client {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	t := &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout: 10 * time.Second,
+		MaxIdleConnsPerHost: 8,
+		MaxIdleConns:        16,
+		IdleConnTimeout:     90 * time.Second,
+		Protocols:           &protocols,
+	}
+	if u, err := url.Parse(proxy); proxy != "" && err == nil {
+		t.Proxy = http.ProxyURL(u)
+	}
+	return &http.Client{Transport: t}
+}
+
+// call is what became of one request.
+type call struct {
+	method string
+	wrote  atomic.Bool // the whole request was handed to the kernel, so it may be carried out
+	status int         // of the answer; 0 when none came
+	header http.Header // of the answer
+	reply  reply
+	isJSON bool  // the answer was in the API's form
+	err    error // of the transport, without the URL
+}
+
+// reply is what every answer of the Web API has,
+// https://docs.slack.dev/apis/web-api/#responses.
+type reply struct {
+	OK       bool   `json:"ok"`
+	Error    string `json:"error"`
+	Needed   string `json:"needed"` // the scope of missing_scope
+	Metadata struct {
+		NextCursor string   `json:"next_cursor"`
+		Messages   []string `json:"messages"`
+	} `json:"response_metadata"`
+}
+
+// call asks a method of the Web API with the bot's token and reads its answer
+// into out, unless it is nil.
+func (a *Adapter) call(ctx context.Context, method string, args url.Values, out any) (*call, *platform.Error) {
+	return a.callAs(ctx, a.cfg.Token, method, args, out)
+}
+
+// callAs asks a method with one of the tokens. Arguments go as a form, which
+// every method takes (https://docs.slack.dev/apis/web-api/#post_bodies).
+func (a *Adapter) callAs(ctx context.Context, token secret.Value, method string, args url.Values, out any) (*call, *platform.Error) {
+	if wait := a.tiers.reserve(method, time.Now()); wait > 0 {
+		return &call{method: method}, &platform.Error{Kind: platform.Retry, Code: codeLimited, RetryAfter: wait,
+			Reason: "Slack's rate limit for " + method + " is used up for " + wait.Round(time.Second).String()}
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.SendTimeout)
+	defer cancel()
+	c := &call{method: method}
+	req, err := http.NewRequestWithContext(c.traced(ctx), http.MethodPost, a.cfg.BaseURL+"/api/"+method, strings.NewReader(args.Encode()))
+	if err != nil {
+		c.err = errors.New("the request could not be made")
+		return c, a.classify(c)
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Authorization", "Bearer "+token.Reveal())
+	body := a.exchange(c, req)
+	if c.err == nil && out != nil && c.reply.OK {
+		if err := json.Unmarshal(body, out); err != nil {
+			c.isJSON, c.err = false, errors.New("the answer is not what the API answers")
+		}
+	}
+	if c.err == nil && c.reply.OK {
+		return c, nil
+	}
+	e := a.classify(c)
+	if c.status == http.StatusTooManyRequests {
+		a.tiers.hold(method, time.Now().Add(e.RetryAfter))
+	}
+	return c, e
+}
+
+// traced notes whether the request was written.
+func (c *call) traced(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn:      func(httptrace.GotConnInfo) { c.wrote.Store(false) },
+		WroteRequest: func(i httptrace.WroteRequestInfo) { c.wrote.Store(i.Err == nil) },
+	})
+}
+
+// exchange makes the request and reads its answer, bounded.
+func (a *Adapter) exchange(c *call, req *http.Request) []byte {
+	resp, err := a.http.Do(req)
+	if err != nil {
+		c.err = withoutURL(err)
+		return nil
+	}
+	defer resp.Body.Close()
+	c.status, c.header = resp.StatusCode, resp.Header
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
+	switch {
+	case err != nil:
+		c.err = err
+	case len(body) > maxReply:
+		c.err = errors.New("the answer is larger than any should be")
+	default:
+		c.isJSON = json.Unmarshal(body, &c.reply) == nil && (c.reply.OK || c.reply.Error != "")
+		if !c.isJSON && c.status < 300 {
+			c.err = errors.New("the answer is not what the API answers")
+		}
+	}
+	if !c.isJSON {
+		return bytes.Clone(body[:min(len(body), maxErrorBody)])
+	}
+	return body
+}
+
+// withoutURL takes the address out of a failure: that of a socket is a secret.
+func withoutURL(err error) error {
+	var ue *url.Error
+	if errors.As(err, &ue) {
+		return ue.Err
+	}
+	return err
+}
+
+// Requests a minute of the tiers, https://docs.slack.dev/apis/web-api/rate-limits.
+// Sending is not among them: it is bound by channel, which the centre obeys
+// (Capabilities.PerChatEvery).
+const (
+	tier2 = 20
+	tier3 = 50
+	tier4 = 100
+)
+
+// methodTiers are the tiers of what is asked here.
+var methodTiers = map[string]int{
+	"users.conversations": tier3, "conversations.history": tier3, "conversations.replies": tier3, "conversations.info": tier3,
+	"conversations.open": tier3, "users.info": tier4, "bots.info": tier3, "reactions.add": tier3, "chat.update": tier3,
+	"files.info": tier4, "files.getUploadURLExternal": tier4, "files.completeUploadExternal": tier4,
+}
+
+// tiers keeps the rate limits of methods before they are hit, and the pauses
+// that Slack asks for. Its methods are safe for concurrent use.
+type tiers struct {
+	off bool // for servers that are not Slack's own
+
+	mu     sync.Mutex
+	limits map[string]*rate.Limiter
+	held   map[string]time.Time
+}
+
+// reserve takes one request of a method, or says how long to wait with it. A
+// fifth of a minute's requests may go at once.
+func (t *tiers) reserve(method string, now time.Time) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if until := t.held[method]; until.After(now) {
+		return until.Sub(now)
+	}
+	n, limited := methodTiers[method]
+	if !limited || t.off {
+		return 0
+	}
+	if t.limits == nil {
+		t.limits = map[string]*rate.Limiter{}
+	}
+	if t.limits[method] == nil {
+		t.limits[method] = rate.NewLimiter(rate.Limit(float64(n)/60), n/5)
+	}
+	r := t.limits[method].ReserveN(now, 1)
+	if wait := r.DelayFrom(now); wait > 0 {
+		r.CancelAt(now)
+		return wait
+	}
+	return 0
+}
+
+// peek says how long a request of a method would have to wait.
+func (t *tiers) peek(method string, now time.Time) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if until := t.held[method]; until.After(now) {
+		return until.Sub(now)
+	}
+	l := t.limits[method]
+	if l == nil || t.off {
+		return 0
+	}
+	if missing := 1 - l.TokensAt(now); missing > 0 {
+		return time.Duration(missing / float64(l.Limit()) * float64(time.Second))
+	}
+	return 0
+}
+
+// hold stops a method until an instant.
+func (t *tiers) hold(method string, until time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.held == nil {
+		t.held = map[string]time.Time{}
+	}
+	if until.After(t.held[method]) {
+		t.held[method] = until
+	}
+}

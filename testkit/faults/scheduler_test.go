@@ -1,0 +1,3 @@
+package faults
+
+func schedulerFaults() []fault { return nil }

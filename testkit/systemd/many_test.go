@@ -1,0 +1,128 @@
+package systemd
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+const handWrittenCron = `[Unit]
+Description=Hermes Cron Scheduler (profile: %i)
+After=network-online.target
+[Service]
+Type=simple
+ExecStart=/usr/local/bin/hermes --profile %i cron run
+Restart=always
+RestartSec=30
+Environment="HERMES_HOME=/home/%u/.hermes"
+EnvironmentFile=-/home/%u/.hermes/profiles/%i/.env
+StandardOutput=journal
+StandardError=journal
+SyslogIdentifier=hermes-cron-%i
+[Install]
+WantedBy=default.target
+`
+
+// Four profiles on four ports by the templates of the runbook as they stand, each
+// with its scheduler beside it, and each left alone by what is done to another.
+func testFourProfiles(t *testing.T, w *world) {
+	units := w.user.Home + "/.config/systemd/user/"
+	w.user.Write(t, units+"hermes-gateway@.service", handWritten)
+	w.user.Write(t, units+"hermes-cron@.service", handWrittenCron)
+	w.user.Run(t, "systemctl --user daemon-reload")
+	var all []*profile
+	for i, name := range []string{"liam", "drj", "jeff", "harry"} {
+		p := w.profile(t, name, 8642+i)
+		p.mode, p.unit = template, "hermes-gateway@"+name+".service"
+		p.onFailure()
+		t.Cleanup(p.remove)
+		w.user.Run(t, "systemctl --user enable --now "+p.unit)
+		all = append(all, p)
+	}
+	liam, drj := all[0], all[1]
+	w.user.Run(t, "systemctl --user enable --now hermes-cron@liam")
+	for _, p := range all {
+		p.awaitServing()
+	}
+	pids := map[string]int{}
+	for _, p := range all {
+		pids[p.name] = p.mainPID()
+	}
+	w.user.Run(t, "hermes gateway restart --all")
+	for _, p := range all {
+		if now := p.mainPID(); now != pids[p.name] {
+			t.Errorf("%s: a restart in place changed the PID from %d to %d", p.name, pids[p.name], now)
+		}
+		if err := p.converse(p.tg.AddUser("Ann"), p.word("all")); err != nil {
+			t.Error(err)
+		}
+	}
+	list := w.user.Run(t, "hermes gateway list")
+	for _, p := range all {
+		want(t, list, p.name+" running "+fmt.Sprint(pids[p.name]))
+	}
+	if got := w.user.Property(t, "hermes-cron@liam", "SubState"); got != "running" {
+		t.Errorf("the scheduler beside the gateway is %s", got)
+	}
+	// The alias script of a profile acts on that profile alone.
+	w.user.Run(t, "hermes profile alias drj")
+	want(t, w.user.Run(t, "PATH=$HOME/.local/bin:$PATH drj gateway status"), "✓ Gateway (drj)", "hermes-gateway@drj.service (user unit), active (running), enabled", "hand-written")
+	want(t, w.user.Run(t, "PATH=$HOME/.local/bin:$PATH drj gateway stop"), "✓ Stopped hermes-gateway@drj")
+	drj.staysStopped()
+	for _, p := range all {
+		if now := p.mainPID(); p != drj && now != pids[p.name] {
+			t.Errorf("%s: a stop of drj changed the PID from %d to %d", p.name, pids[p.name], now)
+		}
+	}
+	want(t, w.user.Run(t, "hermes -p drj gateway start"), "✓ Started hermes-gateway@drj")
+	// One that is lifted comes in force by its own next start.
+	want(t, liam.cli("gateway install --adopt"), "✓ Adopted hermes-gateway@liam")
+	want(t, liam.cli("gateway restart"), "✓ Restarted hermes-gateway@liam")
+	if got := liam.show("Type") + " " + liam.show("NFileDescriptorStore"); got != "notify 1" {
+		t.Errorf("after --adopt: %s", got)
+	}
+	if w.Read(units+"hermes-gateway@.service") != handWritten {
+		t.Error("the hand-written file was changed")
+	}
+	w.user.Run(t, "systemctl --user disable --now hermes-cron@liam")
+	if got := w.user.Property(t, "hermes-cron@liam", "Result"); got != "success" {
+		t.Errorf("after a stop the scheduler's Result is %s", got)
+	}
+}
+
+// With lingering, neither a logout nor a reboot needs a hand, whatever kind of
+// unit runs the gateway.
+func testReboot(t *testing.T, m *machine) {
+	one, two := m.world(t, "reboot1"), m.world(t, "reboot2")
+	all := []*profile{one.as(t, generated, "gen"), one.as(t, guarded, "grd"), one.as(t, template, "tpl"), two.as(t, adopted, "ado")}
+	for _, w := range []*world{one, two} {
+		w.user.Login(t)
+	}
+	pids := map[string]int{}
+	for _, p := range all {
+		p.restart() // from within the session
+		pids[p.name] = p.mainPID()
+	}
+	for _, w := range []*world{one, two} {
+		w.user.Logout(t)
+	}
+	m.Until(t, stepLimit, "the last session to end", func(ctx context.Context) error {
+		if out, err := m.Try(ctx, "loginctl list-sessions --no-legend"); err != nil || strings.TrimSpace(out) != "" {
+			return fmt.Errorf("%s %w", out, err)
+		}
+		return nil
+	})
+	for _, p := range all {
+		p.awaitServing()
+		if now := p.mainPID(); now != pids[p.name] {
+			t.Errorf("%s: the logout replaced the process: %d, then %d", p.mode.name, pids[p.name], now)
+		}
+	}
+	m.Reboot(t)
+	for _, p := range all {
+		p.user.AwaitManager(t)
+		p.awaitServing()
+		want(t, p.cli("gateway status || true"), p.unit+" (user unit), active (running), enabled", "lingering on")
+	}
+}
