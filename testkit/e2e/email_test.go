@@ -95,7 +95,10 @@ func TestEmail(t *testing.T) {
 			}
 		}
 		if n != 1 {
-			t.Errorf("%q was answered %d times", text, n)
+			t.Errorf("%q was answered %d times\n%s", text, n, w.logs())
+			for _, m := range mx.Sent() {
+				t.Logf("%s: %q %q", m.ID, m.Subject, m.Text)
+			}
 		}
 	}
 	for _, m := range mx.Sent() {

@@ -524,9 +524,9 @@ func (s *Server) take(from, to string, raw []byte) {
 			switch h := p.Header.(type) {
 			case *mail.InlineHeader:
 				if kind, _, _ := h.ContentType(); kind == "text/html" {
-					m.HTML += string(body)
+					m.HTML += strings.ReplaceAll(string(body), "\r\n", "\n")
 				} else {
-					m.Text += string(body)
+					m.Text += strings.ReplaceAll(string(body), "\r\n", "\n")
 				}
 			case *mail.AttachmentHeader:
 				name, _ := h.Filename()

@@ -106,7 +106,7 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	r := &receiver{a: a, sink: sink}
 	err := r.run(ctx)
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // it was asked to end
 	}
 	if e := platform.AsError(err); e.Kind == platform.BadCredentials {
 		a.health.Down(e.Code, e.Reason)
@@ -251,6 +251,14 @@ func (s *sends) begin(to, nonce string) (receipt string, look bool) {
 	unclear, _ := s.unclear.get(nonce)
 	known, _ := s.addresses.get(to)
 	return "", unclear || !known
+}
+
+// begun tells that a conversation began in this life of the process, so that no
+// other has sent to it.
+func (s *sends) begun(to string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.addresses.set(to, true)
 }
 
 func (s *sends) unknown(nonce string) {

@@ -46,7 +46,7 @@ func (a *Adapter) mail(c *imapConn, validity uint32, m *imapclient.FetchMessageB
 	if err != nil {
 		return in, false, err
 	}
-	subject := h.text("Subject")
+	subject := h.subject()
 	in.Text = composed(subject, trimQuoted(body), isReply(h))
 	in.Attachments = found.attachments(validity, m.UID)
 	if in.Text == "" && len(in.Attachments) == 0 {
@@ -87,9 +87,9 @@ var fieldName = regexp.MustCompile(`^[!-9;-~]+$`)
 
 var words = &mime.WordDecoder{CharsetReader: charset.Reader}
 
-// text is a field's value, decoded (RFC 2047) and on one line.
-func (h header) text(name string) string {
-	v := h.Get(name)
+// subject is decoded (RFC 2047) and on one line.
+func (h header) subject() string {
+	v := h.Get("Subject")
 	if decoded, err := words.DecodeHeader(v); err == nil {
 		v = decoded
 	}
@@ -154,7 +154,7 @@ func (a *Adapter) envelope(h header, size int64, arrived time.Time) (in domain.I
 	if !a.senders.allow(from, a.cfg.PerSender, a.cfg.SenderEvery, arrived) {
 		return in, "its sender writes more than people do"
 	}
-	id := ""
+	var id string
 	if own := h.ids("Message-Id"); len(own) > 0 {
 		id = own[0]
 	} else {
@@ -168,7 +168,7 @@ func (a *Adapter) envelope(h header, size int64, arrived time.Time) (in domain.I
 		root = to[0]
 	}
 	in.Address = domain.Address{Platform: Name, ChatID: from, ThreadID: root}
-	in.Account, in.ChatType, in.ChatName, in.MessageID, in.EventID = a.cfg.Address, domain.ChatDM, clip(h.text("Subject"), maxSubject), id, id
+	in.Account, in.ChatType, in.ChatName, in.MessageID, in.EventID = a.cfg.Address, domain.ChatDM, clip(h.subject(), maxSubject), id, id
 	in.SentAt = arrived
 	return in, ""
 }
@@ -216,7 +216,7 @@ func plainSubject(s string) string {
 }
 
 func isReply(h header) bool {
-	return h.Has("In-Reply-To") || h.Has("References") || replyMark.MatchString(h.text("Subject"))
+	return h.Has("In-Reply-To") || h.Has("References") || replyMark.MatchString(h.subject())
 }
 
 // composed is what is said by a mail: the subject belongs to the first of a

@@ -210,6 +210,9 @@ func (r *receiver) batch(ctx context.Context, c *imapConn, validity uint32, uids
 		}
 		if ok {
 			events, taken = append(events, in), append(taken, m.UID)
+			if validity == r.at.Validity && in.ThreadID == in.MessageID {
+				r.a.sends.begun(in.Address.String())
+			}
 		} else {
 			r.skipped++
 			r.a.health.Note("not_answered", strconv.Itoa(r.skipped))

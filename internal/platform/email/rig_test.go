@@ -163,12 +163,6 @@ func (s *inbox) Cursor(context.Context, string) (string, error) {
 	return s.cursor, nil
 }
 
-func (s *inbox) all() []domain.Inbound {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]domain.Inbound(nil), s.events...)
-}
-
 func (s *inbox) set(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

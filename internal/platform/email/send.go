@@ -36,7 +36,7 @@ func (a *Adapter) Send(ctx context.Context, to domain.Address, p domain.Part, no
 		return "", giveUp("email_empty", "there is nothing in the message that could be mailed")
 	}
 	id := a.messageID(nonce)
-	receipt, look := a.sends.begin(to.ChatID, nonce)
+	receipt, look := a.sends.begin(to.String(), nonce)
 	if receipt != "" {
 		return receipt, nil
 	}
@@ -49,7 +49,7 @@ func (a *Adapter) Send(ctx context.Context, to domain.Address, p domain.Part, no
 		found, sent := a.lookUp(ctx, to.ThreadID, id, look)
 		if sent {
 			a.log.Info("a mail that may have been sent has been sent", "message_id", id)
-			a.sends.done(to.ChatID, nonce, id)
+			a.sends.done(to.String(), nonce, id)
 			return id, nil
 		}
 		if !known && found != (thread{}) {
@@ -67,7 +67,7 @@ func (a *Adapter) Send(ctx context.Context, to domain.Address, p domain.Part, no
 		}
 		return "", e
 	}
-	a.sends.done(to.ChatID, nonce, id)
+	a.sends.done(to.String(), nonce, id)
 	return id, nil
 }
 
@@ -299,7 +299,7 @@ func (a *Adapter) lookUp(ctx context.Context, root, id string, look bool) (th th
 	defer cancel()
 	c, e := a.dialIMAP(ctx, nil)
 	if e != nil {
-		a.log.Debug("the mailbox could not be asked before a mail", "reason", e.Reason)
+		a.log.Warn("the mailbox could not be asked whether a mail was sent; it is sent", "reason", e.Reason)
 		return th, false
 	}
 	defer c.end()
@@ -373,7 +373,7 @@ func (a *Adapter) findThread(c *imapConn, root string) (th thread) {
 		return th
 	}
 	h := readHeader(got[0].BodySection[0].Bytes)
-	th.subject = plainSubject(h.text("Subject"))
+	th.subject = plainSubject(h.subject())
 	if ids := h.ids("Message-Id"); len(ids) > 0 {
 		th.last = ids[0]
 	}
