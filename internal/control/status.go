@@ -36,6 +36,27 @@ type Status struct {
 	// Elders are the PIDs of processes that have handed over and still end their
 	// turns and streams.
 	Elders []int `json:"elders,omitempty"`
+	// Safe is the care that is taken after deaths, or because the configuration
+	// on disk cannot be served; nil for none.
+	Safe *SafeMode `json:"safe_mode,omitempty"`
+}
+
+// SafeMode is how a careful life differs from an ordinary one.
+type SafeMode struct {
+	Why     []string `json:"why"`
+	Deaths  int      `json:"deaths,omitempty"` // in a row, before this life
+	Held    []Held   `json:"held_back,omitempty"`
+	Config  string   `json:"config_served,omitempty"` // folder of the one that is served in place of the one on disk
+	Broken  string   `json:"config_broken,omitempty"` // why that one is not
+	NotTold []string `json:"off,omitempty"`           // what is off because nobody can say which configuration is stricter
+}
+
+// Held is a part that is not started before its time.
+type Held struct {
+	Part  string    `json:"part"`
+	Until time.Time `json:"until"`
+	Times int       `json:"deaths"` // that named it
+	Why   string    `json:"why"`
 }
 
 // Model is the configured model.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -50,7 +51,7 @@ func checkHome(c *Case) []Finding {
 		f.ID, f.What = "profile.home_unreadable", c.Profile.Home+" cannot be looked into"
 		f.Evidence = []string{h.Trouble.Error()}
 		f.Means = "Nothing of the profile can be read, so nothing starts."
-		f.Fix = c.own(c.Profile.Home)
+		f.Fix = c.thenIfDown(c.own(c.Profile.Home))
 	case h.Free.ReadOnly:
 		f.ID, f.Class, f.What = "service.disk_read_only", Service, "the file system of "+c.Profile.Home+" is read-only"
 		f.Evidence = []string{"statfs says ST_RDONLY"}
@@ -60,7 +61,7 @@ func checkHome(c *Case) []Finding {
 		f.ID, f.What = "profile.home_not_writable", c.Profile.Home+" may not be written by this user"
 		f.Evidence = []string{fmt.Sprintf("mode %04o", h.Mode)}
 		f.Means = "The gateway cannot commit anything there, so it does not start."
-		f.Fix = c.own(c.Profile.Home)
+		f.Fix = c.thenIfDown(c.own(c.Profile.Home))
 	default:
 		return nil
 	}
@@ -69,7 +70,11 @@ func checkHome(c *Case) []Finding {
 
 // own gives a file or folder back to this user.
 func (c *Case) own(path string) string {
-	return fmt.Sprintf("sudo chown -R %s: %s && chmod -R u+rwX %s", c.host().Account.Name, path, path)
+	owner := c.host().Account.Name + ":" // and the group of that user
+	if _, err := strconv.Atoi(c.host().Account.Name); err == nil {
+		owner = fmt.Sprintf("%d:%d", os.Getuid(), os.Getgid()) // a user without a name
+	}
+	return fmt.Sprintf("sudo chown -R %s %s && chmod -R u+rwX %s", owner, path, path)
 }
 
 // homeFrom says what chose the home folder.
@@ -224,7 +229,7 @@ func checkLedger(c *Case) []Finding {
 
 // supervisedInstall tells whether a unit is there that starts the profile.
 func (c *Case) supervisedInstall() bool {
-	return c.Units.Manager == nil && c.Units.gatewayLive() != nil
+	return c.Units.managed() && c.Units.gatewayLive() != nil
 }
 
 // safely makes a command's deed out of a change to a file.

@@ -225,6 +225,9 @@ func (l *link) run(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
+	if !l.g.caution.enter(ctx, "platform."+string(l.name)) {
+		return
+	}
 	lock := l.takeCredential(ctx)
 	if lock != nil {
 		defer lock.Release()

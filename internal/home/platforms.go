@@ -69,7 +69,6 @@ func platformSettings(s platformSpec) []*setting {
 	if s.home != "" {
 		homeVar = s.home
 	}
-	nobody := []string{"(unreadable)"} // matches no chat; an empty list would match every one
 	all := []*setting{
 		secretSetting("token", func(d *draft) *secret.Value { return &at(d).Token }).also("api_key").env(s.token),
 		listSetting("allowed_users", func(d *draft) *[]string { return &at(d).AllowedUsers }).also("allow_from").env(s.prefix + "ALLOWED_USERS"),

@@ -21,6 +21,9 @@ type Operation struct {
 	Profile home.Profile // whose control socket proves that the unit serves
 	Getenv  func(string) string
 	Say     func(format string, args ...any) // progress, for people
+	// Preflight says why a new process could not serve. It is asked before an
+	// active unit is stopped and started; a hand-over asks by itself. May be nil.
+	Preflight func(ctx context.Context) error
 	// HandOver replaces the running process by program, "" for the one that runs,
 	// without a gap, and returns when the new one serves. It is called for a restart of an active unit; nil, or an
 	// answer of false, means that the unit is stopped and started. An error says
@@ -110,6 +113,12 @@ func (o Operation) Restart(ctx context.Context) (Unit, error) {
 			return u, err
 		} else if done {
 			return o.await(ctx, 0, startLimit)
+		}
+	}
+	if u.Active == "active" && o.Preflight != nil {
+		if err := o.Preflight(ctx); err != nil {
+			undo()
+			return u, domain.E(domain.CodeOf(err), err, "%s was not restarted and serves on, since a new process could not serve: %s", o.Name, domain.MessageOf(err))
 		}
 	}
 	if err := o.Manager.resetFailed(ctx, o.Name); err != nil {

@@ -57,6 +57,7 @@ var cases = []struct {
 	test func(*testing.T, *world)
 }{
 	{"HandWrittenFourProfiles", testFourProfiles},
+	{"Runbook", testRunbook},
 }
 
 // TestSystemd runs every row in every mode, modes beside each other, in one box,

@@ -157,6 +157,7 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 		Burst:        3,
 		Idempotency:  platform.IdempotencyAlways,
 		DigitIDs:     true,
+		CommandSign:  "!",
 	}
 	if self := a.self.Load(); self != nil {
 		c.MentionName = "@" + self.name
