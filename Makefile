@@ -41,6 +41,7 @@ fmt:
 .PHONY: lint
 lint: $(LINT) # with a cache of its own: a shared one answers with the paths of other checkouts
 	$(GO) vet ./...
+	$(GO) vet -tags bench ./testkit/systemd
 	GOLANGCI_LINT_CACHE=$(CURDIR)/build/lint-cache $(LINT) run ./...
 
 $(LINT):
@@ -82,6 +83,11 @@ bench: build
 .PHONY: bench-cron
 bench-cron: build
 	$(GO) run ./testkit/bench -binary build/hermes -only cron
+
+## bench-handover: restarts of every kind under load on a real systemd (root), into docs/benchmarks-handover.md
+.PHONY: bench-handover
+bench-handover: setup
+	HERMES_BENCH_OUT=$(CURDIR)/docs/benchmarks-handover.md $(GO) test -tags bench -count=1 -timeout 20m -v -run TestBenchHandOver ./testkit/systemd
 
 ## fuzz: every fuzz target for FUZZTIME
 FUZZTIME ?= 20s

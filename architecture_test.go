@@ -27,9 +27,10 @@ var rows = [][]string{
 	{"delivery"},
 	{"conversation"},
 	{"cron"},
-	{"doctor", "update", "service", "migrate"},
+	{"update", "service", "migrate"},
 	{"api", "dashboard", "rescue", "verify", "drill"},
 	{"gateway"},
+	{"doctor"},
 	{"cli"},
 }
 

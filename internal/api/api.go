@@ -175,7 +175,7 @@ func New(o Options) *Server {
 		replays: newReplayCache(o.Now),
 		slots:   make(chan struct{}, slotCount(o)),
 		drain:   make(chan struct{}),
-		peerUID: peerUID, listen: listenTCP, holder: portHolder, uid: ownUID(),
+		peerUID: peerUID, listen: listenTCP, holder: PortHolder, uid: ownUID(),
 	}
 	for _, origin := range o.Config.CORSOrigins {
 		s.origins[origin] = true

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"hermes/internal/domain"
+	"hermes/internal/home"
 )
 
 // minKeyLength is the least length of a key for a network bind.
@@ -13,17 +14,30 @@ const minKeyLength = 16
 // checkBind refuses an address that the network can reach without a proper
 // key: the API runs shell commands for whoever can call it.
 func (s *Server) checkBind() *domain.Error {
-	host, loopback := s.o.Config.Host, isLoopbackHost(s.o.Config.Host)
-	if s.o.Listener != nil {
-		host, loopback = listenerHost(s.o.Listener)
+	if s.o.Listener == nil {
+		return CheckBind(s.o.Config)
 	}
+	host, loopback := listenerHost(s.o.Listener)
 	if loopback {
 		return nil
 	}
+	return checkKey(host, s.o.Config.Key.Reveal())
+}
+
+// CheckBind tells whether a server would bind the configured address; nil when
+// it would, else domain.Config with the reason.
+func CheckBind(c home.APIConfig) *domain.Error {
+	if isLoopbackHost(c.Host) {
+		return nil
+	}
+	return checkKey(c.Host, c.Key.Reveal())
+}
+
+// checkKey refuses a key that must not guard an address of the network.
+func checkKey(host, key string) *domain.Error {
 	if host == "" {
 		host = "0.0.0.0"
 	}
-	key := s.o.Config.Key.Reveal()
 	switch {
 	case key == "":
 		return domain.E(domain.Config, nil, "Refusing to start: binding to %s requires API_SERVER_KEY. Set API_SERVER_KEY or use the default 127.0.0.1.", host)

@@ -179,9 +179,9 @@ func parseProcAddr(s string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(addr.Unmap(), uint16(p)), true
 }
 
-// portHolder says in words who listens on a port: program, PID and, for one of
+// PortHolder says in words who listens on a port: program, PID and, for one of
 // ours, its profile. "" when that cannot be seen.
-func portHolder(port int) string {
+func PortHolder(port int) string {
 	inodes, uids := map[uint64]bool{}, map[int]bool{}
 	for _, f := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		// A table that cannot be read leaves the holder unnamed.

@@ -51,11 +51,11 @@ func TestPortHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	port := l.Addr().(*net.TCPAddr).Port
-	if got := portHolder(port); !strings.Contains(got, fmt.Sprintf("(PID %d", os.Getpid())) {
+	if got := PortHolder(port); !strings.Contains(got, fmt.Sprintf("(PID %d", os.Getpid())) {
 		t.Errorf("%q", got)
 	}
 	l.Close()
-	if got := portHolder(port); got != "" {
+	if got := PortHolder(port); got != "" {
 		t.Errorf("a free port is held by %q", got)
 	}
 	if got := strings.Join(withoutSystemd([]string{"systemd (PID 1)", "hermes (PID 7)"}), ","); got != "hermes (PID 7)" {

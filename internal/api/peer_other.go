@@ -16,5 +16,5 @@ func peerUID(_, _ net.Addr) (int, error) {
 	return 0, errors.New("this system does not tell who owns a connection; set API_SERVER_KEY")
 }
 
-// portHolder cannot be answered here.
-func portHolder(int) string { return "" }
+// PortHolder cannot be answered here.
+func PortHolder(int) string { return "" }

@@ -16,6 +16,7 @@ import (
 )
 
 func newCronRunCommand(app *App) *cobra.Command {
+	var noWait bool
 	cmd := &cobra.Command{
 		Use: "run [JOB]", Short: "Run a job now; with no job, be the scheduler in the foreground", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -23,9 +24,10 @@ func newCronRunCommand(app *App) *cobra.Command {
 				// It may run beside a gateway: the ledger lets each instant fire once.
 				return app.serve(cmd.Context(), serveOptions{cronOnly: true})
 			}
-			return app.withCron(cmd.Context(), func(r *cronRoom) error { return r.runNow(cmd.Context(), args[0]) })
+			return app.withCron(cmd.Context(), func(r *cronRoom) error { return r.runNow(cmd.Context(), args[0], noWait) })
 		},
 	}
+	cmd.Flags().BoolVar(&noWait, "no-wait", false, "with a job: return at once when the running scheduler performs it")
 	acceptHooks(cmd)
 	return cmd
 }
@@ -36,38 +38,97 @@ func acceptHooks(cmd *cobra.Command) {
 	_ = cmd.Flags().MarkHidden("accept-hooks") // fails only for a flag that does not exist
 }
 
-// runNow asks for a run. When no scheduler runs, this process performs it.
-func (r *cronRoom) runNow(ctx context.Context, ref string) error {
+// runNow asks for a run and tells how it went. When no scheduler runs, this
+// process performs it.
+func (r *cronRoom) runNow(ctx context.Context, ref string, noWait bool) error {
 	job, run, err := r.Run(ctx, ref)
 	if err != nil {
 		return err
 	}
 	if warning := r.NotRunning(ctx); warning == "" {
-		fmt.Fprintf(r.app.Out, "Job '%s' (%s) is started by the running scheduler. `hermes cron runs %s` shows how it went.\n", job.Name, job.ID, job.ID)
-		return nil
+		if noWait {
+			fmt.Fprintf(r.app.Out, "Job '%s' (%s) is started by the running scheduler. `hermes cron runs %s` shows how it went.\n", job.Name, job.ID, job.ID)
+			return nil
+		}
+		return r.watchRun(ctx, job, run.ID)
 	}
 	if _, err := r.tick(ctx, job.ID); err != nil {
 		return err
 	}
-	runs, err := r.Runs(ctx, string(job.ID), 20)
+	done, err := r.findRun(ctx, job, run.ID)
 	if err != nil {
 		return err
 	}
-	for _, done := range runs {
-		if done.ID == run.ID {
-			return r.ranHere(job, done)
-		}
-	}
-	return domain.E(domain.Internal, nil, "the run of job '%s' cannot be found any more", job.Name)
+	return r.tellRun(job, done, " here, since no scheduler runs")
 }
 
-// ranHere tells how a run went that this process performed.
-func (r *cronRoom) ranHere(job domain.Job, run cron.RunView) error {
+// findRun reads a run of a job anew.
+func (r *cronRoom) findRun(ctx context.Context, job domain.Job, id int64) (cron.RunView, error) {
+	runs, err := r.Runs(ctx, string(job.ID), 20)
+	if err != nil {
+		return cron.RunView{}, err
+	}
+	for _, run := range runs {
+		if run.ID == id {
+			return run, nil
+		}
+	}
+	return cron.RunView{}, domain.E(domain.Internal, nil, "the run of job '%s' cannot be found any more", job.Name)
+}
+
+// The pace of watching a run that another process performs, and how long its
+// message may take after it.
+const (
+	watchEvery = 100 * time.Millisecond
+	sentLimit  = 20 * time.Second
+)
+
+// watchRun returns when a run that the scheduler performs has ended and its
+// message has arrived, or will not for now.
+func (r *cronRoom) watchRun(ctx context.Context, job domain.Job, id int64) error {
+	r.poke(ctx)
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	var ended time.Time
+	for {
+		run, err := r.findRun(ctx, job, id)
+		if err != nil {
+			return err
+		}
+		if run.State.Ended() {
+			if ended.IsZero() {
+				ended = time.Now()
+			}
+			settled := run.Delivery != string(domain.DeliveryPending) && run.Delivery != string(domain.DeliverySending)
+			if settled || time.Since(ended) > sentLimit {
+				return r.tellRun(job, run, "")
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return domain.E(domain.Cancelled, nil, "job '%s' goes on in the scheduler; `hermes cron runs %s` shows how it went", job.Name, job.ID)
+		}
+	}
+}
+
+// poke tells the scheduler at once, which else hears of a change when the
+// command ends. One that is not reached notices within a minute.
+func (r *cronRoom) poke(ctx context.Context) {
+	_ = cron.Poke(r.profile.Home)
+	if c, _, err := r.app.controlClient(); err == nil {
+		_ = c.Poke(ctx)
+	}
+}
+
+// tellRun tells how a run went, and whether its message arrived; where says by
+// whom it was performed.
+func (r *cronRoom) tellRun(job domain.Job, run cron.RunView, where string) error {
 	switch run.State {
 	case domain.RunDue:
 		return domain.E(domain.Unavailable, nil, "job '%s' is still due: another run of it is going; `hermes cron runs %s` shows how it went", job.Name, job.ID)
 	case domain.RunOK, domain.RunSilent:
-		fmt.Fprintf(r.app.Out, "Job '%s' ran here, since no scheduler runs: %s\n", job.Name, run.State)
+		fmt.Fprintf(r.app.Out, "Job '%s' ran%s: %s\n", job.Name, where, run.State)
 		if run.Output != "" {
 			fmt.Fprintln(r.app.Out, run.Output)
 		}

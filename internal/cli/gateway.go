@@ -23,6 +23,7 @@ import (
 	"hermes/internal/logging"
 	"hermes/internal/secret"
 	"hermes/internal/service"
+	"hermes/internal/starts"
 	"hermes/internal/succession"
 )
 
@@ -32,7 +33,7 @@ func newGatewayCommand(app *App) *cobra.Command {
 		newGatewayOperation(app, "start", "Start the service of this profile, and wait until it serves"),
 		newGatewayOperation(app, "stop", "Drain and stop the running gateway"),
 		newGatewayOperation(app, "restart", "Put a new process in the place of the running one, and wait until it serves"),
-		newGatewayListCommand(app), newGatewayPreflightCommand(app), newGatewayInstallCommand(app), newGatewayUninstallCommand(app), newGatewayVerifyCommand(app), newGatewayRescueCommand(app))
+		newGatewayListCommand(app), newGatewayPreflightCommand(app), newGatewayInstallCommand(app), newGatewayUninstallCommand(app), newGatewayVerifyCommand(app), newGatewayDrillCommand(app), newGatewayRescueCommand(app))
 	cmd.RunE = run.RunE // a bare `hermes gateway` runs it
 	cmd.Flags().AddFlagSet(run.Flags())
 	return cmd
@@ -71,6 +72,10 @@ func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 	debug.SetGCPercent(memoryShare)
 	defer surviveLostReaders()()
 	failpoint.Hit(failpoint.StartBegun)
+	instead, err := a.runChosen(o)
+	if err != nil {
+		return err
+	}
 	legacy, refuse, err := a.inherit(ctx, o.replace)
 	if errors.Is(err, succession.ErrLaunched) {
 		return nil
@@ -83,7 +88,11 @@ func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	cfg, problems, err := a.Config()
+	start, err := gateway.Prepare(gateway.Preparation{
+		Profile: p, Process: a.Environ, Version: Version(), Now: a.Now, CronOnly: o.cronOnly, Instead: instead,
+		Planned: legacy.Waiting != nil || legacy.Became, Waits: legacy.Waiting != nil,
+		Limit: func() starts.Limit { return service.OwnLimit(ctx, a.getenv) },
+	})
 	// Records and dumps tell of the gateway's lives; a scheduler alone is none.
 	record := func(r gateway.ExitRecord) {
 		if !o.cronOnly {
@@ -92,8 +101,11 @@ func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 	}
 	if err != nil {
 		record(gateway.ExitRecord{Tag: "gateway.exit_nonzero", Code: exitCode(err), Reason: err.Error(), Version: Version()})
-		return err
+		start.Ended(a.Now(), exitCode(err), err)
+		return a.parkOr(ctx, err, start, gateway.Options{Profile: p})
 	}
+	cfg, problems := start.Config, start.Problems
+	a.env = start.Env
 	redactor := secret.NewRedactor(append(a.env.Secrets(), cfg.Secrets()...)...)
 	logs := a.openLogs(p, cfg, redactor, o)
 	defer logs.Close()
@@ -113,15 +125,17 @@ func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 	g, err := gateway.New(ctx, gateway.Options{
 		Profile: p, Config: cfg, Env: a.env, Process: a.Environ, Version: Version(), Log: log, Redactor: redactor, Now: a.Now,
 		Warnings: warnings, CronOnly: o.cronOnly, NoBallast: o.noBallast, CrashTold: last != "",
-		Legacy: legacy, Args: a.args,
+		Legacy: legacy, Args: a.args, Safe: start.Safe,
 	})
 	if domain.IsCode(err, domain.Cancelled) {
 		record(gateway.ExitRecord{Tag: "gateway.exit", Reason: redactor.Redact(err.Error()), Version: Version()})
+		start.Ended(a.Now(), exitOK, nil)
 		return nil
 	}
 	if err != nil {
 		record(gateway.FailedStart(err, exitCode(err), redactor.Redact(err.Error()), Version()))
-		return err
+		start.Ended(a.Now(), exitCode(err), domain.E(domain.CodeOf(err), nil, "%s", redactor.Redact(err.Error())))
+		return a.parkOr(ctx, err, start, gateway.Options{Profile: p, Config: cfg, Env: a.env, Log: log})
 	}
 	if err := a.env.Remember(); err != nil {
 		log.Debug("which variables stand in .env was not noted", "component", "gateway", "err", err)
@@ -142,6 +156,11 @@ func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 		err = &ExitError{Code: code}
 	}
 	record(exit)
+	if err == nil || code != service.ExitOK {
+		start.Ended(a.Now(), exit.Code, nil)
+	} else {
+		start.Ended(a.Now(), exit.Code, domain.E(domain.CodeOf(err), nil, "%s", exit.Reason))
+	}
 	if err == nil && !signalled { // a stop that came during a restart in place ends that too
 		err = g.Become() // comes back only when there is nothing to become
 	}
@@ -269,6 +288,7 @@ func (a *App) gatewayStatus(ctx context.Context, asJSON, system bool) error {
 	if system && unit.Unit != nil { // root looks at what runs as another
 		c = a.dial(service.ProfileOf(*unit.Unit, p))
 	}
+	past := a.past(ctx, p, unit)
 	s, err := c.Status(ctx)
 	switch {
 	case err == nil:
@@ -279,10 +299,12 @@ func (a *App) gatewayStatus(ctx context.Context, asJSON, system bool) error {
 			err = a.JSON(struct {
 				control.Status
 				Service service.Report `json:"service"`
-			}{s, unit})
+				Past    pastView       `json:"past"`
+			}{s, unit, past})
 		} else {
 			a.printStatus(s)
 			a.printService(unit)
+			a.printPast(past)
 		}
 		if err == nil && !s.Healthy {
 			return &ExitError{Code: exitFailed}
@@ -291,11 +313,11 @@ func (a *App) gatewayStatus(ctx context.Context, asJSON, system bool) error {
 	case !domain.IsCode(err, domain.NotFound):
 		return err
 	}
-	return a.notRunning(ctx, p, unit, asJSON)
+	return a.notRunning(ctx, p, unit, past, asJSON)
 }
 
 // notRunning explains that no gateway answers.
-func (a *App) notRunning(ctx context.Context, p home.Profile, unit service.Report, asJSON bool) error {
+func (a *App) notRunning(ctx context.Context, p home.Profile, unit service.Report, past pastView, asJSON bool) error {
 	holder, held := succession.Holder(p)
 	last, known := gateway.LastExit(p.LogDir())
 	alone := a.loneScheduler(ctx, p)
@@ -303,7 +325,7 @@ func (a *App) notRunning(ctx context.Context, p home.Profile, unit service.Repor
 		last, known = gateway.Unclean(dead.PID), true
 	}
 	if asJSON {
-		out := map[string]any{"profile": p.Name, "home": p.Home, "gateway_state": "stopped", "healthy": false, "service": unit}
+		out := map[string]any{"profile": p.Name, "home": p.Home, "gateway_state": "stopped", "healthy": false, "service": unit, "past": past}
 		if held {
 			out["pid"] = holder.PID
 		}
@@ -334,6 +356,7 @@ func (a *App) notRunning(ctx context.Context, p home.Profile, unit service.Repor
 		fmt.Fprintf(a.Out, "  start it    hermes%s gateway %s\n", profileFlag(p), verb)
 	}
 	a.printService(unit)
+	a.printRescue(past)
 	return &ExitError{Code: exitFailed}
 }
 

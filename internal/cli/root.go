@@ -76,8 +76,10 @@ func commands() []func(*App) *cobra.Command {
 	return []func(*App) *cobra.Command{
 		newGatewayCommand,
 		newStatusCommand,
+		newDoctorCommand,
 		newModelCommand,
 		newSendCommand,
+		newPlatformsCommand,
 		newWebhookCommand,
 		newSessionsCommand,
 		newInsightsCommand,

@@ -5,6 +5,8 @@
 package control
 
 import (
+	"net"
+	"net/url"
 	"time"
 
 	"hermes/internal/health"
@@ -34,6 +36,27 @@ type Status struct {
 	// Elders are the PIDs of processes that have handed over and still end their
 	// turns and streams.
 	Elders []int `json:"elders,omitempty"`
+	// Safe is the care that is taken after deaths, or because the configuration
+	// on disk cannot be served; nil for none.
+	Safe *SafeMode `json:"safe_mode,omitempty"`
+}
+
+// SafeMode is how a careful life differs from an ordinary one.
+type SafeMode struct {
+	Why     []string `json:"why"`
+	Deaths  int      `json:"deaths,omitempty"` // in a row, before this life
+	Held    []Held   `json:"held_back,omitempty"`
+	Config  string   `json:"config_served,omitempty"` // folder of the one that is served in place of the one on disk
+	Broken  string   `json:"config_broken,omitempty"` // why that one is not
+	NotTold []string `json:"off,omitempty"`           // what is off because nobody can say which configuration is stricter
+}
+
+// Held is a part that is not started before its time.
+type Held struct {
+	Part  string    `json:"part"`
+	Until time.Time `json:"until"`
+	Times int       `json:"deaths"` // that named it
+	Why   string    `json:"why"`
 }
 
 // Model is the configured model.
@@ -47,6 +70,26 @@ type Model struct {
 type API struct {
 	Enabled bool   `json:"enabled"`
 	Address string `json:"address,omitempty"` // http://host:port, when it is bound
+}
+
+// Reachable is the address at which this machine reaches the API, whose own may
+// mean every interface.
+func (a API) Reachable() (string, error) {
+	u, err := url.Parse(a.Address)
+	if err != nil {
+		return "", err
+	}
+	host, port, err := net.SplitHostPort(u.Host)
+	if err != nil {
+		return "", err
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+		if ip.To4() == nil {
+			host = "::1"
+		}
+	}
+	return "http://" + net.JoinHostPort(host, port), nil
 }
 
 // Work counts what is under way.

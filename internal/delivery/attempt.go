@@ -36,8 +36,10 @@ func (d *Dispatcher) step(l *line, ln *lane, giveBack func()) (next time.Time, m
 	}
 	out, decided := d.decide(l, &del)
 	if !decided {
+		began := d.o.Now()
 		receipt, err := d.send(l, del)
 		out = d.classify(del, receipt, err)
+		out.took = d.o.Now().Sub(began)
 	}
 	return d.record(l, del, out)
 }
@@ -45,6 +47,7 @@ func (d *Dispatcher) step(l *line, ln *lane, giveBack func()) (next time.Time, m
 // outcome is what becomes of an attempt.
 type outcome struct {
 	sent      bool
+	took      time.Duration // what the platform needed
 	dead      bool
 	receipt   string
 	reason    string
@@ -322,6 +325,7 @@ func (d *Dispatcher) note(l *line, del domain.Delivery, out outcome) {
 	case out.sent:
 		d.health.Note("last_sent", at)
 		l.health.Note("last_sent", at)
+		l.health.Note("send_latency", out.took.Round(time.Millisecond).String())
 		log.Debug("message sent", "receipt", out.receipt)
 	case out.dead:
 		d.health.Note("last_dead", at+" "+out.reason)

@@ -3,8 +3,9 @@
 // mark is nothing. In one made with the build tag failpoint, the process kills
 // itself (SIGKILL) at the mark that HERMES_FAILPOINT names: "name" the first
 // time, "name:n" the n-th time, "name:n:panic", "name:n:exit" and "name:n:hang"
-// to fail in another way, "name:n:term" and "name:n:hup" to go on with that signal
-// to itself. Several are parted by commas. The torture test runs such a build.
+// to fail in another way, "name:n:fatal" as the runtime does, which nothing
+// recovers from, "name:n:term" and "name:n:hup" to go on with that signal to
+// itself. Several are parted by commas. The torture test runs such a build.
 package failpoint
 
 // The marks, in the order in which a message meets them.
@@ -52,6 +53,10 @@ const (
 	InPlaceDrained    = "handover.drained" // before the execve
 	InPlaceBecame     = "handover.became"  // after it
 )
+
+// PartStarts begins the mark of a part's start; the part's name follows, as in
+// "part.platform.telegram".
+const PartStarts = "part."
 
 // Handover lists the marks of a hand-over.
 func Handover() []string {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 )
@@ -48,6 +49,8 @@ func (p point) happen() {
 		panic("failpoint " + p.mark)
 	case "exit":
 		os.Exit(3)
+	case "fatal":
+		new(sync.Mutex).Unlock() // the runtime ends the process
 	case "hang":
 		select {}
 	case "term":

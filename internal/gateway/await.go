@@ -101,6 +101,7 @@ type waiting struct {
 	g      *Gateway
 	socket *control.Server // nil until the wait has lasted a moment
 	deaf   bool            // the socket cannot be had
+	parked bool            // not the ledger is waited for; see Park
 
 	mu sync.Mutex
 	on string
@@ -122,6 +123,14 @@ func (w *waiting) what() string {
 	return cmp.Or(w.on, "opening it takes long: it is brought up to date, or another process holds it")
 }
 
+// sentence says what does not work.
+func (w *waiting) sentence() string {
+	if w.parked {
+		return "start: it came to nothing: " + w.what()
+	}
+	return "ledger: " + w.what()
+}
+
 // beat is called while the wait lasts: commands get an answer from now on, and
 // the service manager does not take the start for one that hangs.
 func (w *waiting) beat() {
@@ -129,7 +138,11 @@ func (w *waiting) beat() {
 	if g.predecessor() != nil {
 		return // that one serves, and answers
 	}
-	g.told(g.notifier.Extend(extendBy, "waiting for the ledger: "+w.what()))
+	status := w.sentence()
+	if !w.parked {
+		status = "waiting for the " + status
+	}
+	g.told(g.notifier.Extend(extendBy, status))
 	if w.socket != nil || w.deaf || g.CronOnly || g.Legacy != nil && g.Legacy.Became {
 		return
 	}
@@ -160,7 +173,7 @@ func (w *waiting) Status(context.Context) control.Status {
 		Profile: g.Profile.Name, Home: g.Profile.Home, Version: g.Version, PID: os.Getpid(), State: phaseStarting,
 		StartedAt: g.started, Uptime: g.Now().Sub(g.started).Seconds(), API: control.API{Enabled: g.Config.API.Enabled},
 		Model:    control.Model{Name: g.Config.Model.Model, Provider: g.Config.Model.Provider, Set: g.Config.Model.IsSet()},
-		Problems: []string{"ledger: " + w.what() + ". It is tried again by itself; nothing is taken in until it works, so nothing is lost."},
+		Problems: []string{w.sentence() + ". It is tried again by itself; nothing is taken in until it works, so nothing is lost."},
 		Warnings: g.Warnings, Memory: residentBytes(), Mode: supervision(g.processEnv),
 	}
 }
@@ -185,7 +198,7 @@ func (w *waiting) Replace(conn *net.UnixConn, pid int) {
 }
 
 func (w *waiting) busy() error {
-	return domain.E(domain.Conflict, nil, "this gateway is still starting and waits for the ledger: %s", w.what())
+	return domain.E(domain.Conflict, nil, "this gateway does not serve yet: %s", w.sentence())
 }
 
 // Shutdown ends the wait.

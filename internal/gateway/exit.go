@@ -113,11 +113,14 @@ func FailedStart(err error, code int, reason, version string) ExitRecord {
 	return r
 }
 
+// crashFile is what a crash of the runtime prints to.
+func crashFile(logDir string) string { return filepath.Join(logDir, "gateway-crash.log") }
+
 // CatchCrash sends what a crash of the runtime prints to a file too, so that
 // the next start can tell of it. It reports the crash of the last life, if there
 // was one, as a record and moves its text aside.
 func CatchCrash(logDir string) (last string, err error) {
-	path := filepath.Join(logDir, "gateway-crash.log")
+	path := crashFile(logDir)
 	if err := os.MkdirAll(logDir, 0o700); err != nil {
 		return "", err
 	}

@@ -29,6 +29,7 @@ import (
 	"hermes/internal/model/catalog"
 	"hermes/internal/secret"
 	"hermes/internal/service"
+	"hermes/internal/starts"
 	"hermes/internal/succession"
 )
 
@@ -55,6 +56,9 @@ type Options struct {
 	NoBallast bool
 	// Legacy is what other processes left for this one; nil is nothing.
 	Legacy *succession.Legacy
+	// Safe is the care that this start takes, and its place on the record of
+	// starts; nil for none.
+	Safe *Safe
 	// Args are the arguments, without the program's name, with which a successor
 	// is started; see Restart.
 	Args []string
@@ -89,6 +93,7 @@ type Gateway struct {
 	kept     []string                         // further sockets in it
 	left     map[domain.Platform]net.Listener // sockets that another process left for platforms
 	intake   chan struct{}                    // closed when what only one process may have is ours
+	caution  *caution
 	handing  handing
 
 	mu        sync.Mutex
@@ -119,6 +124,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	}
 	g := &Gateway{Options: o, started: o.Now(), phase: phaseStarting, shutdown: make(chan struct{}), intake: make(chan struct{})}
 	g.health = health.New(o.Now)
+	g.caution = newCaution(g)
 	g.notifier = succession.NewNotifier(g.processEnv)
 	defer func() {
 		if err != nil {
@@ -140,6 +146,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if err := g.awaitLedger(ctx); err != nil {
 		return nil, err
 	}
+	g.caution.life().Reach(starts.Built, o.Now())
 	failpoint.Hit(failpoint.StartOpened)
 	g.homes = newHomes(o.Profile, o.Config, o.Process, o.Version)
 	g.buildDirectory()
@@ -225,6 +232,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 		return err
 	}
 	g.setPhase(phaseRunning)
+	g.caution.life().Reach(starts.Serving, g.Now())
+	g.tellSafeMode(work)
 	g.Log.Info("gateway running", "component", "gateway", "profile", g.Profile.Name, "pid", os.Getpid(), "version", g.Version,
 		"ready_ms", g.Now().Sub(g.started).Milliseconds())
 	failpoint.Hit(failpoint.StartServing)
@@ -272,7 +281,7 @@ func (g *Gateway) start(ctx context.Context) error {
 		}
 	}
 	g.importJobs(ctx)
-	g.cron.Start()
+	g.caution.start(ctx, "cron", g.cron.Start)
 	if !g.CronOnly { // a scheduler sends by the platforms, but does not listen
 		for _, l := range g.links {
 			g.work.Go(func() { l.run(ctx) })
@@ -283,13 +292,16 @@ func (g *Gateway) start(ctx context.Context) error {
 		}
 	}
 	if g.api != nil {
-		if err := g.api.Start(); err != nil {
-			g.Log.Error("the API is down; everything else runs", "component", "api", "err", err)
-		}
+		g.caution.start(ctx, "api", func() {
+			if err := g.api.Start(); err != nil {
+				g.Log.Error("the API is down; everything else runs", "component", "api", "err", err)
+			}
+		})
 	}
 	g.work.Go(func() { g.watch(ctx) })
+	g.work.Go(func() { g.vouch(ctx) })
 	g.work.Go(func() { g.watchOthers(ctx) })
-	g.work.Go(func() { g.keepProgram(ctx) })
+	g.work.Go(func() { g.beat(ctx) })
 	g.work.Go(func() { g.directory.Run(ctx) })
 	if g.CronOnly {
 		g.work.Go(func() { g.watchPokes(ctx) })
@@ -372,6 +384,7 @@ func (g *Gateway) stopLimit() time.Duration {
 // ledger for the next life.
 func (g *Gateway) drain() {
 	g.setPhase(phaseDraining)
+	g.caution.close()
 	g.Log.Info("gateway stopping", "component", "gateway", "reason", g.Reason())
 	g.quietWatchdog()
 	began := time.Now() // monotonic: the manager's limit is

@@ -15,6 +15,7 @@ import (
 	"hermes/internal/failpoint"
 	"hermes/internal/health"
 	"hermes/internal/succession"
+	"hermes/internal/versions"
 )
 
 // The limits of a hand-over.
@@ -47,7 +48,7 @@ func (g *Gateway) Restart(ctx context.Context, r control.RestartRequest) (contro
 	mode := succession.ModeOf(g.processEnv)
 	done := control.Restarted{Mode: string(mode), OldPID: os.Getpid(), PID: os.Getpid()}
 	if r.Program == "" {
-		r.Program = succession.Program(g.processEnv)
+		r.Program = g.program()
 	}
 	switch {
 	case g.CronOnly:
@@ -120,6 +121,15 @@ func (g *Gateway) Replace(conn *net.UnixConn, pid int) {
 	}
 	g.handing.end(gaveAway)
 	g.Shutdown("replaced by the process with PID " + itoa(pid))
+}
+
+// program is what a restart runs: what the profile is pinned to, else what the
+// command line named.
+func (g *Gateway) program() string {
+	if pin, ok, _ := versions.Pinned(g.Profile); ok { // a pin that cannot be followed is told of at every start
+		return pin.Path
+	}
+	return succession.Program(g.processEnv)
 }
 
 // settled waits until the hand-over to this process is complete, so that what

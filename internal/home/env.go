@@ -38,11 +38,17 @@ func LoadEnv(p Profile, process []string) (*Env, Problems, error) {
 		return nil, nil, err
 	}
 	e, problems := parseEnviron(p, process, data)
-	if info, err := os.Stat(p.EnvFile()); err == nil && info.Mode().Perm()&0o077 != 0 {
-		problems = append(problems, Problem{Severity: Warning, File: p.EnvFile(),
-			Message: fmt.Sprintf("other users of this machine can reach it (mode %04o)", info.Mode().Perm()), Fix: "chmod 600 " + p.EnvFile()})
+	return e, append(problems, checkMode(p)...), nil
+}
+
+// checkMode reports a .env that others can read.
+func checkMode(p Profile) Problems {
+	info, err := os.Stat(p.EnvFile())
+	if err != nil || info.Mode().Perm()&0o077 == 0 {
+		return nil
 	}
-	return e, problems, nil
+	return Problems{{Severity: Warning, File: p.EnvFile(),
+		Message: fmt.Sprintf("other users of this machine can reach it (mode %04o)", info.Mode().Perm()), Fix: "chmod 600 " + p.EnvFile()}}
 }
 
 // parseEnviron lays the text of a .env over the process's environment.
@@ -166,7 +172,7 @@ func IsSecretName(name string) bool {
 		name = name[i+1:]
 	}
 	switch name {
-	case "TOKEN", "KEY", "API_KEY", "SECRET", "PASSWORD", "API_SERVER_KEY":
+	case "TOKEN", "KEY", "API_KEY", "SECRET", "PASSWORD", "API_SERVER_KEY", "HERMES_HEARTBEAT_URL", "HEARTBEAT_URL":
 		return true
 	}
 	for _, suffix := range []string{"_API_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_KEY"} {

@@ -42,5 +42,5 @@ func LoadFiles(p Profile, f Files, process []string) (*Env, *Config, Problems, e
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	return env, cfg, append(more, problems...), nil
+	return env, cfg, append(append(more, problems...), checkMode(p)...), nil
 }

@@ -48,6 +48,10 @@ func loadBytes(p Profile, env *Env, data []byte) (*loader, error) {
 	if err != nil {
 		return nil, err
 	}
+	return loadRoot(p, env, root), nil
+}
+
+func loadRoot(p Profile, env *Env, root *node) *loader {
 	userHome := env.Get("HOME")
 	if userHome == "" {
 		userHome = p.Home
@@ -63,7 +67,7 @@ func loadBytes(p Profile, env *Env, data []byte) (*loader, error) {
 	l.finish()
 	l.reportUnknown()
 	l.problems.sort()
-	return l, nil
+	return l
 }
 
 // loader is one run of Load.

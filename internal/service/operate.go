@@ -21,6 +21,9 @@ type Operation struct {
 	Profile home.Profile // whose control socket proves that the unit serves
 	Getenv  func(string) string
 	Say     func(format string, args ...any) // progress, for people
+	// Preflight says why a new process could not serve. It is asked before an
+	// active unit is stopped and started; a hand-over asks by itself. May be nil.
+	Preflight func(ctx context.Context) error
 	// HandOver replaces the running process by program, "" for the one that runs,
 	// without a gap, and returns when the new one serves. It is called for a restart of an active unit; nil, or an
 	// answer of false, means that the unit is stopped and started. An error says
@@ -112,6 +115,12 @@ func (o Operation) Restart(ctx context.Context) (Unit, error) {
 			return o.await(ctx, 0, startLimit)
 		}
 	}
+	if u.Active == "active" && o.Preflight != nil {
+		if err := o.Preflight(ctx); err != nil {
+			undo()
+			return u, domain.E(domain.CodeOf(err), err, "%s was not restarted and serves on, since a new process could not serve: %s", o.Name, domain.MessageOf(err))
+		}
+	}
 	if err := o.Manager.resetFailed(ctx, o.Name); err != nil {
 		return u, err
 	}
@@ -126,6 +135,22 @@ func (o Operation) Restart(ctx context.Context) (Unit, error) {
 func outgrown(u Unit) bool {
 	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", u.MainPID))
 	return err == nil && u.Type == string(Notify) && !bytes.Contains(env, []byte("NOTIFY_SOCKET="))
+}
+
+// Kill ends the unit's main process as a crash does, and returns when systemd
+// has started another that serves. Errors: as Start; Forbidden, from inside.
+func (o Operation) Kill(ctx context.Context) (Unit, error) {
+	if err := o.refuseInside("kill"); err != nil {
+		return o.Unit, err
+	}
+	u, err := o.Manager.Show(ctx, o.Name)
+	if err != nil {
+		return u, err
+	}
+	if _, err := o.Manager.call(ctx, "kill", "--kill-who=main", "--signal=SIGKILL", o.Name); err != nil {
+		return u, err
+	}
+	return o.await(ctx, u.MainPID, u.RestartDelay+startLimit)
 }
 
 // refuseInside holds what lives in the unit from ending it.
@@ -185,7 +210,7 @@ func Cause(u Unit) string {
 		return "systemd cannot read " + u.Name
 	case u.ExitStatus == exitExec:
 		return fmt.Sprintf("%s names a program that cannot be run (status 203/EXEC)", u.Name)
-	case limitHit(u):
+	case LimitHit(u):
 		return fmt.Sprintf("%s was started %d times within %s and ended each time (last status %d), so systemd gave up", u.Name, u.LimitBurst, u.LimitSpan, u.ExitStatus)
 	case u.ExitStatus == ExitConfig:
 		return u.Name + " ended with status 78: its configuration is unusable, and starting it again cannot help"
@@ -212,7 +237,7 @@ func Explain(u Unit) string {
 		return fmt.Sprintf("%s; `systemd-analyze verify %s` says why", cause, u.File)
 	case u.ExitStatus == exitExec:
 		return fmt.Sprintf("%s: `hermes gateway install` writes the right path; %s", cause, look)
-	case limitHit(u):
+	case LimitHit(u):
 		return fmt.Sprintf("%s; %s. When that is mended: `%s reset-failed %s`, or `hermes gateway start`, which does it by itself", cause, look, manager, u.Name)
 	case u.ExitStatus == ExitConfig:
 		return fmt.Sprintf("%s; %s, `hermes config check` what is wrong", cause, look)
@@ -220,9 +245,9 @@ func Explain(u Unit) string {
 	return cause + "; " + look
 }
 
-// limitHit tells whether systemd has given the unit up. Its Result says so only
+// LimitHit tells whether systemd has given the unit up. Its Result says so only
 // where the first start was refused; after a crash loop it names the last crash.
-func limitHit(u Unit) bool {
+func LimitHit(u Unit) bool {
 	if u.Result == "start-limit-hit" {
 		return true
 	}
@@ -271,7 +296,7 @@ func StartsLeft(u Unit, now time.Time) int {
 		return -1
 	}
 	switch {
-	case limitHit(u):
+	case LimitHit(u):
 		return 0
 	case !u.Since.IsZero() && now.Sub(u.Since) > u.LimitSpan:
 		return u.LimitBurst

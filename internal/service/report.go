@@ -57,7 +57,9 @@ func judgeFile(r *Report, p home.Profile, spec Spec) {
 		r.Origin = OriginOf(string(text))
 		want, err := choicesOf(spec, *r.Unit, string(text)).Render()
 		r.Outdated = err == nil && r.Origin == Generated && !Same(string(text), want)
-		r.Advice = append(r.Advice, Lint(filepath.Base(r.File), string(text), r.System)...)
+		for _, f := range Lint(filepath.Base(r.File), string(text), r.System) {
+			r.Advice = append(r.Advice, f.String())
+		}
 	}
 	for _, path := range r.DropIns {
 		if text, err := os.ReadFile(path); err == nil {

@@ -339,8 +339,13 @@ func TestLint(t *testing.T) {
 		"100 ms":                "[Service]\nRestart=always\n",
 		"nothing starts":        "[Service]\nExecStart=/bin/x\n",
 		"StartLimitIntervalSec": "[Service]\nRestart=always\nRestartSec=5\n",
+		"line 2: Restart= is ignored in [Unit]; it belongs in [Service]": "[Unit]\nRestart=always\n",
 	} {
-		if got := strings.Join(Lint("hermes-gateway.service", text, false), "\n"); !strings.Contains(got, want) {
+		got := ""
+		for _, f := range Lint("hermes-gateway.service", text, false) {
+			got += f.String() + "\n"
+		}
+		if !strings.Contains(got, want) {
 			t.Errorf("%q is not in %q", want, got)
 		}
 	}

@@ -173,10 +173,11 @@ type Unit struct {
 	ActiveEnter time.Duration `json:"-"`
 	ActiveExit  time.Duration `json:"-"`
 	Environment []string      `json:"-"`
+	NoRestart   []string      `json:"-"` // exit codes after which the manager leaves it
 }
 
 // asked are the properties that Show asks for; org.freedesktop.systemd1(5).
-const asked = "Id,LoadState,ActiveState,SubState,Result,Type,FragmentPath,DropInPaths,UnitFileState,MainPID,NRestarts,ExecMainStatus,Restart,NeedDaemonReload,TimeoutStopUSec,RestartUSec,StartLimitIntervalUSec,StartLimitBurst,StateChangeTimestamp,Environment,InvocationID,ExecStart,ActiveEnterTimestampMonotonic,ActiveExitTimestampMonotonic"
+const asked = "Id,LoadState,ActiveState,SubState,Result,Type,FragmentPath,DropInPaths,UnitFileState,MainPID,NRestarts,ExecMainStatus,Restart,NeedDaemonReload,TimeoutStopUSec,RestartUSec,StartLimitIntervalUSec,StartLimitBurst,StateChangeTimestamp,Environment,InvocationID,ExecStart,ActiveEnterTimestampMonotonic,ActiveExitTimestampMonotonic,RestartPreventExitStatus"
 
 // Show asks for the state of one unit. A unit that does not exist is no error:
 // its Load is "not-found".
@@ -209,6 +210,7 @@ func parseShow(text string) Unit {
 		StopTimeout: span(v["TimeoutStopUSec"]), RestartDelay: span(v["RestartUSec"]), LimitSpan: span(v["StartLimitIntervalUSec"]),
 		LimitBurst: number("StartLimitBurst"), Environment: words(v["Environment"]),
 		Invocation:  v["InvocationID"],
+		NoRestart:   strings.Fields(v["RestartPreventExitStatus"]),
 		ActiveEnter: time.Duration(number("ActiveEnterTimestampMonotonic")) * time.Microsecond,
 		ActiveExit:  time.Duration(number("ActiveExitTimestampMonotonic")) * time.Microsecond,
 	}

@@ -12,12 +12,11 @@ import (
 // Facts is what the start that is to be judged can see.
 type Facts struct {
 	Now     time.Time
-	Boot    string // of the machine
-	Kills   int64  // as Start.Kills, now
-	Dump    string // that the last crash left, "" for none
-	Unclean bool   // the last life left its PID file
-	Limit   Limit
-	Planned bool // a predecessor serves until this one does: nothing can go dark
+	Boot    string       // of the machine
+	Kills   int64        // as Start.Kills, now
+	Dump    string       // that the last crash left, "" for none
+	Limit   func() Limit // of the manager; asked for only after a death
+	Planned bool         // somebody asked for this start while the gateway served
 
 	Binary    versions.Binary // of this process
 	Fallback  versions.Binary // served healthily last, is another one, and is there; zero for none
@@ -28,10 +27,11 @@ type Facts struct {
 
 // Limit is how often a service manager starts a unit before it gives it up.
 type Limit struct {
-	Known bool
-	Burst int           // starts allowed
-	Span  time.Duration // within; 0 means without end
-	Delay time.Duration // between a death and the next start
+	Known   bool
+	Managed bool          // a manager starts the process again
+	Burst   int           // starts allowed
+	Span    time.Duration // within; 0 means without end
+	Delay   time.Duration // between a death and the next start
 	// Stops tells whether an exit code of 78 ends the unit without another start.
 	Stops bool
 }
@@ -83,15 +83,29 @@ const (
 	mostRetry  = 4 * time.Hour
 )
 
+// Now gives the facts that every start can see for itself.
+func Now(now time.Time) Facts { return Facts{Now: now.UTC(), Boot: bootID(), Kills: oomKills()} }
+
+// WhyDistrusted says why a configuration is not served.
+func (p Plan) WhyDistrusted(config string) string {
+	for _, d := range p.Distrusted {
+		if d.Config == config {
+			return d.Why
+		}
+	}
+	return "unknown"
+}
+
 // Judge settles how the lives before ended and says how this start must be
 // done. It changes r: ends that nobody wrote down, and what is quarantined and
 // distrusted from now on. It is a pure function of the record and the facts.
 func Judge(r *Record, f Facts) Plan {
 	settle(r, f)
 	row := deaths(r.Starts, f.Now)
-	p := Plan{Deaths: len(row), LastChance: f.lastChance(r.Starts)}
+	p := Plan{Deaths: len(row)}
 	if len(row) > 0 {
 		p.Incident = row[len(row)-1].ID
+		p.LastChance = f.lastChance(r.Starts)
 	}
 	p.quarantine(r, f, row)
 	if f.Planned {
@@ -125,22 +139,33 @@ func endOf(s Start, f Facts, dump string) *End {
 	case trace.Asked:
 		return &End{Code: 2, Cause: Outside, Reason: "asked for a dump: " + trace.Reason}
 	case dump != "":
-		e := &End{Code: 2, Cause: Panicked, Part: trace.Part, Reason: trace.Reason}
-		if e.Part == "" && len(s.Parts) == 1 {
-			e.Part = s.Parts[0]
-		}
-		return e
+		return &End{Code: 2, Cause: Panicked, Part: s.suspect(trace.Part), Reason: trace.Reason}
 	case s.Kills >= 0 && f.Kills > s.Kills:
 		return &End{Code: -1, Cause: Outside, Reason: "killed by the kernel, for lack of memory"}
-	case s.Reached(Serving):
-		// Nothing of ours ends a process that serves without a word.
+	case s.Reached(Serving) && !(s.Slow && s.suspect("") != ""):
+		// Nothing of ours ends a process that serves without a word; and if it
+		// does, the part is found by the careful lives that follow other deaths.
 		return &End{Code: -1, Cause: Outside, Reason: "killed by somebody else"}
 	}
-	e := &End{Code: -1, Cause: Vanished, Reason: "it was gone before it served, without a trace"}
-	if len(s.Parts) == 1 {
-		e.Part = s.Parts[0]
+	return &End{Code: -1, Cause: Vanished, Part: s.suspect(""), Reason: "it was gone before all was started, without a trace"}
+}
+
+// suspect is the part that a death names: the dump's, or the one that was being
+// started. The only job that ran is named in place of all jobs.
+func (s Start) suspect(dumped string) string {
+	var jobs []string
+	for _, p := range s.Parts {
+		if strings.HasPrefix(p, "job.") {
+			jobs = append(jobs, p)
+		}
 	}
-	return e
+	switch {
+	case len(jobs) == 1 && (dumped == "" || dumped == "cron"):
+		return jobs[0]
+	case dumped == "" && len(s.Parts) == 1:
+		return s.Parts[0]
+	}
+	return dumped
 }
 
 // deaths gives the deaths in a row before now, the latest first. A settled life
@@ -168,11 +193,15 @@ func deaths(all []Start, now time.Time) []Start {
 // lastChance counts the starts that the manager counts too. It may count fewer,
 // never more.
 func (f Facts) lastChance(all []Start) bool {
-	burst, span := f.Limit.Burst, f.Limit.Span
-	if !f.Limit.Known {
+	limit := Limit{}
+	if f.Limit != nil {
+		limit = f.Limit()
+	}
+	burst, span := limit.Burst, limit.Span
+	if !limit.Known {
 		burst, span = unknownLimit.burst, unknownLimit.span
 	}
-	if !f.Limit.Effective() {
+	if !limit.Effective() {
 		return false
 	}
 	n := 1 // this one

@@ -54,7 +54,7 @@ var (
 )
 
 func facts(l Limit) Facts {
-	return Facts{Now: noon, Boot: "b", Kills: -1, Limit: l, Binary: program, Disk: "new", Good: "new"}
+	return Facts{Now: noon, Boot: "b", Kills: -1, Limit: func() Limit { return l }, Binary: program, Disk: "new", Good: "new"}
 }
 
 func TestJudgeCountsDeathsOnly(t *testing.T) {

@@ -59,6 +59,7 @@ type Start struct {
 	Config  string            `json:"config_served,omitempty"`  // fingerprint
 	Planned bool              `json:"planned,omitempty"`        // a hand-over: the one before served until this one did
 	Careful []string          `json:"careful,omitempty"`        // why, where it was
+	Slow    bool              `json:"slow,omitempty"`           // parts were started one by one
 	Stage   Stage             `json:"stage"`
 	Parts   []string          `json:"starting,omitempty"` // being started, so suspect if it dies now
 	Kills   int64             `json:"oom_kills"`          // of the control group above, at the start; -1 unknown
@@ -76,7 +77,7 @@ const (
 	Outside  Cause = "outside"  // killed by somebody else: the kernel, an operator, the machine
 	Failed   Cause = "failed"   // an error that it told
 	Panicked Cause = "panicked" // the runtime gave up, and left a dump
-	Vanished Cause = "vanished" // gone before it served, without a trace
+	Vanished Cause = "vanished" // gone before all was started, without a trace
 )
 
 // End is how a life ended.
@@ -119,8 +120,6 @@ type Record struct {
 	// Told is the incident of which the home channels were told last, so that
 	// they hear of each once.
 	Told string `json:"told,omitempty"`
-	// Rescued is the incident for which the rescue unit acted last.
-	Rescued string `json:"rescued,omitempty"`
 }
 
 // Last is the latest start; ok is false when there is none.

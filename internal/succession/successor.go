@@ -27,6 +27,12 @@ type Elder struct {
 // program that it starts or becomes. It reaches no tool.
 const handoverEnv = "HERMES_HANDOVER"
 
+// Inherits tells whether a predecessor left something for the process with this
+// environment: it was chosen by that one.
+func Inherits(environ []string) bool {
+	return slices.ContainsFunc(environ, func(kv string) bool { return strings.HasPrefix(kv, handoverEnv+"=") })
+}
+
 // legacy is the content of handoverEnv. The numbers are descriptors, 0 for none.
 type legacy struct {
 	Version int  `json:"v"`

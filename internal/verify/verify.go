@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -156,7 +155,7 @@ func (o Options) api(ctx context.Context, s control.Status) (State, string) {
 	case s.API.Address == "":
 		return Failed, partMessage(s, "api", "it is switched on and not bound")
 	}
-	address, err := reachable(s.API.Address)
+	address, err := s.API.Reachable()
 	if err != nil {
 		return Failed, err.Error()
 	}
@@ -195,26 +194,6 @@ func reason(err error) string {
 		return e.Err.Error()
 	}
 	return err.Error()
-}
-
-// reachable is the address at which this machine reaches one that may mean all
-// interfaces.
-func reachable(address string) (string, error) {
-	u, err := url.Parse(address)
-	if err != nil {
-		return "", err
-	}
-	host, port, err := net.SplitHostPort(u.Host)
-	if err != nil {
-		return "", err
-	}
-	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-		if ip.To4() == nil {
-			host = "::1"
-		}
-	}
-	return "http://" + net.JoinHostPort(host, port), nil
 }
 
 // partMessage is what a part says is wrong with it.

@@ -126,7 +126,7 @@ func TestAForegroundScheduler(t *testing.T) {
 	if err := b.add(ctx, time.Now().UTC().Add(time.Hour).Truncate(time.Second), func(*cron.Definition) {}); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := b.home.Run(ctx, "cron", "run", "j1"); err != nil || !strings.Contains(out, "is started by the running scheduler") {
+	if out, err := b.home.Run(ctx, "cron", "run", "--no-wait", "j1"); err != nil || !strings.Contains(out, "is started by the running scheduler") {
 		t.Fatalf("%v %s", err, out)
 	}
 	tick := time.NewTicker(20 * time.Millisecond)

@@ -39,7 +39,7 @@ func TestALoneSchedulerIsSeen(t *testing.T) {
 		t.Errorf("exit %d\n%s", code, out)
 	}
 	second := w.launch(nil, "cron", "run")
-	if out := w.must("cron", "run", "tell"); !strings.Contains(out, "started by the running scheduler") {
+	if out := w.must("cron", "run", "--no-wait", "tell"); !strings.Contains(out, "started by the running scheduler") {
 		t.Error(out)
 	}
 	w.sees(ada, "the script speaks")

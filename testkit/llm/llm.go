@@ -115,6 +115,9 @@ type Server struct {
 	more  chan struct{} // closed and replaced at every request
 	keep  int
 	key   string
+
+	refusal                  int // of the list of models
+	refusalKind, refusalText string
 }
 
 // Start starts a fake on a free port of 127.0.0.1.
@@ -243,7 +246,26 @@ func (s *Server) chat(w http.ResponseWriter, r *http.Request) {
 	brain(req).serve(w, r, req)
 }
 
-func (s *Server) models(w http.ResponseWriter, _ *http.Request) {
+// Refuse makes the list of models be answered with a failure, as a service does
+// to a key that may not, or has no credit left; 0 ends that.
+func (s *Server) Refuse(status int, kind, message string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refusal, s.refusalKind, s.refusalText = status, kind, message
+}
+
+func (s *Server) models(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	key, refusal, kind, text := s.key, s.refusal, s.refusalKind, s.refusalText
+	s.mu.Unlock()
+	switch {
+	case key != "" && r.Header.Get("Authorization") != "Bearer "+key:
+		Fail(http.StatusUnauthorized).write(w, "invalid_request_error", "invalid_api_key", "Incorrect API key provided.")
+		return
+	case refusal != 0:
+		Fail(refusal).write(w, kind, kind, text)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = io.WriteString(w, `{"object":"list","data":[{"id":"fake-1","object":"model","created":1700000000,"owned_by":"fake"}]}`)
 }

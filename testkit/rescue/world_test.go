@@ -61,7 +61,10 @@ func TestOnSystemd(t *testing.T) {
 		test func(*testing.T, *world)
 	}{
 		{"Verify", testVerify},
+		{"Drill", testDrill},
 		{"Rescue", testRescue},
+		{"NoConfiguration", testNoConfiguration},
+		{"Past", testPast},
 	} {
 		if !t.Run(c.name, func(t *testing.T) { c.test(t, w.in(t)) }) {
 			w.show()

@@ -42,6 +42,7 @@ type load struct {
 	chatted atomic.Int64
 	refused atomic.Int64
 	longest atomic.Int64 // nanoseconds that a request took
+	slowest atomic.Int64 // nanoseconds that a message waited for its answer
 	mu      sync.Mutex
 	failed  []string
 	said    []word
@@ -90,13 +91,7 @@ func (p *profile) startLoad(pace pace, fresh bool) *load {
 func (l *load) request(c *http.Client, id string) {
 	began := time.Now()
 	text, err := l.p.post(c, "say "+id)
-	took := int64(time.Since(began))
-	for {
-		longest := l.longest.Load()
-		if took <= longest || l.longest.CompareAndSwap(longest, took) {
-			break
-		}
-	}
+	raise(&l.longest, began)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		l.refused.Add(1)
@@ -133,14 +128,23 @@ func (l *load) talk() {
 			l.said = append(l.said, word{u, id})
 			l.mu.Unlock()
 			answers.Go(func() {
+				began := time.Now()
 				if err := l.p.converse(u, id); err != nil {
 					l.fail("message %s: %v", id, err)
 					return
 				}
+				raise(&l.slowest, began)
 				l.chatted.Add(1)
 				idle <- u
 			})
 		}
+	}
+}
+
+// raise makes a maximum the time since an instant, where that is more.
+func raise(most *atomic.Int64, since time.Time) {
+	took := int64(time.Since(since))
+	for now := most.Load(); took > now && !most.CompareAndSwap(now, took); now = most.Load() {
 	}
 }
 

@@ -115,9 +115,27 @@ func (p *profile) inGroup(group string) []string {
 func rowToolKilled(p *profile) {
 	t := p.t
 	pid, before := p.mainPID(), p.state()
+	if got := p.show("OOMPolicy"); got != "continue" && p.mode.name != template.name {
+		t.Errorf("OOMPolicy is %s", got)
+	}
 	ann := p.tg.AddUser("Ann")
-	p.tg.Say(ann, "run kill -KILL $$; echo lives")
-	if err := p.sees(ann, "it said…"); err != nil {
+	// tail keeps a line without an end in memory.
+	command := "head -c 500m /dev/zero | tail >/dev/null; echo tail ended with $?"
+	memory, err := p.LimitMemory(t, pid, 96<<20)
+	if err != nil {
+		t.Logf("the kernel's killer cannot be had here (%v), so the tool is killed by hand", err)
+		command = "bash -c 'kill -KILL $$'; echo tail ended with $?"
+	}
+	p.tg.Say(ann, "run "+command)
+	if err := p.sees(ann, "it said: …"); err != nil {
+		t.Error(err)
+	} else if said := p.tg.Transcript(ann.ID); !strings.Contains(said, "tail ended with 137") {
+		t.Errorf("the tool was not killed:\n%s", said)
+	}
+	if n := memory.Killed(); err == nil && n == 0 {
+		t.Error("the kernel killed nobody")
+	}
+	if err := p.converse(ann, p.word("after")); err != nil {
 		t.Error(err)
 	}
 	if now := p.mainPID(); now != pid || p.state() != before {

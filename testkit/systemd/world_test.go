@@ -166,6 +166,15 @@ func (p *profile) word(w string) string { return fmt.Sprintf("%s-%d", w, p.port)
 // profile makes a profile with a bot, the API and the fakes.
 func (w *world) profile(t *testing.T, name string, port int) *profile {
 	t.Helper()
+	w.user.Run(t, spare+" profile create "+name)
+	p := w.newProfile(t, name, port)
+	p.configure()
+	return p
+}
+
+// newProfile is a profile that nothing was made of yet but its bot.
+func (w *world) newProfile(t *testing.T, name string, port int) *profile {
+	t.Helper()
 	p := &profile{world: w, t: t, mode: generated, name: name, unit: "hermes-gateway-" + name + ".service", port: port}
 	err := w.Inside(func() (err error) {
 		p.tg, err = telegram.New(telegram.Options{Token: fmt.Sprintf("%d:AAF-fake_token_of_the_test_server_0000", 7_000_000_000+int64(port))})
@@ -175,10 +184,14 @@ func (w *world) profile(t *testing.T, name string, port int) *profile {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.tg.Close)
-	w.user.Run(t, spare+" profile create "+name)
-	w.user.Write(t, p.file("config.yaml"), fmt.Sprintf("model:\n  default: fake\n  provider: custom\n  base_url: %s\n  api_key: systemd-key-of-the-model\napprovals:\n  mode: \"off\"\nagent:\n  restart_drain_timeout: 4\nstreaming:\n  enabled: false\nsession_reset:\n  mode: none\n", w.brain.URL()))
-	p.env("")
 	return p
+}
+
+// configure writes the configuration, which leads to the fakes.
+func (p *profile) configure() {
+	p.t.Helper()
+	p.user.Write(p.t, p.file("config.yaml"), fmt.Sprintf("model:\n  default: fake\n  provider: custom\n  base_url: %s\n  api_key: systemd-key-of-the-model\napprovals:\n  mode: \"off\"\nagent:\n  restart_drain_timeout: 4\nstreaming:\n  enabled: false\nsession_reset:\n  mode: none\n", p.brain.URL()))
+	p.env("")
 }
 
 func (p *profile) file(name string) string {

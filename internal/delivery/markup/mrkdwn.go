@@ -77,9 +77,12 @@ func mrkdwnText(text string, m *mark) string {
 	return b.String()
 }
 
+// maxOpen is how far the end of a mark is looked for, in bytes.
+const maxOpen = 512
+
 // opens tells whether the sign at the front of s is closed again on its line.
 func opens(s string, sign rune) bool {
-	rest := s[1:]
+	rest := s[1:min(len(s), maxOpen)]
 	if line := strings.IndexByte(rest, '\n'); line >= 0 {
 		rest = rest[:line]
 	}

@@ -97,12 +97,27 @@ type Store struct {
 // (permissions, a network file system, a ledger of a newer program),
 // domain.Unavailable for what can pass (a disk gone read-only, a busy ledger)
 // and domain.StorageFull. A file that is no database is moved aside and
-// Info.SetAside names its new place.
+// Info.SetAside names its new place. Of one with damaged pages a process that
+// serves saves what can be read; Info.Salvaged tells of it.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o, err := o.withDefaults()
 	if err != nil {
 		return nil, err
 	}
+	mends := !o.KeepSchema && o.Kind != kindCommand
+	var s *Store
+	if !mends || !suspect(o) {
+		if s, err = open(ctx, o); err == nil || !mends || !isDamaged(err) {
+			return s, err
+		}
+	}
+	if err := salvage(ctx, o); err != nil {
+		return nil, classifyFile(err, o.Path)
+	}
+	return open(ctx, o)
+}
+
+func open(ctx context.Context, o Options) (*Store, error) {
 	aside, err := prepareFile(ctx, o)
 	if err != nil {
 		return nil, classifyFile(err, o.Path)
@@ -185,9 +200,11 @@ func connector(path string, readOnly bool) (driver.Connector, error) {
 		// Only at the beginning: it needs the write lock, and is kept in the file.
 		q.Set("_auto_vacuum", "incremental")
 	}
-	busy, cache := 100*time.Millisecond, 4096 // the writer waits in begin
+	// Small caches: the system's own has the pages too, and what lies here grows
+	// with the ledger until they are full.
+	busy, cache := 100*time.Millisecond, 1024 // the writer waits in begin
 	if readOnly {
-		busy, cache = 10*time.Second, 1024
+		busy, cache = 10*time.Second, 256
 		q.Set("_query_only", "1")
 	}
 	q.Set("_busy_timeout", strconv.FormatInt(busy.Milliseconds(), 10))

@@ -106,6 +106,7 @@ var (
 	_ platform.Typer   = (*Adapter)(nil)
 	_ platform.Fetcher = (*Adapter)(nil)
 	_ platform.Menu    = (*Adapter)(nil)
+	_ platform.Checker = (*Adapter)(nil)
 
 	_ platform.Directory = (*Adapter)(nil)
 )

@@ -13,6 +13,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/clean"
 )
 
 // loop is one run of the gateway loop. It belongs to one goroutine.
@@ -131,6 +132,25 @@ func (l *loop) address(ctx context.Context) (string, error) {
 		return "", usedUp(max(time.Duration(bot.Limit.ResetAfter)*time.Millisecond, time.Minute), "Discord lets this bot begin no more sessions now")
 	}
 	return bot.URL, nil
+}
+
+// Check proves that Discord takes the token, and that the application may read
+// what people write: without one of the flags for the Message Content intent the
+// connection is refused with 4014,
+// https://discord.com/developers/docs/resources/application#application-object-application-flags.
+func (a *Adapter) Check(ctx context.Context) error {
+	defer a.http.CloseIdleConnections()
+	var app struct {
+		Flags *int64 `json:"flags"` // absent: not said
+	}
+	if perr := a.get(ctx, "asking for the application", "/applications/@me", "/applications/@me", &app); perr != nil {
+		return perr
+	}
+	const messageContent, messageContentLimited = 1 << 18, 1 << 19
+	if app.Flags != nil && *app.Flags&(messageContent|messageContentLimited) == 0 {
+		return &platform.Error{Kind: platform.Retry, Code: codeIntents, Reason: noContentReason}
+	}
+	return nil
 }
 
 // Codes that the loop itself acts on.
@@ -261,7 +281,7 @@ func (s *answers) run(ctx context.Context) {
 func (s *answers) answer(ctx context.Context, i *interaction) {
 	body := map[string]any{"type": answerDeferUpdate}
 	if i.Type == applicationCommand {
-		body = map[string]any{"type": answerMessage, "data": map[string]any{"content": "✓ /" + clip(clean(i.Data.Name), 100), "flags": flagPrivate}}
+		body = map[string]any{"type": answerMessage, "data": map[string]any{"content": "✓ /" + clean.Clip(clean.Text(i.Data.Name), 100), "flags": flagPrivate}}
 	}
 	path := "/interactions/" + url.PathEscape(i.ID) + "/" + url.PathEscape(i.Token) + "/callback"
 	if _, _, perr := s.a.do(ctx, request{what: "confirming a button", method: http.MethodPost, route: "/interactions", path: path, body: body}); perr != nil {

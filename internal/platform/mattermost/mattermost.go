@@ -29,6 +29,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
+	"hermes/internal/platform/recall"
 )
 
 // Name is the platform's name.
@@ -67,7 +68,7 @@ type Adapter struct {
 	limits   atomic.Pointer[serverLimits]
 	commands atomic.Pointer[map[string]bool] // names that may be typed with "!"
 	names    directory
-	sends    sends
+	sends    recall.Sends
 
 	reactions chan reaction // that are to be given
 }
@@ -97,6 +98,7 @@ var (
 	_ platform.Typer   = (*Adapter)(nil)
 	_ platform.Fetcher = (*Adapter)(nil)
 	_ platform.Menu    = (*Adapter)(nil)
+	_ platform.Checker = (*Adapter)(nil)
 
 	_ platform.Directory = (*Adapter)(nil)
 )
@@ -149,6 +151,7 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 		Burst:       8,
 		Idempotency: platform.IdempotencyAlways,
 		DigitIDs:    true,
+		CommandSign: "!",
 	}
 	if self := a.self.Load(); self != nil {
 		c.MentionName = "@" + self.name
@@ -190,6 +193,19 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 		a.health.Down(e.Code, e.Reason)
 	}
 	return err
+}
+
+// Check asks the server whether it takes the token.
+func (a *Adapter) Check(ctx context.Context) error {
+	defer a.wire.http.CloseIdleConnections()
+	var u user
+	if _, e := a.call(ctx, http.MethodGet, "/users/me", nil, &u); e != nil {
+		return harmless(e, "Mattermost did not say who the bot is")
+	}
+	if _, e := a.become(u); e != nil {
+		return e
+	}
+	return nil
 }
 
 // identify learns who the account is; later calls know it already.

@@ -16,6 +16,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/health"
+	"hermes/internal/home"
 	"hermes/internal/platform"
 	"hermes/internal/platform/slack"
 	"hermes/internal/secret"
@@ -285,4 +286,10 @@ func newServer(t testing.TB, h http.HandlerFunc) string {
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
 	return s.URL
+}
+
+func secretValue(s string) secret.Value { return secret.Value(s) }
+
+func profile(extra map[string]string) home.PlatformConfig {
+	return home.PlatformConfig{Token: "xoxb-1-2-abc", Extra: extra, RequireMention: true, Typing: true}
 }

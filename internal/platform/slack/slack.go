@@ -157,6 +157,7 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 		Burst:        3,
 		Idempotency:  platform.IdempotencyAlways,
 		DigitIDs:     true,
+		CommandSign:  "!",
 	}
 	if self := a.self.Load(); self != nil {
 		c.MentionName = "@" + self.name
@@ -202,6 +203,7 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 // Check asks Slack whether it takes both tokens, and whether they belong to the
 // same app. It opens no connection, so that nobody else's is disturbed.
 func (a *Adapter) Check(ctx context.Context) error {
+	defer a.http.CloseIdleConnections()
 	if _, e := a.whoAmI(ctx); e != nil {
 		return harmless(e, "Slack did not say who the bot is")
 	}

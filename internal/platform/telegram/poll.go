@@ -34,6 +34,7 @@ type loop struct {
 	offset    int64     // the first update that is not committed; 0 means whatever there is
 	checkedAt time.Time // by checkOffset
 	failures  int       // in a row
+	connects  int       // polls that came back after none or a failure
 	takenAt   time.Time // since when another poller disturbs this one
 	takenLast time.Time // when it did so last; zero when it never did
 }
@@ -145,6 +146,10 @@ func (l *loop) proved() {
 	if l.failures > 0 {
 		l.a.log.Info("Telegram answers again", "failures", l.failures)
 	}
+	if !l.proven {
+		l.connects++
+		l.a.health.Note("reconnects", strconv.Itoa(l.connects-1))
+	}
 	l.failures, l.proven = 0, true
 	l.a.health.OK()
 }
@@ -224,6 +229,9 @@ func (l *loop) accept(ctx context.Context, events []domain.Inbound, cursor strin
 		if err == nil {
 			if wait > l.a.pause.first { // it was told that they wait
 				l.a.health.OK()
+			}
+			if len(events) > 0 {
+				l.a.health.Note("last_event", l.a.now().UTC().Format(time.RFC3339))
 			}
 			return nil
 		}

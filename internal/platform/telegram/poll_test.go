@@ -56,7 +56,7 @@ func TestNothingIsConfirmedBeforeItIsCommitted(t *testing.T) {
 	if err := r.srv.WaitPolling(r.ctx); err != nil {
 		t.Fatal(err)
 	}
-	if p := r.part(); p.State != health.OK || p.Evidence["bot"] != "@hermes_test_bot" || p.LastOK.IsZero() {
+	if p := r.part(); p.State != health.OK || p.Evidence["bot"] != "@hermes_test_bot" || p.Evidence["reconnects"] != "0" || p.LastOK.IsZero() {
 		t.Errorf("status is %+v", p)
 	}
 }

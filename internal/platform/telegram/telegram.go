@@ -219,11 +219,20 @@ func (a *Adapter) connect(ctx context.Context) *platform.Error {
 	return nil
 }
 
-// Check proves that Telegram takes the token.
+// Check proves that Telegram takes the token and that no webhook keeps the bot
+// from being polled.
 func (a *Adapter) Check(ctx context.Context) error {
-	ctx, c := withCall(ctx, "getMe")
-	if _, err := a.bot.GetMe(ctx); err != nil {
+	mctx, c := withCall(ctx, "getMe")
+	if _, err := a.bot.GetMe(mctx); err != nil {
 		return a.classify(c, err)
+	}
+	hctx, c := withCall(ctx, "getWebhookInfo")
+	hook, err := a.bot.GetWebhookInfo(hctx)
+	if err != nil {
+		return a.classify(c, err)
+	}
+	if hook.URL != "" && !a.cfg.DeleteWebhook && hook.URL != a.cfg.WebhookURL {
+		return &platform.Error{Kind: platform.TakenOver, Code: codeWebhook, Reason: conflictReason("webhook")}
 	}
 	return nil
 }

@@ -1,0 +1,94 @@
+package faults
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	"hermes/internal/doctor"
+)
+
+// providerFaults keep the model from answering.
+func providerFaults() []fault {
+	return []fault{
+		{what: "no model was ever set", id: "provider.none", class: doctor.Provider, shape: shape{noModel: true},
+			inject: func(w *world) { w.fillModel() }},
+		{what: "the model's key was revoked", id: "provider.key_refused", class: doctor.Provider,
+			inject: func(w *world) { w.brain.RequireKey("sk-the-new-key-of-the-model-0002") }, fill: map[string]string{"key": "sk-the-new-key-of-the-model-0002"}},
+		{what: "the model's key was revoked, and the gateway down", id: "provider.key_refused", class: doctor.Provider, shape: shape{unstarted: true},
+			inject: func(w *world) { w.brain.RequireKey("sk-the-new-key-of-the-model-0002") }, fill: map[string]string{"key": "sk-the-new-key-of-the-model-0002"}},
+		{what: "the model has no key, and its service asks for one", id: "provider.key_missing", class: doctor.Provider,
+			inject: func(w *world) { w.edit("config.yaml", "  api_key: "+modelKey+"\n", "") }, fill: map[string]string{"key": modelKey}},
+		{what: "the provider forbids the key what it is used for", id: "provider.key_forbidden", class: doctor.Provider,
+			inject: func(w *world) {
+				w.brain.Refuse(http.StatusForbidden, "permission_error", "Your key has no access to this.")
+			},
+			hand: func(w *world) { w.brain.Refuse(0, "", "") }, fill: map[string]string{"key": modelKey}},
+		{what: "the credit at the provider is used up", id: "provider.quota", class: doctor.Provider,
+			inject: func(w *world) {
+				w.brain.Refuse(http.StatusPaymentRequired, "insufficient_quota", "You exceeded your current quota.")
+			},
+			hand: func(w *world) { w.brain.Refuse(0, "", "") }, fill: map[string]string{"key": modelKey}},
+		{what: "the model's name is misspelt", id: "provider.model_unknown", class: doctor.Provider,
+			inject: func(w *world) {
+				w.edit("config.yaml", "default: fake-1", "default: fake-one")
+				w.hermes("gateway", "restart")
+			}},
+		{what: "the model's address is wrong", id: "provider.unreachable", class: doctor.Provider,
+			inject: func(w *world) {
+				w.edit("config.yaml", w.brain.URL(), fmt.Sprintf("http://127.0.0.1:%d/v1", freePort(w.t)))
+				w.hermes("gateway", "restart")
+				w.fill["address"] = w.brain.URL()
+			}},
+		{what: "the provider's name is misspelt", id: "provider.unknown", class: doctor.Provider,
+			inject: func(w *world) {
+				w.edit("config.yaml", "provider: custom\n  base_url: "+w.brain.URL(), "provider: opnerouter")
+				w.restart()
+				w.fillModel()
+			}},
+		{what: "the provider is custom, and has no address", id: "provider.no_address", class: doctor.Provider,
+			inject: func(w *world) {
+				w.edit("config.yaml", "  base_url: "+w.brain.URL()+"\n", "")
+				w.restart()
+				w.fill["address"] = w.brain.URL()
+			}},
+		{what: "no entry of custom_providers has the provider's name", id: "provider.unknown", class: doctor.Provider,
+			inject: func(w *world) {
+				w.edit("config.yaml", "provider: custom\n", "provider: custom:home\n")
+				w.restart()
+				w.fillModel()
+			}},
+		{what: "a known provider has no key", id: "provider.key_missing", class: doctor.Provider, shape: shape{noModel: true, unstarted: true}, fixes: 2,
+			inject: func(w *world) {
+				w.add("config.yaml", "model:\n  default: fake-1\n  provider: deepseek\n")
+				w.add(".env", "HTTPS_PROXY=\n")
+				w.start()
+				w.fill["key"] = modelKey
+				w.fill["address"] = w.brain.URL()
+			}},
+		{what: "an entry of the fallbacks has no model", id: "provider.fallback", class: doctor.Provider,
+			inject: func(w *world) { w.add("config.yaml", "fallback_providers:\n  - provider: openrouter\n"); w.restart() }},
+		{what: "the key of a fallback was revoked", id: "provider.key_refused", class: doctor.Provider,
+			inject: func(w *world) {
+				w.add(".env", "XAI_API_KEY=sk-an-old-key-of-the-fallback\n")
+				w.add("config.yaml", "fallback_providers:\n  - provider: xai\n    model: fake-1\n    base_url: "+w.brain.URL()+"\n")
+				w.restart()
+			}, fill: map[string]string{"key": modelKey}},
+		{what: "auth.json is no JSON", id: "profile.auth_json", class: doctor.Provider,
+			inject: func(w *world) { w.write("auth.json", "{\"version\": 1,") }},
+		{what: "the login's refresh token was used by another program", id: "provider.login_consumed", class: doctor.Provider, shape: shape{noModel: true, unstarted: true},
+			inject: func(w *world) { w.login(`"refresh_token":"r-0123456789","last_error_reason":"refresh_token_reused"`) }},
+		{what: "the login has expired", id: "provider.login_expired", class: doctor.Provider, shape: shape{noModel: true, unstarted: true},
+			inject: func(w *world) {
+				w.login(fmt.Sprintf(`"expires_at":%q`, time.Now().Add(-time.Hour).Format(time.RFC3339)))
+			}},
+	}
+}
+
+// login makes the model one whose key is a login in auth.json.
+func (w *world) login(state string) {
+	w.add("config.yaml", fmt.Sprintf("model:\n  default: fake-1\n  provider: xai\n  base_url: %s\n", w.brain.URL()))
+	w.write("auth.json", `{"version":1,"credential_pool":{"xai":[{"id":"a1b2c3","label":"me","auth_type":"oauth","access_token":"a-0123456789",`+state+`}]}}`)
+	w.fill["key"] = modelKey
+	w.start()
+}

@@ -1,0 +1,105 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"hermes/internal/doctor"
+	"hermes/testkit/discord"
+)
+
+// transportFaults keep chat platforms from hearing and sending.
+func transportFaults() []fault {
+	return []fault{
+		{what: "the bot's token was revoked, and the gateway down", id: "transport.token_refused", class: doctor.Transport, shape: shape{unstarted: true},
+			inject: func(w *world) { w.badToken() }},
+		{what: "the bot's token was revoked", id: "transport.token_refused", class: doctor.Transport, shape: shape{unstarted: true},
+			inject: func(w *world) { w.badToken(); w.start(); w.part("platform.telegram", "down") }},
+		{what: "the token in config.yaml is wrong", id: "transport.token_refused", class: doctor.Transport, shape: shape{unstarted: true},
+			inject: func(w *world) {
+				w.edit(".env", "TELEGRAM_BOT_TOKEN="+w.tg.Token()+"\n", "")
+				w.add("config.yaml", "platforms:\n  telegram:\n    token: 7000000009:AAF-an_old_token_of_another_bot_\n")
+				w.fill["token"] = w.tg.Token()
+				w.start()
+				w.part("platform.telegram", "down")
+			}},
+		{what: "the token is no token at all", id: "transport.setting", class: doctor.Transport, shape: shape{unstarted: true},
+			inject: func(w *world) {
+				w.edit(".env", w.tg.Token(), "my-bot")
+				w.fill["token"] = w.tg.Token()
+				w.start()
+			}},
+		{what: "a webhook was set for the bot", id: "transport.webhook", class: doctor.Transport,
+			inject: func(w *world) { w.stop(); w.tg.SetWebhook("https://example.org/hook"); w.start() }},
+		{what: "a second program polls the bot", id: "transport.second_poller", class: doctor.Transport,
+			inject: func(w *world) { w.poll(); w.fill["token"] = w.newBot() }},
+		{what: "Telegram's address is wrong", id: "transport.unreachable", class: doctor.Transport, shape: shape{unstarted: true},
+			inject: func(w *world) {
+				w.edit(".env", w.tg.URL(), fmt.Sprintf("http://127.0.0.1:%d", freePort(w.t)))
+				w.fill["address"] = w.tg.URL()
+				w.start()
+				w.part("platform.telegram", "degraded")
+			}},
+		{what: "Discord's token was reset", id: "transport.token_refused", class: doctor.Transport, shape: shape{noBot: true, discord: true},
+			inject: func(w *world) {
+				w.stop()
+				w.edit(".env", w.dc.Token(), "MTIzNDU2Nzg5MDEyMzQ1Njc4.GaBcDe.an-old-token-of-the-bot-which-was-reset")
+				w.fill["token"] = w.dc.Token()
+				w.start()
+				w.part("platform.discord", "down")
+			}},
+		{what: "Discord's Message Content intent is off", id: "transport.intents", class: doctor.Transport, shape: shape{noBot: true, discord: true},
+			inject: func(w *world) {
+				w.stop()
+				w.dc.RefuseIntents(discord.IntentMessageContent)
+				w.start()
+				w.part("platform.discord", "degraded")
+			},
+			hand: func(w *world) { w.dc.RefuseIntents(0) }},
+		{what: "Mattermost has a token and no address", id: "transport.incomplete", class: doctor.Transport,
+			inject: func(w *world) {
+				w.stop()
+				w.add(".env", "MATTERMOST_TOKEN=abcdefghijklmnopqrstuvwxyz\n")
+				w.start()
+				w.mattermost()
+			}},
+		{what: "a platform that this version does not know is switched on", id: "transport.unknown_platform", class: doctor.Transport,
+			inject: func(w *world) {
+				w.stop()
+				w.add("config.yaml", "platforms:\n  carrierpigeon:\n    enabled: true\n    token: coo-coo-coo-coo\n")
+				w.start()
+			}},
+		{what: "the allowlist names a person by @name", id: "transport.allowlist", class: doctor.Transport,
+			inject: func(w *world) { w.add(".env", "TELEGRAM_ALLOWED_USERS=@ada\n"); w.restart() },
+			fill:   map[string]string{"numeric ids, separated by commas": "123456"}},
+	}
+}
+
+// badToken puts a token into .env that Telegram does not know.
+func (w *world) badToken() {
+	w.edit(".env", w.tg.Token(), "7000000009:AAF-an_old_token_of_another_bot_")
+	w.fill["token"] = w.tg.Token()
+}
+
+// poll polls the bot from elsewhere until the test ends.
+func (w *world) poll() {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	w.t.Cleanup(func() { cancel(); <-done })
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			body := strings.NewReader(`{"timeout":5}`)
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.tg.URL()+"/bot"+w.tg.Token()+"/getUpdates", body)
+			if err != nil {
+				return
+			}
+			req.Header.Set("Content-Type", "application/json")
+			if res, err := http.DefaultClient.Do(req); err == nil {
+				res.Body.Close()
+			}
+		}
+	}()
+}
