@@ -322,7 +322,7 @@ func (a *Adapter) Typing(ctx context.Context, to domain.Address) error {
 	if !isID(to.ChatID) {
 		return nil
 	}
-	if ts := a.waiting.take(to); ts != "" && a.cfg.Reactions {
+	if ts := a.waiting.Take(to); ts != "" && a.cfg.Reactions {
 		args := url.Values{"channel": {to.ChatID}, "timestamp": {ts}, "name": {"eyes"}}
 		if _, e := a.call(ctx, "reactions.add", args, nil); e != nil {
 			a.log.Debug("a reaction was not set", "code", e.Code, "reason", e.Reason)
