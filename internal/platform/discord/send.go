@@ -320,7 +320,7 @@ func (a *Adapter) Typing(ctx context.Context, to domain.Address) error {
 // https://discord.com/developers/docs/resources/message#create-reaction. It is
 // a courtesy: a failure is not repeated.
 func (a *Adapter) react(ctx context.Context, to domain.Address) {
-	channel, id, ok := strings.Cut(a.waiting.take(to), "/")
+	channel, id, ok := strings.Cut(a.waiting.Take(to), "/")
 	if !ok {
 		return
 	}
