@@ -383,7 +383,10 @@ func checkUnitState(c *Case) []Finding {
 	if c.Gateway.Exited && c.Gateway.Exit.Code != 0 {
 		f.Evidence = append(f.Evidence, "the last exit: "+c.Gateway.Exit.String())
 	}
-	f.Evidence = append(f.Evidence, c.journal(u.Name, "")...)
+	f.Evidence = append(f.Evidence, c.lastWords(u.Name)...)
+	if len(c.Units.Words[u.Name]) == 0 {
+		f.Evidence = append(f.Evidence, c.journal(u.Name, "")...)
+	}
 	switch {
 	case u.Load == "masked":
 		f.ID, f.What, f.Means = "service.masked", u.Name+" is masked", "systemd refuses to start it, whoever asks."

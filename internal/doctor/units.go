@@ -25,7 +25,8 @@ type unitFacts struct {
 	Files   []unitFile          // on disk, of this profile
 	Live    []service.Found     // as the managers know them, the one that counts first
 	Legacy  []string            // units of the older system under other names
-	Journal map[string][]string // by unit: what it said last, newest first
+	Journal map[string][]string // by unit: its journal, newest first
+	Words   map[string][]string // by unit: what its processes wrote, newest first
 }
 
 // unitFile is a unit on disk as it concerns one profile.
@@ -86,10 +87,11 @@ func askUnits(ctx context.Context, c *Case) func(*Case) {
 			_, u.Manager = service.Open(false, c.env)
 		}
 	}
-	u.Journal = map[string][]string{}
+	u.Journal, u.Words = map[string][]string{}, map[string][]string{}
 	for _, l := range u.Live {
 		if l.Active != "active" {
-			u.Journal[l.Name] = journalOf(ctx, l.Name, l.System)
+			u.Journal[l.Name] = journalOf(ctx, l.Name, l.System, false)
+			u.Words[l.Name] = journalOf(ctx, l.Name, l.System, true)
 		}
 	}
 	return func(c *Case) { c.Units = u }
