@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -146,19 +147,37 @@ func duplicates(jobs []domain.Job) map[domain.JobID][]string {
 	for _, groups := range []map[string][]domain.Job{byName, byWork} {
 		for _, group := range groups {
 			for _, j := range group {
-				for _, other := range group {
-					label := "'" + other.Name + "' (" + string(other.ID) + ")"
-					if other.ID != j.ID && !slices.Contains(out[j.ID], label) && len(group) <= 50 {
-						out[j.ID] = append(out[j.ID], label)
-					}
-				}
+				out[j.ID] = addTwins(out[j.ID], group, j.ID)
 			}
 		}
 	}
 	for _, list := range out {
 		slices.Sort(list)
 	}
+	maps.DeleteFunc(out, func(_ domain.JobID, list []string) bool { return len(list) == 0 })
 	return out
+}
+
+// maxTwins bounds how many others of a group each job is told of: thousands of
+// jobs that are all alike must not cost the square of their number.
+const maxTwins = 5
+
+// addTwins adds the others of a group to what a job is told.
+func addTwins(told []string, group []domain.Job, self domain.JobID) []string {
+	named := 0
+	for _, other := range group {
+		if other.ID == self {
+			continue
+		}
+		if named == maxTwins {
+			return append(told, fmt.Sprintf("and %d more", len(group)-1-maxTwins))
+		}
+		named++
+		if label := "'" + other.Name + "' (" + string(other.ID) + ")"; !slices.Contains(told, label) {
+			told = append(told, label)
+		}
+	}
+	return told
 }
 
 // letters keeps a text's letters and digits, so that spacing and punctuation

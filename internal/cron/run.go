@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +25,9 @@ func (s *Scheduler) dispatch(ctx context.Context, look *look) error {
 		limit = defaultParallel
 	}
 	s.setBehind(time.Time{})
+	s.mu.Lock()
+	s.waiting = false
+	s.mu.Unlock()
 	// Every end of a run comes here: no more is read than can be started, and
 	// what stands in front because it waits for its own job.
 	batch := 2*max(limit-s.Running(), 0) + 16
@@ -33,7 +37,7 @@ func (s *Scheduler) dispatch(ctx context.Context, look *look) error {
 			return err
 		}
 		for _, r := range runs {
-			if s.Running() >= limit {
+			if s.full(limit) {
 				s.setBehind(r.Instant)
 				return nil // the end of a run wakes us
 			}
@@ -41,11 +45,33 @@ func (s *Scheduler) dispatch(ctx context.Context, look *look) error {
 				return err
 			}
 		}
-		if len(runs) < batch || batch > 1<<16 {
+		if len(runs) < batch {
+			return nil
+		}
+		if batch > 1<<16 {
+			s.wait()
 			return nil
 		}
 		batch *= 8 // there is room, and more waits behind these
 	}
+}
+
+// full tells whether no more runs may begin; the next end of one wakes the loop
+// then.
+func (s *Scheduler) full(limit int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	full := len(s.active) >= limit
+	s.waiting = s.waiting || full
+	return full
+}
+
+// wait says that a due run was left behind, so that the next end of one wakes
+// the loop.
+func (s *Scheduler) wait() {
+	s.mu.Lock()
+	s.waiting = true
+	s.mu.Unlock()
 }
 
 func (s *Scheduler) dueRuns(ctx context.Context, limit int) ([]domain.Run, error) {
@@ -62,6 +88,7 @@ func (s *Scheduler) consider(ctx context.Context, r domain.Run, look *look) erro
 	s.mu.Lock()
 	_, going := s.active[r.ID]
 	others := s.busy[r.Job]
+	s.waiting = s.waiting || others > 0
 	s.mu.Unlock()
 	if going {
 		return nil
@@ -82,6 +109,7 @@ func (s *Scheduler) consider(ctx context.Context, r domain.Run, look *look) erro
 			}
 			if elsewhere, err := s.runs(ctx, r.Job, look); err != nil || elsewhere {
 				look.elsewhere = look.elsewhere || elsewhere
+				s.lookAgain(look)
 				return err
 			}
 		}
@@ -93,6 +121,16 @@ func (s *Scheduler) consider(ctx context.Context, r domain.Run, look *look) erro
 	s.mu.Unlock()
 	go s.runOne(r, job, d)
 	return nil
+}
+
+// lookAgain wakes the loop when a run of this process has ended since the round
+// asked which are going: what seems to run elsewhere may be that one.
+func (s *Scheduler) lookAgain(look *look) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ends != look.ends {
+		s.wakeLocked()
+	}
 }
 
 // jobOf gives a job, or nil when it was removed.
@@ -116,6 +154,9 @@ func (s *Scheduler) jobOf(ctx context.Context, id domain.JobID, look *look) (*do
 // asked: another process may have one (a hand-over).
 func (s *Scheduler) runs(ctx context.Context, id domain.JobID, look *look) (bool, error) {
 	if look.running == nil {
+		s.mu.Lock()
+		look.ends = s.ends
+		s.mu.Unlock()
 		going, err := s.opt.Store.Runs(ctx, ledger.RunFilter{States: []domain.RunState{domain.RunRunning}, Limit: maxGoing})
 		if err != nil {
 			return false, err
@@ -142,6 +183,7 @@ func (s *Scheduler) runOne(due domain.Run, job *domain.Job, d Definition) {
 	if err != nil {
 		s.log.Error("a due run could not be claimed; it stays due", "job", due.Job, "run", due.ID, "error", err)
 		s.pause(time.Second) // its end wakes the loop, which would meet it again at once
+		s.wait()
 		return
 	}
 	if !ok {
@@ -167,7 +209,8 @@ func (s *Scheduler) runOne(due domain.Run, job *domain.Job, d Definition) {
 	log.Info("cron run ended", "state", o.state, "error", o.errText, "took", s.wall.Now().Sub(began).Round(time.Millisecond))
 }
 
-// ended forgets a run and lets the next begin.
+// ended forgets a run and lets the next begin, where one waits. Where none does,
+// the loop sleeps on: what is due later wakes it by itself.
 func (s *Scheduler) ended(r domain.Run) {
 	s.mu.Lock()
 	delete(s.active, r.ID)
@@ -180,8 +223,13 @@ func (s *Scheduler) ended(r domain.Run) {
 		}
 		s.drained = nil
 	}
+	s.ends++
+	if s.waiting {
+		s.wakeLocked()
+	}
+	going := len(s.active)
 	s.mu.Unlock()
-	s.Wake()
+	s.opt.Health.Note("running", strconv.Itoa(going))
 }
 
 // finish commits a run's end with its deliveries. The work is done, so a store

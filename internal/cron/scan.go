@@ -26,7 +26,10 @@ func (s *Scheduler) scan(ctx context.Context) (next time.Time, err error) {
 	now := s.wall.Now()
 	var lost missedJobs
 	defer func() { lost.tell(ctx, s) }()
-	settled := s.settleInterrupted(ctx)
+	var settled error
+	if s.mayHoldCutOff(now) {
+		settled = s.settleInterrupted(ctx)
+	}
 	var failed error
 	elsewhere := false
 	for more := true; more && failed == nil; {
@@ -39,6 +42,9 @@ func (s *Scheduler) scan(ctx context.Context) (next time.Time, err error) {
 		elsewhere = look.elsewhere
 	}
 	if failed != nil || settled != nil {
+		s.mu.Lock()
+		s.settledAt = time.Time{}
+		s.mu.Unlock()
 		return time.Time{}, cmp.Or(failed, settled)
 	}
 	asking, cancel := context.WithTimeout(ctx, storeTimeout)
@@ -58,6 +64,7 @@ type look struct {
 	// running are the jobs with a run that is going in any process; nil when it
 	// was not asked for yet.
 	running map[domain.JobID]bool
+	ends    int // Scheduler.ends before that was asked
 	// elsewhere tells that a due run waits for one of another process.
 	elsewhere bool
 }
@@ -360,6 +367,21 @@ func (s *Scheduler) realignOne(ctx context.Context, job domain.Job) {
 	}
 	s.log.Info("a job was moved to the profile's new zone", "job", job.ID, "was", job.NextAt, "is", sch.Next(now))
 	s.Wake()
+}
+
+// mayHoldCutOff tells whether a scan looks for runs that a crash cut off: the
+// first does, those that somebody asked for, and the safety scans. The end of a
+// run of this process, which wakes the loop many times a second, cuts off none.
+func (s *Scheduler) mayHoldCutOff(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	asked := s.asked
+	s.asked = false
+	if since := now.Sub(s.settledAt); !asked && s.leading && since >= 0 && since < safetyScan/2 {
+		return false
+	}
+	s.settledAt = now
+	return true
 }
 
 // settleInterrupted reports the runs that a crash cut off, or fires them again

@@ -82,20 +82,24 @@ type Scheduler struct {
 	stopLoop  context.CancelFunc
 	loopDone  chan struct{}
 
-	mu       sync.Mutex
-	woken    bool
-	wake     context.CancelFunc // ends the present sleep
-	active   map[int64]domain.JobID
-	busy     map[domain.JobID]int
-	settled  map[int64]bool // interrupted runs that were dealt with
-	lease    ledger.Lease
-	leading  bool
-	lastBeat time.Time
-	lastFail string          // the last error that was logged, so that it is logged once
-	started  int             // runs begun so far
-	behind   time.Time       // instant of the oldest run that waits for a free place; zero when none does
-	drained  []chan struct{} // closed when no run is left
-	turned   chan struct{}   // closed when the loop has scanned once more
+	mu        sync.Mutex
+	woken     bool
+	wake      context.CancelFunc // ends the present sleep
+	active    map[int64]domain.JobID
+	busy      map[domain.JobID]int
+	settled   map[int64]bool // interrupted runs that were dealt with
+	lease     ledger.Lease
+	leading   bool
+	lastBeat  time.Time
+	lastFail  string          // the last error that was logged, so that it is logged once
+	started   int             // runs begun so far
+	behind    time.Time       // instant of the oldest run that waits for a free place; zero when none does
+	drained   []chan struct{} // closed when no run is left
+	waiting   bool            // a due run was left behind, for the end of another
+	ends      int             // runs that ended so far
+	asked     bool            // somebody called Wake since the last scan
+	settledAt time.Time       // when cut-off runs were last looked for
+	turned    chan struct{}   // closed when the loop has scanned once more
 }
 
 var errStopping = errors.New("the gateway was stopped")
@@ -178,6 +182,12 @@ func (s *Scheduler) Stop(ctx context.Context) error {
 func (s *Scheduler) Wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.asked = true
+	s.wakeLocked()
+}
+
+// wakeLocked ends the loop's sleep; the caller holds mu.
+func (s *Scheduler) wakeLocked() {
 	s.woken = true
 	if s.wake != nil {
 		s.wake()

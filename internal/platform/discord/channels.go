@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"hermes/internal/platform"
+	"hermes/internal/platform/clean"
 )
 
 // guildPage is how many servers Discord lists at once,
@@ -62,7 +63,7 @@ func (a *Adapter) guildChannels(ctx context.Context, g guild) ([]platform.Channe
 	var out []platform.Channel
 	for _, ch := range list {
 		if ch.ID != "" && ch.Name != "" && ch.holdsText() && !ch.isThread() {
-			out = append(out, platform.Channel{ID: ch.ID, Name: name(ch.Name), Space: name(g.Name), Type: "channel"})
+			out = append(out, platform.Channel{ID: ch.ID, Name: clean.Name(ch.Name), Space: clean.Name(g.Name), Type: "channel"})
 		}
 	}
 	return out, nil

@@ -14,6 +14,7 @@ import (
 	"github.com/coder/websocket"
 
 	"hermes/internal/platform"
+	"hermes/internal/platform/clean"
 )
 
 // Opcodes of the gateway,
@@ -360,7 +361,7 @@ func (c *conn) lost(err error) error {
 		return &platform.Error{Kind: platform.Retry, Code: "discord_cut", Reason: "the connection to Discord broke: it is made again", Cause: c.a.scrub(err)}
 	}
 	n := int(ce.Code)
-	e := &platform.Error{Kind: platform.Retry, Code: "discord_" + strconv.Itoa(n), Reason: "Discord closed the connection (" + strconv.Itoa(n) + " " + clip(clean(ce.Reason), 100) + "): it is made again"}
+	e := &platform.Error{Kind: platform.Retry, Code: "discord_" + strconv.Itoa(n), Reason: "Discord closed the connection (" + strconv.Itoa(n) + " " + clean.Clip(clean.Text(ce.Reason), 100) + "): it is made again"}
 	switch n {
 	case 4004:
 		c.over.Store(true)

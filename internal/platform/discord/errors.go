@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"hermes/internal/platform"
+	"hermes/internal/platform/clean"
 )
 
 // classify turns the failure of a request into what the centre must know of it.
@@ -70,7 +71,7 @@ func (c *call) said() string {
 	if len(c.reply.Errors) > 0 {
 		s += " " + string(c.reply.Errors)
 	}
-	return clip(clean(s), 300)
+	return clean.Clip(clean.Text(s), 300)
 }
 
 // JSON error codes that the adapter itself acts on,

@@ -21,6 +21,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/clean"
 )
 
 // slowest is the rate at which a file is still waited for, bytes a second.
@@ -41,7 +42,7 @@ func uploads(files []domain.Attachment) ([]upload, error) {
 		give := func(reason string, cause error) error {
 			return &platform.Error{Kind: platform.GiveUp, Code: "discord_file", Reason: reason, Cause: cause}
 		}
-		shown := strings.ReplaceAll(fileName(cmp.Or(f.Name, filepath.Base(f.Path))), `"`, "_")
+		shown := strings.ReplaceAll(clean.FileName(cmp.Or(f.Name, filepath.Base(f.Path))), `"`, "_")
 		if f.Path == "" {
 			return nil, give("the file "+shown+" is not on this machine", nil)
 		}

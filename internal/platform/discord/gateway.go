@@ -13,6 +13,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/clean"
 )
 
 // loop is one run of the gateway loop. It belongs to one goroutine.
@@ -280,7 +281,7 @@ func (s *answers) run(ctx context.Context) {
 func (s *answers) answer(ctx context.Context, i *interaction) {
 	body := map[string]any{"type": answerDeferUpdate}
 	if i.Type == applicationCommand {
-		body = map[string]any{"type": answerMessage, "data": map[string]any{"content": "✓ /" + clip(clean(i.Data.Name), 100), "flags": flagPrivate}}
+		body = map[string]any{"type": answerMessage, "data": map[string]any{"content": "✓ /" + clean.Clip(clean.Text(i.Data.Name), 100), "flags": flagPrivate}}
 	}
 	path := "/interactions/" + url.PathEscape(i.ID) + "/" + url.PathEscape(i.Token) + "/callback"
 	if _, _, perr := s.a.do(ctx, request{what: "confirming a button", method: http.MethodPost, route: "/interactions", path: path, body: body}); perr != nil {

@@ -8,6 +8,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/clean"
 )
 
 // batch collects what is committed together.
@@ -130,7 +131,7 @@ func (c *conn) dispatch(ctx context.Context, f frame, b *batch) error {
 }
 
 func (c *conn) unreadable(f frame, err error) {
-	c.a.log.Warn("an event of Discord could not be read and was left out", "type", clip(clean(f.Type), 40), "seq", f.Seq, "error", c.a.scrub(err))
+	c.a.log.Warn("an event of Discord could not be read and was left out", "type", clean.Clip(clean.Text(f.Type), 40), "seq", f.Seq, "error", c.a.scrub(err))
 }
 
 // begun takes READY.
@@ -146,7 +147,7 @@ func (c *conn) begun(ctx context.Context, data []byte) error {
 	if err := json.Unmarshal(data, &r); err != nil || r.SessionID == "" {
 		return &platform.Error{Kind: platform.Retry, Code: "discord_garbled", Reason: "Discord's answer to the login could not be read: it is made again", Cause: c.a.scrub(err)}
 	}
-	n := name(r.User.Username)
+	n := clean.Name(r.User.Username)
 	c.a.name.Store(&n)
 	c.a.session = session{id: r.SessionID, url: r.Resume}
 	c.servers = map[string]bool{}

@@ -4,13 +4,12 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"path"
 	"regexp"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"hermes/internal/domain"
+	"hermes/internal/platform/clean"
 )
 
 // Bounds of one event; Discord's own are lower.
@@ -54,9 +53,9 @@ func (a *Adapter) event(ctx context.Context, m *message) (in domain.Inbound, ok 
 		// by the first thing that is sent there.
 		in.ThreadID = m.ID
 	}
-	in.Text = clip(t.text, maxInText)
+	in.Text = clean.Clip(t.text, maxInText)
 	if m.Referenced != nil {
-		in.ReplyText = clip(clean(m.Referenced.Content), maxInReply)
+		in.ReplyText = clean.Clip(clean.Text(m.Referenced.Content), maxInReply)
 	}
 	in.EventID, in.SentAt = m.ID, timeOf(m.ID)
 	a.received(&in)
@@ -96,20 +95,20 @@ func (a *Adapter) interaction(ctx context.Context, i *interaction) (in domain.In
 	}
 	switch i.Type {
 	case messageComponent:
-		in.Text, in.Button = clean(i.Data.CustomID), true
+		in.Text, in.Button = clean.Text(i.Data.CustomID), true
 		if i.Message != nil {
 			m.ID = i.Message.ID
 		}
 	case applicationCommand:
-		in.Text = "/" + clean(i.Data.Name)
+		in.Text = "/" + clean.Text(i.Data.Name)
 		for _, o := range i.Data.Options {
-			in.Text += " " + clean(fmt.Sprint(o.Value))
+			in.Text += " " + clean.Text(fmt.Sprint(o.Value))
 		}
 		m.ID = "" // there is no message that could be replied to
 	default:
 		return in, false, nil
 	}
-	in.Text = clip(strings.TrimSpace(in.Text), maxInText)
+	in.Text = clean.Clip(strings.TrimSpace(in.Text), maxInText)
 	ch, err := a.channel(ctx, m.ChannelID, m.GuildID)
 	if err != nil {
 		return in, false, err
@@ -145,13 +144,13 @@ func (a *Adapter) source(ch channel, m *message) domain.Source {
 	s := domain.Source{
 		Address:   domain.Address{Platform: Name, ChatID: ch.ID},
 		ChatType:  domain.ChatGroup,
-		ChatName:  name(ch.Name),
+		ChatName:  clean.Name(ch.Name),
 		UserID:    m.Author.ID,
-		UserName:  name(m.Author.GlobalName, m.Author.Username),
+		UserName:  clean.Name(m.Author.GlobalName, m.Author.Username),
 		MessageID: m.ID,
 	}
 	if m.Member != nil {
-		s.UserName = name(m.Member.Nick, s.UserName)
+		s.UserName = clean.Name(m.Member.Nick, s.UserName)
 	}
 	switch {
 	case ch.Type == directMessage || ch.Type != groupMessage && ch.GuildID == "":
@@ -159,7 +158,7 @@ func (a *Adapter) source(ch channel, m *message) domain.Source {
 	case ch.isThread() && ch.ParentID != "":
 		s.ChatID, s.ThreadID = ch.ParentID, ch.ID
 		if parent, ok := a.channels.get(ch.ParentID); ok {
-			s.ChatName = name(parent.Name+" / "+ch.Name, ch.Name)
+			s.ChatName = clean.Name(parent.Name+" / "+ch.Name, ch.Name)
 		}
 	}
 	return s
@@ -207,14 +206,14 @@ func (a *Adapter) read(m *message) reading {
 		names[u.ID] = cmp.Or(u.GlobalName, u.Username)
 		r.mentioned = r.mentioned || u.ID == a.account
 	}
-	text := userMention.ReplaceAllStringFunc(clean(raw), func(s string) string {
+	text := userMention.ReplaceAllStringFunc(clean.Text(raw), func(s string) string {
 		id := userMention.FindStringSubmatch(s)[1]
 		if id == a.account {
 			r.mentioned = true
 			return ""
 		}
 		if n := names[id]; n != "" {
-			return "@" + clean(n)
+			return "@" + clean.Text(n)
 		}
 		return s
 	})
@@ -224,7 +223,7 @@ func (a *Adapter) read(m *message) reading {
 			return part[3]
 		}
 		if ch, ok := a.channels.get(part[2]); ok && ch.Name != "" {
-			return "#" + clean(ch.Name)
+			return "#" + clean.Text(ch.Name)
 		}
 		return s
 	})
@@ -255,10 +254,10 @@ func attachments(m *message) []domain.Attachment {
 	var out []domain.Attachment
 	for _, f := range m.Attachments[:min(len(m.Attachments), maxInFiles)] {
 		mime, _, _ := strings.Cut(f.ContentType, ";")
-		mime = clip(clean(strings.TrimSpace(mime)), maxInName)
+		mime = clean.Clip(clean.Text(strings.TrimSpace(mime)), maxInName)
 		out = append(out, domain.Attachment{
 			Kind: kindOf(mime, m.Flags), Ref: m.ChannelID + "/" + m.ID + "/" + f.ID,
-			Name: fileName(cmp.Or(f.Filename, "file_"+f.ID)), MIME: mime, Size: max(f.Size, 0),
+			Name: clean.FileName(cmp.Or(f.Filename, "file_"+f.ID)), MIME: mime, Size: max(f.Size, 0),
 		})
 	}
 	return out
@@ -277,52 +276,4 @@ func kindOf(mime string, flags int) domain.AttachmentKind {
 		return domain.Image
 	}
 	return domain.Document
-}
-
-// name is the first candidate that is not blank, cleaned and bounded.
-func name(candidates ...string) string {
-	for _, c := range candidates {
-		if c = clip(strings.TrimSpace(clean(c)), maxInName); c != "" {
-			return c
-		}
-	}
-	return ""
-}
-
-// fileName is a name as shown: without folders and control characters.
-func fileName(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return -1
-		}
-		return r
-	}, clean(s))
-	switch s = path.Base(strings.ReplaceAll(s, `\`, "/")); s {
-	case ".", "..", "/":
-		return "file"
-	}
-	if len(s) > maxInName { // keep the extension
-		ext := path.Ext(s)
-		if len(ext) > 16 {
-			ext = ""
-		}
-		s = clip(s, maxInName-len(ext)) + ext
-	}
-	return s
-}
-
-// clean makes text valid UTF-8 without NUL, as the store needs it.
-func clean(s string) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "")
-}
-
-// clip bounds a text to n bytes without cutting a character.
-func clip(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n]
 }

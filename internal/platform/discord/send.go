@@ -17,6 +17,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/clean"
 )
 
 // Send sends a part: its text with the first files, further files in messages
@@ -63,7 +64,7 @@ func (a *Adapter) Send(ctx context.Context, to domain.Address, p domain.Part, no
 func checkAddress(to domain.Address) error {
 	for _, x := range []struct{ what, id string }{{"channel", to.ChatID}, {"thread", to.ThreadID}} {
 		if snowflake(x.id) == 0 && (x.what == "channel" || x.id != "") {
-			return &platform.Error{Kind: platform.GiveUp, Code: "discord_address", Reason: "the " + x.what + " id " + strconv.Quote(clip(x.id, 40)) + " is not one of Discord's: write the number (Developer Mode → Copy Channel ID)"}
+			return &platform.Error{Kind: platform.GiveUp, Code: "discord_address", Reason: "the " + x.what + " id " + strconv.Quote(clean.Clip(x.id, 40)) + " is not one of Discord's: write the number (Developer Mode → Copy Channel ID)"}
 		}
 	}
 	return nil
@@ -276,7 +277,7 @@ func (a *Adapter) Edit(ctx context.Context, to domain.Address, messageID string,
 		return err
 	}
 	if snowflake(messageID) == 0 {
-		return &platform.Error{Kind: platform.EditRefused, Code: "discord_edit", Reason: "the message id " + strconv.Quote(clip(messageID, 40)) + " is not one of Discord's"}
+		return &platform.Error{Kind: platform.EditRefused, Code: "discord_edit", Reason: "the message id " + strconv.Quote(clean.Clip(messageID, 40)) + " is not one of Discord's"}
 	}
 	body := map[string]any{
 		"content": strings.ToValidUTF8(p.Text, "\uFFFD"), "components": rows(p.Buttons), "allowed_mentions": mentions{Parse: []string{"users"}},
@@ -372,7 +373,7 @@ func (a *Adapter) SetCommands(ctx context.Context, cmds []platform.Command) erro
 				return ' '
 			}
 			return r
-		}, clean(c.Description))))
+		}, clean.Text(c.Description))))
 		if len(description) == 0 {
 			description = []rune(own)
 		}

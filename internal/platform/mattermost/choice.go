@@ -10,6 +10,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/clean"
 )
 
 // Buttons are offered as reactions: the bot puts numbers under its post, and a
@@ -60,7 +61,7 @@ func legend(buttons []domain.Button, numbers bool) (text string, commands []stri
 
 // oneLine makes text fit for a line of the legend.
 func oneLine(s string) string {
-	return strings.TrimSpace(clip(strings.NewReplacer("\n", " ", "\r", " ", "`", "'").Replace(clean(s)), 80))
+	return strings.TrimSpace(clean.Clip(strings.NewReplacer("\n", " ", "\r", " ", "`", "'").Replace(clean.Text(s)), 80))
 }
 
 // offer puts the numbers under a post, in order, without waiting for them.
@@ -129,16 +130,16 @@ func (a *Adapter) press(ctx context.Context, f frame) (in domain.Inbound, ok boo
 	if e != nil {
 		return in, false, e
 	}
-	who = name(who, pressed.UserID)
+	who = clean.Name(who, pressed.UserID)
 	in.Source = domain.Source{
 		Address:  domain.Address{Platform: Name, ChatID: p.ChannelID, ThreadID: p.RootID},
-		ChatType: chatType, ChatName: name(ch.DisplayName, ch.Name), MessageID: p.ID, UserID: pressed.UserID, UserName: who,
+		ChatType: chatType, ChatName: clean.Name(ch.DisplayName, ch.Name), MessageID: p.ID, UserID: pressed.UserID, UserName: who,
 	}
 	if chatType == domain.ChatDM {
 		in.ChatName = who
 	}
 	in.EventID = fmt.Sprintf("%s:%s:%s:%d", p.ID, pressed.UserID, pressed.Emoji, pressed.CreateAt)
-	in.Account, in.Text, in.Button, in.Mentioned = self.id, clip(clean(command), maxInText), true, true
+	in.Account, in.Text, in.Button, in.Mentioned = self.id, clean.Clip(clean.Text(command), maxInText), true, true
 	in.SentAt, in.ReceivedAt, in.State = a.now(), a.now(), domain.InboundReceived
 	return in, true, nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"hermes/internal/platform"
+	"hermes/internal/platform/clean"
 )
 
 // Codes that the adapter itself acts on.
@@ -111,7 +112,7 @@ func (a *Adapter) unanswered(c *call) *platform.Error {
 // said is what the server says of its refusal, bounded.
 func (c *call) said() string {
 	if c.isJSON && c.reply.Message != "" {
-		return clip(clean(c.reply.Message), 300)
+		return clean.Clip(clean.Text(c.reply.Message), 300)
 	}
 	return http.StatusText(c.status)
 }

@@ -17,6 +17,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/clean"
 )
 
 // slowest is the rate at which a file is still waited for, bytes a second.
@@ -27,7 +28,7 @@ const slowest = 64 << 10
 // file itself, so that it is streamed.
 func (a *Adapter) upload(ctx context.Context, channel string, at *domain.Attachment) (string, *platform.Error) {
 	if at.Path == "" {
-		return "", &platform.Error{Kind: platform.GiveUp, Code: "mattermost_file", Reason: "the file " + fileName(at.Name) + " is not on this machine"}
+		return "", &platform.Error{Kind: platform.GiveUp, Code: "mattermost_file", Reason: "the file " + clean.FileName(at.Name) + " is not on this machine"}
 	}
 	f, size, e := a.open(at.Path)
 	if e != nil {
@@ -36,7 +37,7 @@ func (a *Adapter) upload(ctx context.Context, channel string, at *domain.Attachm
 	defer f.Close()
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.SendTimeout+time.Duration(size/slowest)*time.Second)
 	defer cancel()
-	q := url.Values{"channel_id": {channel}, "filename": {fileName(cmp.Or(at.Name, filepath.Base(at.Path)))}}
+	q := url.Values{"channel_id": {channel}, "filename": {clean.FileName(cmp.Or(at.Name, filepath.Base(at.Path)))}}
 	resp, c := a.wire.do(ctx, request{method: http.MethodPost, path: "/files?" + q.Encode(), body: io.LimitReader(f, size), size: size, contentType: "application/octet-stream"})
 	if resp == nil {
 		return "", a.classify(c)

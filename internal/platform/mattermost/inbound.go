@@ -3,14 +3,13 @@ package mattermost
 import (
 	"cmp"
 	"context"
-	"path"
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/clean"
 )
 
 // Bounds of one event; a server's own are lower.
@@ -66,10 +65,10 @@ func (a *Adapter) message(ctx context.Context, p *post, ch channel, sender strin
 			return in, false, e
 		}
 	}
-	sender = name(strings.TrimPrefix(sender, "@"), p.UserID)
+	sender = clean.Name(strings.TrimPrefix(sender, "@"), p.UserID)
 	in.Source = domain.Source{
 		Address:  domain.Address{Platform: Name, ChatID: p.ChannelID, ThreadID: p.RootID},
-		ChatType: chatType, ChatName: name(ch.DisplayName, ch.Name), MessageID: p.ID,
+		ChatType: chatType, ChatName: clean.Name(ch.DisplayName, ch.Name), MessageID: p.ID,
 		UserID: p.UserID, UserName: sender,
 	}
 	switch {
@@ -79,7 +78,7 @@ func (a *Adapter) message(ctx context.Context, p *post, ch channel, sender strin
 		in.ThreadID = p.ID // the answer begins a thread
 	}
 	in.Platform, in.EventID, in.Account = Name, p.ID, self.id
-	in.Text = clip(text, maxInText)
+	in.Text = clean.Clip(text, maxInText)
 	in.Mentioned = mentioned || chatType == domain.ChatDM
 	in.SentAt, in.ReceivedAt, in.State = time.UnixMilli(p.CreateAt), a.now(), domain.InboundReceived
 	return in, true, nil
@@ -111,7 +110,7 @@ func matches(list []string, ch channel) bool {
 // whether it is addressed to the bot by name or by a configured pattern.
 // @channel, @all and @here mean everybody, not the bot.
 func (a *Adapter) read(self *identity, message string) (text string, mentioned bool) {
-	whole := strings.TrimSpace(clean(message))
+	whole := strings.TrimSpace(clean.Text(message))
 	if m := self.mention.FindStringIndex(whole); m != nil {
 		mentioned = true
 		at := "@" + self.name
@@ -192,8 +191,8 @@ func attachments(p *post) []domain.Attachment {
 			continue
 		}
 		f := described[id]
-		mime := clip(clean(f.MIMEType), maxInName)
-		out = append(out, domain.Attachment{Kind: kindOf(mime), Ref: id, Name: fileName(cmp.Or(f.Name, "file_"+id)), MIME: mime, Size: max(f.Size, 0)})
+		mime := clean.Clip(clean.Text(f.MIMEType), maxInName)
+		out = append(out, domain.Attachment{Kind: kindOf(mime), Ref: id, Name: clean.FileName(cmp.Or(f.Name, "file_"+id)), MIME: mime, Size: max(f.Size, 0)})
 	}
 	return out
 }
@@ -209,52 +208,4 @@ func kindOf(mime string) domain.AttachmentKind {
 		return domain.Video
 	}
 	return domain.Document
-}
-
-// name is the first candidate that is not blank, cleaned and bounded.
-func name(candidates ...string) string {
-	for _, c := range candidates {
-		if c = clip(strings.TrimSpace(clean(c)), maxInName); c != "" {
-			return c
-		}
-	}
-	return ""
-}
-
-// fileName is a name as shown: without folders and control characters.
-func fileName(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return -1
-		}
-		return r
-	}, clean(s))
-	switch s = path.Base(strings.ReplaceAll(s, `\`, "/")); s {
-	case ".", "..", "/":
-		return "file"
-	}
-	if len(s) > maxInName { // keep the extension
-		ext := path.Ext(s)
-		if len(ext) > 16 {
-			ext = ""
-		}
-		s = clip(s, maxInName-len(ext)) + ext
-	}
-	return s
-}
-
-// clean makes text valid UTF-8 without NUL, as the store needs it.
-func clean(s string) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "")
-}
-
-// clip bounds a text to n bytes without cutting a character.
-func clip(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n]
 }

@@ -29,6 +29,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
+	"hermes/internal/platform/recall"
 )
 
 // Name is the platform's name.
@@ -67,7 +68,7 @@ type Adapter struct {
 	limits   atomic.Pointer[serverLimits]
 	commands atomic.Pointer[map[string]bool] // names that may be typed with "!"
 	names    directory
-	sends    sends
+	sends    recall.Sends
 
 	reactions chan reaction // that are to be given
 }

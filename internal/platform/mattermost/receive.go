@@ -11,6 +11,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/recall"
 )
 
 const (
@@ -30,7 +31,7 @@ type receiver struct {
 	proven   bool     // the last connection was up to date at least once
 	failures int      // in a row
 	connects int
-	known    table[bool] // events that this run has committed: the history brings many again
+	known    recall.Table[bool] // events that this run has committed: the history brings many again
 }
 
 // run connects again and again until ctx ends or the account is given up.
@@ -252,7 +253,7 @@ func (r *receiver) pressed(ctx context.Context, f frame) (in domain.Inbound, ok 
 
 // message maps a post that this run has not committed yet.
 func (r *receiver) message(ctx context.Context, p *post, ch channel, sender string) (domain.Inbound, bool, *platform.Error) {
-	if known, _ := r.known.get(p.ID); known {
+	if known, _ := r.known.Get(p.ID); known {
 		return domain.Inbound{}, false, nil
 	}
 	return r.a.message(ctx, p, ch, sender)
@@ -333,7 +334,7 @@ func (r *receiver) accepted(events []domain.Inbound) {
 		return
 	}
 	for _, in := range events {
-		r.known.set(in.EventID, true)
+		r.known.Set(in.EventID, true)
 	}
 	r.a.health.Note("last_event", r.a.now().UTC().Format(time.RFC3339))
 	if !r.a.cfg.Reactions {

@@ -6,12 +6,12 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/clean"
 )
 
 // What is looked through for a message that may have arrived.
@@ -69,7 +69,7 @@ func (a *Adapter) Send(ctx context.Context, to domain.Address, p domain.Part, no
 func target(to domain.Address, p domain.Part) (root string, e *platform.Error) {
 	bad := func(what, value string) *platform.Error {
 		return &platform.Error{Kind: platform.GiveUp, Code: "mattermost_address",
-			Reason: "the " + what + " " + strconv.Quote(clip(value, 40)) + " is not one of Mattermost's: write the id (26 letters and digits; in a channel's menu under View Info)"}
+			Reason: "the " + what + " " + strconv.Quote(clean.Clip(value, 40)) + " is not one of Mattermost's: write the id (26 letters and digits; in a channel's menu under View Info)"}
 	}
 	switch {
 	case !isID(to.ChatID):
@@ -97,19 +97,19 @@ type outgoing struct {
 
 // sendOne sends a post, unless it has been sent.
 func (a *Adapter) sendOne(ctx context.Context, o outgoing) (string, *platform.Error) {
-	receipt, look := a.sends.begin(o.to.String(), o.nonce)
+	receipt, look := a.sends.Begin(o.to.String(), o.nonce)
 	if receipt != "" {
 		return receipt, nil
 	}
 	if look {
 		id, e := a.find(ctx, o)
 		if e != nil {
-			a.sends.unknown(o.nonce)
+			a.sends.Unknown(o.nonce)
 			return "", e
 		}
 		if id != "" {
 			a.log.Info("a message that may have arrived has arrived", "post", id)
-			a.sends.done(o.to.String(), o.nonce, id)
+			a.sends.Done(o.to.String(), o.nonce, id)
 			return id, nil
 		}
 	}
@@ -117,7 +117,7 @@ func (a *Adapter) sendOne(ctx context.Context, o outgoing) (string, *platform.Er
 	for i := range o.files {
 		id, e := a.upload(ctx, o.to.ChatID, &o.files[i])
 		if e != nil {
-			return "", harmless(e, "the file "+fileName(o.files[i].Name)+" could not be uploaded")
+			return "", harmless(e, "the file "+clean.FileName(o.files[i].Name)+" could not be uploaded")
 		}
 		ids = append(ids, id)
 	}
@@ -129,11 +129,11 @@ func (a *Adapter) sendOne(ctx context.Context, o outgoing) (string, *platform.Er
 	}
 	if e != nil {
 		if e.Uncertain {
-			a.sends.unknown(o.nonce)
+			a.sends.Unknown(o.nonce)
 		}
 		return "", e
 	}
-	a.sends.done(o.to.String(), o.nonce, made.ID)
+	a.sends.Done(o.to.String(), o.nonce, made.ID)
 	a.offer(made.ID, len(o.choices))
 	if o.root != "" {
 		a.names.joinThread(o.root)
@@ -211,7 +211,7 @@ func (a *Adapter) find(ctx context.Context, o outgoing) (string, *platform.Error
 // Edit changes a post's text, https://api.mattermost.com/#tag/posts/operation/PatchPost.
 func (a *Adapter) Edit(ctx context.Context, to domain.Address, messageID string, p domain.Part) error {
 	if !isID(messageID) {
-		return &platform.Error{Kind: platform.EditRefused, Code: "mattermost_edit", Reason: "the message id " + strconv.Quote(clip(messageID, 40)) + " is not one of Mattermost's"}
+		return &platform.Error{Kind: platform.EditRefused, Code: "mattermost_edit", Reason: "the message id " + strconv.Quote(clean.Clip(messageID, 40)) + " is not one of Mattermost's"}
 	}
 	under, _ := legend(p.Buttons, false) // the props, which would give numbers a meaning, stay what they were
 	text := strings.ToValidUTF8(p.Text, "\uFFFD") + under
@@ -249,47 +249,4 @@ func (a *Adapter) Typing(ctx context.Context, to domain.Address) error {
 		return e
 	}
 	return nil
-}
-
-// sends remembers what became of sends: receipts by nonce, nonces of unknown
-// outcome, and the addresses to which this process has sent. The zero value is
-// usable.
-type sends struct {
-	mu        sync.Mutex
-	receipts  table[string]
-	unclear   table[bool]
-	addresses table[bool]
-}
-
-// begin tells what is known of a send: its receipt if it is done, or else
-// whether it has to be looked for.
-func (s *sends) begin(to, nonce string) (receipt string, look bool) {
-	if nonce == "" {
-		return "", false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if id, ok := s.receipts.get(nonce); ok {
-		return id, false
-	}
-	unclear, _ := s.unclear.get(nonce)
-	known, _ := s.addresses.get(to)
-	return "", unclear || !known
-}
-
-func (s *sends) unknown(nonce string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.unclear.set(nonce, true)
-}
-
-func (s *sends) done(to, nonce, receipt string) {
-	if nonce == "" {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.unclear.drop(nonce)
-	s.receipts.set(nonce, receipt)
-	s.addresses.set(to, true)
 }

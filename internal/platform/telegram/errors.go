@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"hermes/internal/platform"
+	"hermes/internal/platform/clean"
 )
 
 // classify turns the failure of a call into what the centre must know of it.
@@ -82,7 +83,7 @@ func (c *call) said() string {
 	if !c.isJSON {
 		return http.StatusText(c.status)
 	}
-	return clip(c.reply.Description, 300)
+	return clean.Clip(c.reply.Description, 300)
 }
 
 func isWebhookConflict(said string) bool {

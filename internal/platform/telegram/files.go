@@ -19,6 +19,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/clean"
 )
 
 // slowest is the rate at which a file is still waited for, bytes a second.
@@ -87,7 +88,7 @@ func photoType(f *domain.Attachment) bool {
 }
 
 func uploadName(f *domain.Attachment) string {
-	return strings.ReplaceAll(fileName(cmp.Or(f.Name, filepath.Base(f.Path))), `"`, "_")
+	return strings.ReplaceAll(clean.FileName(cmp.Or(f.Name, filepath.Base(f.Path))), `"`, "_")
 }
 
 // upload makes the request for a kind of file; the library has a type for each.
@@ -169,7 +170,7 @@ func (a *Adapter) Fetch(ctx context.Context, at domain.Attachment, max int64, w 
 		return at, tooLarge
 	}
 	at.Size = n
-	at.Name = cmp.Or(at.Name, fileName(file.FilePath))
+	at.Name = cmp.Or(at.Name, clean.FileName(file.FilePath))
 	at.MIME = cmp.Or(at.MIME, mime.TypeByExtension(path.Ext(at.Name)))
 	return at, nil
 }

@@ -4,17 +4,16 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/go-telegram/bot"
 	"github.com/go-telegram/bot/models"
 
 	"hermes/internal/domain"
+	"hermes/internal/platform/clean"
 )
 
 // Bounds of one event; Telegram's own are lower but for albums.
@@ -109,7 +108,7 @@ func (a *Adapter) message(m *models.Message, rest []*models.Message) (in domain.
 	if t.otherBot || group && a.cfg.RequireMention && !t.mentioned && !slices.Contains(a.cfg.FreeResponseChats, in.ChatID) {
 		return in, false
 	}
-	in.Text = clip(t.text, maxInText)
+	in.Text = clean.Clip(t.text, maxInText)
 	in.ReplyText = replyText(m)
 	in.Mentioned = t.mentioned || in.ChatType == domain.ChatDM
 	in.SentAt = time.Unix(int64(m.Date), 0)
@@ -134,7 +133,7 @@ func (a *Adapter) press(q *models.CallbackQuery) (in domain.Inbound, ok bool) {
 	if in.ChatID == "" || in.ChatID == "0" || q.Data == "" || !a.heard(in.Source, chat) {
 		return in, false
 	}
-	in.Text, in.Button, in.Mentioned = clean(q.Data), true, true
+	in.Text, in.Button, in.Mentioned = clean.Text(q.Data), true, true
 	in.SentAt = a.now()
 	return in, in.Text != ""
 }
@@ -144,7 +143,7 @@ func source(m *models.Message) domain.Source {
 	s := domain.Source{
 		Address:   domain.Address{Platform: Name, ChatID: itoa(m.Chat.ID)},
 		ChatType:  chatTypes[m.Chat.Type],
-		ChatName:  name(m.Chat.Title, m.Chat.FirstName+" "+m.Chat.LastName, m.Chat.Username),
+		ChatName:  clean.Name(m.Chat.Title, m.Chat.FirstName+" "+m.Chat.LastName, m.Chat.Username),
 		MessageID: strconv.Itoa(m.ID),
 	}
 	switch {
@@ -156,10 +155,10 @@ func source(m *models.Message) domain.Source {
 	}
 	switch {
 	case m.SenderChat != nil: // an anonymous administrator, or a channel; From is then a bot that all of them share
-		s.UserID, s.UserName = itoa(m.SenderChat.ID), name(m.SenderChat.Title, m.SenderChat.Username)
+		s.UserID, s.UserName = itoa(m.SenderChat.ID), clean.Name(m.SenderChat.Title, m.SenderChat.Username)
 	case m.From != nil:
 		s.UserID = itoa(m.From.ID)
-		s.UserName = name(m.From.FirstName+" "+m.From.LastName, m.From.Username)
+		s.UserName = clean.Name(m.From.FirstName+" "+m.From.LastName, m.From.Username)
 	}
 	return s
 }
@@ -197,18 +196,18 @@ func replyText(m *models.Message) string {
 	r := m.ReplyToMessage
 	switch {
 	case m.Quote != nil && m.Quote.Text != "":
-		return clip(clean(m.Quote.Text), maxInReply)
+		return clean.Clip(clean.Text(m.Quote.Text), maxInReply)
 	case r == nil || r.ForumTopicCreated != nil: // everything in a topic "answers" its creation
 		return ""
 	}
-	return clip(clean(cmp.Or(r.Text, r.Caption)), maxInReply)
+	return clean.Clip(clean.Text(cmp.Or(r.Text, r.Caption)), maxInReply)
 }
 
 // attachments are the files of a message.
 func attachments(m *models.Message) []domain.Attachment {
 	var out []domain.Attachment
 	add := func(k domain.AttachmentKind, ref, name, mime string, size int64) {
-		out = append(out, domain.Attachment{Kind: k, Ref: clean(ref), Name: fileName(name), MIME: clip(clean(mime), maxInName), Size: size})
+		out = append(out, domain.Attachment{Kind: k, Ref: clean.Text(ref), Name: clean.FileName(name), MIME: clean.Clip(clean.Text(mime), maxInName), Size: size})
 	}
 	if n := len(m.Photo); n > 0 {
 		p := slices.MaxFunc(m.Photo, func(x, y models.PhotoSize) int { return cmp.Compare(x.Width*x.Height, y.Width*y.Height) })
@@ -247,7 +246,7 @@ func described(m *models.Message) string {
 	case m.Location != nil:
 		return fmt.Sprintf("[location: %g, %g]", m.Location.Latitude, m.Location.Longitude)
 	case m.Contact != nil:
-		return fmt.Sprintf("[contact: %s, %s]", name(m.Contact.FirstName+" "+m.Contact.LastName), m.Contact.PhoneNumber)
+		return fmt.Sprintf("[contact: %s, %s]", clean.Name(m.Contact.FirstName+" "+m.Contact.LastName), m.Contact.PhoneNumber)
 	case m.Sticker != nil:
 		return strings.TrimSpace("[sticker "+m.Sticker.Emoji) + "]"
 	case m.Poll != nil:
@@ -294,52 +293,4 @@ func (s *answers) run(ctx context.Context) {
 			cancel()
 		}
 	}
-}
-
-// name is the first candidate that is not blank, cleaned and bounded.
-func name(candidates ...string) string {
-	for _, c := range candidates {
-		if c = clip(strings.TrimSpace(clean(c)), maxInName); c != "" {
-			return c
-		}
-	}
-	return ""
-}
-
-// fileName is a name as shown: without folders and control characters.
-func fileName(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return -1
-		}
-		return r
-	}, clean(s))
-	switch s = path.Base(strings.ReplaceAll(s, `\`, "/")); s {
-	case ".", "..", "/":
-		return "file"
-	}
-	if len(s) > maxInName { // keep the extension
-		ext := path.Ext(s)
-		if len(ext) > 16 {
-			ext = ""
-		}
-		s = clip(s, maxInName-len(ext)) + ext
-	}
-	return s
-}
-
-// clean makes text valid UTF-8 without NUL, as the store needs it.
-func clean(s string) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "")
-}
-
-// clip bounds a text to n bytes without cutting a character.
-func clip(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n]
 }

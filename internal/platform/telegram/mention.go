@@ -8,6 +8,8 @@ import (
 	"unicode/utf16"
 
 	"github.com/go-telegram/bot/models"
+
+	"hermes/internal/platform/clean"
 )
 
 // reading is what a message says and to whom.
@@ -65,8 +67,8 @@ func (a *Adapter) read(m *models.Message) reading {
 			cut = append(cut, models.MessageEntity{Offset: e.Offset + n, Length: e.Length - n})
 		}
 	}
-	whole := strings.TrimSpace(clean(text))
-	r.text = strings.TrimSpace(clean(without(units, cut)))
+	whole := strings.TrimSpace(clean.Text(text))
+	r.text = strings.TrimSpace(clean.Text(without(units, cut)))
 	if r.text == "" {
 		r.text = whole // nothing but the name: that is what was said
 	}

@@ -15,6 +15,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/clean"
 )
 
 // Send sends a part: its files, one message each, and its text as the caption
@@ -270,7 +271,7 @@ func (a *Adapter) Edit(ctx context.Context, to domain.Address, messageID string,
 	}
 	id, err := strconv.Atoi(messageID)
 	if err != nil {
-		return &platform.Error{Kind: platform.EditRefused, Code: "telegram_edit", Reason: "the message id " + strconv.Quote(clip(messageID, 40)) + " is not one of Telegram's"}
+		return &platform.Error{Kind: platform.EditRefused, Code: "telegram_edit", Reason: "the message id " + strconv.Quote(clean.Clip(messageID, 40)) + " is not one of Telegram's"}
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.SendTimeout)
 	defer cancel()
@@ -336,7 +337,7 @@ func (a *Adapter) SetCommands(ctx context.Context, cmds []platform.Command) erro
 		if own != shown {
 			m.hyphen[shown] = own
 		}
-		description := []rune(strings.TrimSpace(clean(c.Description)))
+		description := []rune(strings.TrimSpace(clean.Text(c.Description)))
 		if len(description) == 0 {
 			description = []rune(shown)
 		}
