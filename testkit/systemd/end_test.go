@@ -1,6 +1,7 @@
 package systemd
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -209,7 +210,8 @@ func rowStopDuringRestart(p *profile) {
 	p.staysStopped()
 }
 
-// Without any configuration that can be used it ends for good and says why.
+// Without any configuration that can be used it ends for good and says why. Where
+// the unit would start it again and again, it waits in place of ending.
 func rowUnusable(p *profile) {
 	t := p.t
 	good := p.Read(p.file("config.yaml"))
@@ -217,23 +219,32 @@ func rowUnusable(p *profile) {
 	// Nothing of an earlier life is left that could be served instead.
 	p.user.Run(t, fmt.Sprintf("find %s -mindepth 1 ! -name .env ! -name config.yaml -delete", p.file("")))
 	p.user.Write(t, p.file("config.yaml"), "model: [\n")
-	said := p.cliFails("gateway start")
+	state := "failed 78 0"
 	if p.mode.kept {
-		want(t, said, "78")
+		want(t, p.cliFails("gateway start"), "78")
+	} else {
+		state = "active 0 0"
+		p.user.Run(t, "systemctl --user start "+p.unit)
+		p.Until(t, stepLimit, "the reason to be said", func(ctx context.Context) error {
+			out, err := p.user.Try(ctx, "journalctl --user --no-pager -n 5 -u "+p.unit)
+			if err != nil || !strings.Contains(out, "config.yaml:1:8 is not valid YAML") {
+				return fmt.Errorf("%w: %s", err, out)
+			}
+			return nil
+		})
 	}
-	p.until("systemd to give up", func() bool { return p.show("ActiveState") == "failed" })
-	if got := p.show("ExecMainStatus") + " " + p.show("NRestarts"); p.mode.name != template.name && p.mode.name != guarded.name && got != "78 0" {
-		t.Errorf("with a broken configuration the unit is %s", got)
+	if got := p.show("ActiveState") + " " + p.show("ExecMainStatus") + " " + p.show("NRestarts"); got != state {
+		t.Errorf("with a broken configuration the unit is %s, not %s", got, state)
 	}
 	p.user.Write(t, p.file("config.yaml"), good)
-	want(t, p.cli("gateway start"), "✓ Started")
+	p.user.Run(t, "systemctl --user restart "+p.unit) // no limit was reached
 	p.awaitServing()
 }
 
 // A gateway that hangs is killed and started again by systemd.
 func rowWatchdog(p *profile) {
 	t := p.t
-	p.dropIn("20-watchdog.conf", "[Service]\nWatchdogSec=3s\n")
+	p.dropIn("20-watchdog.conf", "[Service]\nWatchdogSec=4s\n")
 	p.user.Run(t, "systemctl --user daemon-reload && systemctl --user restart "+p.unit)
 	p.awaitServing()
 	for _, after := range []string{"a start", "a restart"} {
@@ -250,8 +261,8 @@ func rowWatchdog(p *profile) {
 		old := p.kill("STOP")
 		p.awaitAnother(old)
 		p.awaitServing()
-		if got := p.show("NRestarts"); got != strconv.Itoa(restarts+1) {
-			t.Errorf("after %s: NRestarts is %s, was %d", after, got, restarts)
+		if got, err := strconv.Atoi(p.show("NRestarts")); err != nil || got <= restarts {
+			t.Errorf("after %s: NRestarts is %d, was %d", after, got, restarts)
 		}
 	}
 }
