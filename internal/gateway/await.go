@@ -206,6 +206,7 @@ func (w *waiting) Status(context.Context) control.Status {
 		StartedAt: g.started, Uptime: g.Now().Sub(g.started).Seconds(), API: control.API{Enabled: g.Config.API.Enabled},
 		Model:    control.Model{Name: g.Config.Model.Model, Provider: g.Config.Model.Provider, Set: g.Config.Model.IsSet()},
 		Problems: []string{w.sentence() + ". It is tried again by itself; nothing is taken in until it works, so nothing is lost."},
+		Parked:   w.parked,
 		Warnings: g.Warnings, Memory: residentBytes(), Mode: supervision(g.processEnv),
 	}
 }
