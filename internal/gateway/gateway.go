@@ -132,7 +132,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		}
 	}()
 	if !o.CronOnly {
-		if g.instance, err = o.Legacy.Claim(o.Profile); err != nil {
+		if g.instance, err = g.awaitProfile(ctx); err != nil {
 			return nil, err
 		}
 	}

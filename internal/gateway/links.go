@@ -225,7 +225,7 @@ func (l *link) run(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
-	if !l.g.caution.enter(ctx, "platform."+string(l.name)) {
+	if l.name != domain.PlatformWebchat && !l.g.caution.enter(ctx, "platform."+string(l.name)) { // the web chat comes with the API
 		return
 	}
 	lock := l.takeCredential(ctx)

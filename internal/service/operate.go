@@ -180,7 +180,10 @@ func (o Operation) await(ctx context.Context, old int, limit time.Duration) (Uni
 	u, err := o.poll(ctx, limit, func(u Unit) (bool, error) {
 		switch {
 		case u.MainPID != 0 && u.MainPID != old && u.Active != "deactivating":
-			_, ok := o.serving(ctx, u)
+			s, ok := o.serving(ctx, u)
+			if s.Parked && s.PID == u.MainPID && len(s.Problems) > 0 {
+				return false, domain.E(domain.Unavailable, nil, "%s does not serve: %s", o.Name, s.Problems[0])
+			}
 			return ok, nil
 		case u.Active == "failed":
 			return false, o.failure(u)

@@ -65,6 +65,7 @@ func testNoConfiguration(t *testing.T, w *world) {
 	u, eve := w.user, "hermes-gateway-eve.service"
 	u.Run(t, "hermes -p liam gateway stop && hermes profile create eve && cp "+w.file(".env")+" ~/.hermes/profiles/eve/.env")
 	u.Write(t, u.Home+"/.hermes/profiles/eve/config.yaml", "model: [\n")
+	u.Run(t, "rm -f ~/.hermes/profiles/eve/ledger.db && mkdir ~/.hermes/profiles/eve/ledger.db") // nor a ledger
 	u.Fails(t, "hermes -p eve gateway install")
 	w.told("hermes-gateway-eve", "is down", "status 78", "config.yaml", "was not started again")
 	w.Until(t, limit, "the rescue to end", func(ctx context.Context) error {
@@ -80,6 +81,18 @@ func testNoConfiguration(t *testing.T, w *world) {
 	if w.Read(u.Home+"/.config/systemd/user/hermes-rescue@.service") == "" {
 		t.Error("the rescue unit is gone, and liam's unit names it")
 	}
+	// The same as a unit of the system, whose rescue runs as ada.
+	u.Run(t, "rm ~/.hermes/profiles/eve/rescue.json")
+	if out, err := w.Try(context.Background(), "hermes -p eve gateway install --system --run-as-user ada"); err == nil {
+		t.Errorf("it serves:\n%s", out)
+	}
+	want(t, w.Root(t, "systemd-analyze verify /etc/systemd/system/hermes-rescue-ada@.service /etc/systemd/system/"+eve+" 2>&1 && echo clean"), "clean")
+	w.told("hermes-gateway-eve", "is down", "status 78")
+	if owner := strings.TrimSpace(w.Root(t, "stat -c %U "+u.Home+"/.hermes/profiles/eve/rescue.json")); owner != "ada" {
+		t.Errorf("the record belongs to %s", owner)
+	}
+	want(t, w.Root(t, "mkdir -p /root/.hermes/profiles/eve && hermes -p eve gateway uninstall --system"), "✓ Removed /etc/systemd/system/hermes-rescue-ada@.service")
+	w.quiet()
 	u.Run(t, "hermes -p liam gateway start")
 }
 

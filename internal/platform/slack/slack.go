@@ -76,7 +76,7 @@ type Adapter struct {
 	noStatus atomic.Bool                     // the app may not show that it writes
 	names    directory
 	sends    recall.Sends
-	waiting  waiting // what is being worked on, for the reactions
+	waiting  recall.Latest // what is being worked on, for the reactions
 }
 
 // identity is who the bot is.
