@@ -47,6 +47,11 @@ lint: $(LINT) # with a cache of its own: a shared one answers with the paths of 
 $(LINT):
 	GOBIN=$(CURDIR)/build/tools $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 
+## release: archives, packages, sums and signatures of VERSION=1.2.3, signed by MINISIGN_KEY=file
+.PHONY: release
+release:
+	$(GO) run ./scripts/release -version '$(VERSION)' -key '$(MINISIGN_KEY)' -out build/release
+
 ## man: the manual pages, into build/man
 .PHONY: man
 man:

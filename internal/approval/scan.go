@@ -3,6 +3,7 @@ package approval
 import (
 	"fmt"
 	"regexp"
+	"sync"
 	"unicode"
 )
 
@@ -24,22 +25,29 @@ type Finding struct {
 	Offset int    // in bytes, where it stands
 }
 
-var promptRules = []struct {
+// promptRule is one pattern that a prompt must not hold.
+type promptRule struct {
 	code, reason string
 	re           *regexp.Regexp
-}{
-	{ScanInjection, "it tells the model to ignore its instructions", regexp.MustCompile(`(?i)\b(ignore|disregard|forget|override|bypass)\b[^.\n]{0,40}\b(all|any|the|your|my|previous|prior|above|earlier|preceding|system)\b[^.\n]{0,30}\b(instructions?|prompts?|rules|guidelines|directives|constraints)\b`)},
-	{ScanInjection, "it tells the model to hide something from the user", regexp.MustCompile(`(?i)\bdo\s+not\s+(tell|inform|notify|mention\s+(this|it)\s+to)\s+the\s+(user|owner|operator)\b`)},
-	{ScanInjection, "it pretends to be a system message", regexp.MustCompile(`(?i)(<\s*/?\s*(system|im_start|im_end)\b[^>]*>|<\|im_(start|end)\|>|\[/?(SYSTEM|INST)\]|\bsystem\s+prompt\s+override\b|\byou\s+are\s+now\s+(in\s+)?(developer|dan|jailbreak|unrestricted)\b|\bact\s+as\s+(if|though)\s+you\s+(have\s+no|are\s+without)\s+(restrictions|limits|rules)\b)`)},
-	{ScanExfil, "it sends a secret to the network", regexp.MustCompile(`(?i)\b(curl|wget|nc|ncat|http|fetch|scp)\b[^\n]{0,200}(\$\{?[A-Z0-9_]*(TOKEN|API_KEY|APIKEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?)[A-Z0-9_]*|\.env\b|auth\.json|id_(rsa|ed25519)\b|\$\(\s*(env|printenv)\b)`)},
-	{ScanExfil, "it sends the environment to the network", regexp.MustCompile(`(?i)\b(env|printenv)\b\s*\|[^\n]{0,80}\b(curl|wget|nc|ncat)\b`)},
-	{ScanSecrets, "it reads stored secrets", regexp.MustCompile(`(?i)\b(cat|less|more|head|tail|grep|base64|xxd|source|cp|strings)\b[^\n|;]{0,80}(/|\s|~)(\.env\b|auth\.json\b|\.netrc\b|\.pgpass\b|id_(rsa|ed25519|ecdsa)\b|\.aws/credentials\b)|/proc/[^/\s]+/environ`)},
-	{ScanAccess, "it changes who may log in or become root", regexp.MustCompile(`(?i)authorized_keys\b|/etc/sudoers|\bvisudo\b|NOPASSWD\s*:`)},
-	{ScanDestroy, "it deletes the whole system", regexp.MustCompile(`(?i)\brm\s+(-[a-z-]+\s+)*-[a-z]*[rf][a-z]*\s+(-[a-z-]+\s+)*["']?(/|/\*|~|~/|\$HOME/?)["']?(\s|$|;|&|\||` + "`" + `)|--no-preserve-root|\bmkfs(\.\w+)?\s+/dev/|\bdd\b[^\n]{0,80}\bof=/dev/(sd|nvme|vd|hd)|:\(\)\s*\{\s*:\s*\|\s*:`)},
-	{ScanLifecycle, "it stops, restarts or updates the gateway that would run it", regexp.MustCompile(`(?i)\bhermes\s+(-\S+\s+(\S+\s+)?)*(gateway\s+(-\S+\s+)*(stop|restart|uninstall|run\s+[^\n]{0,40}--replace)|update\b)`)},
-	{ScanLifecycle, "it stops or restarts the gateway's unit", regexp.MustCompile(`(?i)\b(systemctl|service)\b[^\n;|]{0,80}\b(stop|restart|try-restart|reload|reload-or-restart|kill|disable|mask)\b[^\n;|]{0,80}hermes|\bservice\s+hermes\S*\s+(stop|restart)`)},
-	{ScanLifecycle, "it ends the gateway's process or the user's service manager", regexp.MustCompile(`(?i)\b(pkill|killall|kill)\b[^\n]{0,80}(hermes|gateway\.pid)|\bpgrep\b[^\n]{0,60}hermes[^\n]{0,60}\bkill\b|\bloginctl\s+(disable-linger|terminate-user|kill-user)|\bdaemon-reexec\b|\bsystemctl\b[^\n;|]{0,40}\b(poweroff|reboot|halt|exit)\b|(^|[\s;&|"'` + "`" + `])(shutdown|poweroff)\s+(-|now)`)},
 }
+
+// promptRules are made when they are first needed: compiling them is a good part
+// of the work of a start.
+var promptRules = sync.OnceValue(func() []promptRule {
+	return []promptRule{
+		{ScanInjection, "it tells the model to ignore its instructions", regexp.MustCompile(`(?i)\b(ignore|disregard|forget|override|bypass)\b[^.\n]{0,40}\b(all|any|the|your|my|previous|prior|above|earlier|preceding|system)\b[^.\n]{0,30}\b(instructions?|prompts?|rules|guidelines|directives|constraints)\b`)},
+		{ScanInjection, "it tells the model to hide something from the user", regexp.MustCompile(`(?i)\bdo\s+not\s+(tell|inform|notify|mention\s+(this|it)\s+to)\s+the\s+(user|owner|operator)\b`)},
+		{ScanInjection, "it pretends to be a system message", regexp.MustCompile(`(?i)(<\s*/?\s*(system|im_start|im_end)\b[^>]*>|<\|im_(start|end)\|>|\[/?(SYSTEM|INST)\]|\bsystem\s+prompt\s+override\b|\byou\s+are\s+now\s+(in\s+)?(developer|dan|jailbreak|unrestricted)\b|\bact\s+as\s+(if|though)\s+you\s+(have\s+no|are\s+without)\s+(restrictions|limits|rules)\b)`)},
+		{ScanExfil, "it sends a secret to the network", regexp.MustCompile(`(?i)\b(curl|wget|nc|ncat|http|fetch|scp)\b[^\n]{0,200}(\$\{?[A-Z0-9_]*(TOKEN|API_KEY|APIKEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?)[A-Z0-9_]*|\.env\b|auth\.json|id_(rsa|ed25519)\b|\$\(\s*(env|printenv)\b)`)},
+		{ScanExfil, "it sends the environment to the network", regexp.MustCompile(`(?i)\b(env|printenv)\b\s*\|[^\n]{0,80}\b(curl|wget|nc|ncat)\b`)},
+		{ScanSecrets, "it reads stored secrets", regexp.MustCompile(`(?i)\b(cat|less|more|head|tail|grep|base64|xxd|source|cp|strings)\b[^\n|;]{0,80}(/|\s|~)(\.env\b|auth\.json\b|\.netrc\b|\.pgpass\b|id_(rsa|ed25519|ecdsa)\b|\.aws/credentials\b)|/proc/[^/\s]+/environ`)},
+		{ScanAccess, "it changes who may log in or become root", regexp.MustCompile(`(?i)authorized_keys\b|/etc/sudoers|\bvisudo\b|NOPASSWD\s*:`)},
+		{ScanDestroy, "it deletes the whole system", regexp.MustCompile(`(?i)\brm\s+(-[a-z-]+\s+)*-[a-z]*[rf][a-z]*\s+(-[a-z-]+\s+)*["']?(/|/\*|~|~/|\$HOME/?)["']?(\s|$|;|&|\||` + "`" + `)|--no-preserve-root|\bmkfs(\.\w+)?\s+/dev/|\bdd\b[^\n]{0,80}\bof=/dev/(sd|nvme|vd|hd)|:\(\)\s*\{\s*:\s*\|\s*:`)},
+		{ScanLifecycle, "it stops, restarts or updates the gateway that would run it", regexp.MustCompile(`(?i)\bhermes\s+(-\S+\s+(\S+\s+)?)*(gateway\s+(-\S+\s+)*(stop|restart|uninstall|run\s+[^\n]{0,40}--replace)|update\b)`)},
+		{ScanLifecycle, "it stops or restarts the gateway's unit", regexp.MustCompile(`(?i)\b(systemctl|service)\b[^\n;|]{0,80}\b(stop|restart|try-restart|reload|reload-or-restart|kill|disable|mask)\b[^\n;|]{0,80}hermes|\bservice\s+hermes\S*\s+(stop|restart)`)},
+		{ScanLifecycle, "it ends the gateway's process or the user's service manager", regexp.MustCompile(`(?i)\b(pkill|killall|kill)\b[^\n]{0,80}(hermes|gateway\.pid)|\bpgrep\b[^\n]{0,60}hermes[^\n]{0,60}\bkill\b|\bloginctl\s+(disable-linger|terminate-user|kill-user)|\bdaemon-reexec\b|\bsystemctl\b[^\n;|]{0,40}\b(poweroff|reboot|halt|exit)\b|(^|[\s;&|"'` + "`" + `])(shutdown|poweroff)\s+(-|now)`)},
+	}
+})
 
 // maxFindings bounds what one scan reports.
 const maxFindings = 32
@@ -56,7 +64,7 @@ func ScanPrompt(text string) []Finding {
 			break
 		}
 	}
-	for _, rule := range promptRules {
+	for _, rule := range promptRules() {
 		if at := rule.re.FindStringIndex(text); at != nil && len(out) < maxFindings {
 			out = append(out, Finding{rule.code, rule.reason, at[0]})
 		}

@@ -20,7 +20,8 @@ func newConfigCommand(app *App) *cobra.Command {
 		newConfigShowCommand(app), newConfigGetCommand(app), newConfigSetCommand(app), newConfigUnsetCommand(app),
 		newConfigPathCommand(app, "path", "config.yaml", home.Profile.ConfigFile),
 		newConfigPathCommand(app, "env-path", ".env", home.Profile.EnvFile),
-		newConfigCheckCommand(app), newConfigEditCommand(app))
+		newConfigCheckCommand(app), newConfigEditCommand(app),
+		newConfigHistoryCommand(app), newConfigDiffCommand(app), newConfigRollbackCommand(app))
 }
 
 func newConfigShowCommand(app *App) *cobra.Command {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -252,8 +253,11 @@ func newCronNextCommand(app *App) *cobra.Command {
 				words := v.ScheduleWords
 				if domain.IsCode(err, domain.NotFound) {
 					// No job of that name: perhaps a schedule to be tried out.
-					if w, ts, preview := r.Preview(args[0], "", n); preview == nil {
+					switch w, ts, preview := r.Preview(args[0], "", n); {
+					case preview == nil:
 						words, times, err = w, ts, nil
+					case strings.ContainsAny(args[0], " *@"): // no name, more likely
+						err = preview
 					}
 				}
 				if err != nil {

@@ -288,6 +288,7 @@ func (a *App) gatewayStatus(ctx context.Context, asJSON, system bool) error {
 	if system && unit.Unit != nil { // root looks at what runs as another
 		c = a.dial(service.ProfileOf(*unit.Unit, p))
 	}
+	past := a.past(ctx, p, unit)
 	s, err := c.Status(ctx)
 	switch {
 	case err == nil:
@@ -298,10 +299,12 @@ func (a *App) gatewayStatus(ctx context.Context, asJSON, system bool) error {
 			err = a.JSON(struct {
 				control.Status
 				Service service.Report `json:"service"`
-			}{s, unit})
+				Past    pastView       `json:"past"`
+			}{s, unit, past})
 		} else {
 			a.printStatus(s)
 			a.printService(unit)
+			a.printPast(past)
 		}
 		if err == nil && !s.Healthy {
 			return &ExitError{Code: exitFailed}
@@ -310,11 +313,11 @@ func (a *App) gatewayStatus(ctx context.Context, asJSON, system bool) error {
 	case !domain.IsCode(err, domain.NotFound):
 		return err
 	}
-	return a.notRunning(ctx, p, unit, asJSON)
+	return a.notRunning(ctx, p, unit, past, asJSON)
 }
 
 // notRunning explains that no gateway answers.
-func (a *App) notRunning(ctx context.Context, p home.Profile, unit service.Report, asJSON bool) error {
+func (a *App) notRunning(ctx context.Context, p home.Profile, unit service.Report, past pastView, asJSON bool) error {
 	holder, held := succession.Holder(p)
 	last, known := gateway.LastExit(p.LogDir())
 	alone := a.loneScheduler(ctx, p)
@@ -322,7 +325,7 @@ func (a *App) notRunning(ctx context.Context, p home.Profile, unit service.Repor
 		last, known = gateway.Unclean(dead.PID), true
 	}
 	if asJSON {
-		out := map[string]any{"profile": p.Name, "home": p.Home, "gateway_state": "stopped", "healthy": false, "service": unit}
+		out := map[string]any{"profile": p.Name, "home": p.Home, "gateway_state": "stopped", "healthy": false, "service": unit, "past": past}
 		if held {
 			out["pid"] = holder.PID
 		}
@@ -353,6 +356,7 @@ func (a *App) notRunning(ctx context.Context, p home.Profile, unit service.Repor
 		fmt.Fprintf(a.Out, "  start it    hermes%s gateway %s\n", profileFlag(p), verb)
 	}
 	a.printService(unit)
+	a.printRescue(past)
 	return &ExitError{Code: exitFailed}
 }
 

@@ -96,10 +96,18 @@ func newGatewayPreflightCommand(app *App) *cobra.Command {
 
 // checkStart does of a start what takes nothing over.
 func (a *App) checkStart(ctx context.Context) error {
-	if _, _, err := a.Config(); err != nil {
+	p, err := a.Profile()
+	if err != nil {
 		return err
 	}
-	p, err := a.Profile()
+	return a.checkStartOf(ctx, p)
+}
+
+func (a *App) checkStartOf(ctx context.Context, p home.Profile) error {
+	files, err := home.ReadFiles(p)
+	if err == nil {
+		_, _, _, err = home.LoadFiles(p, files, a.Environ)
+	}
 	if err != nil {
 		return err
 	}

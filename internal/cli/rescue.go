@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -22,6 +21,8 @@ import (
 	"hermes/internal/rescue"
 	"hermes/internal/secret"
 	"hermes/internal/service"
+	"hermes/internal/starts"
+	"hermes/internal/versions"
 )
 
 // newGatewayRescueCommand is what hermes-rescue@.service runs: OnFailure= of the
@@ -52,7 +53,7 @@ func (a *App) rescue(ctx context.Context, name string) error {
 		return err
 	}
 	op.Profile = p
-	cfg, words := a.configForRescue()
+	cfg, words := a.configForRescue(p)
 	run, _ := a.Lookup("MONITOR_INVOCATION_ID") // systemd.exec(5), since 251
 	if run == "" {
 		run = unit.Invocation
@@ -78,7 +79,7 @@ func (a *App) rescue(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if !inc.Up() && !(system && handled && inc.Tried != nil && inc.Again.IsZero()) {
+	if !inc.Up() && !(system && inc.Tried != nil && inc.Again.IsZero()) {
 		return &ExitError{Code: exitFailed}
 	}
 	return nil
@@ -116,13 +117,28 @@ func (a *App) profileOfUnit(u service.Unit) (home.Profile, error) {
 }
 
 // configForRescue loads the configuration, and says what is wrong with it where
-// it cannot be used.
-func (a *App) configForRescue() (cfg *home.Config, wrong string) {
+// it cannot be used. Then what served healthily last says whom to tell, or else
+// what .env says alone.
+func (a *App) configForRescue(p home.Profile) (cfg *home.Config, wrong string) {
 	cfg, _, err := a.Config()
-	if err != nil {
-		return nil, domain.MessageOf(err)
+	if err == nil {
+		return cfg, ""
 	}
-	return cfg, ""
+	wrong = domain.MessageOf(err)
+	var tries []home.Files
+	if _, files, ok := home.OpenHistory(p).LastHealthy(); ok {
+		tries = append(tries, files)
+	}
+	if disk, err := home.ReadFiles(p); err == nil {
+		tries = append(tries, home.Files{Env: disk.Env})
+	}
+	for _, files := range tries {
+		if env, cfg, _, err := home.LoadFiles(p, files, a.Environ); err == nil {
+			a.env = env
+			return cfg, wrong
+		}
+	}
+	return nil, wrong
 }
 
 // secrets are what no message may hold.
@@ -194,17 +210,16 @@ func (a *App) tellHomes(ctx context.Context, cfg *home.Config, text string) ([]r
 	if len(to) == 0 {
 		return nil, domain.E(domain.NotFound, nil, "no home channel is set, so nobody was told; write /sethome to the bot")
 	}
+	to = a.buildable(cfg, to)
 	ctx, cancel := context.WithTimeout(ctx, tellLimit)
 	defer cancel()
 	var sent []domain.Delivery
-	opened := false
 	err := a.withLedger(ctx, func(s *sqlite.Store) (bool, error) {
-		opened = true
 		var err error
 		sent, err = a.sendBy(ctx, s, cfg, to, text)
 		return false, err
 	})
-	if !opened {
+	if err != nil && len(sent) == 0 { // no ledger to be had, or none that takes anything
 		return a.tellDirectly(ctx, cfg, to, text)
 	}
 	var told []rescue.Told
@@ -224,9 +239,29 @@ func (a *App) tellHomes(ctx context.Context, cfg *home.Config, text string) ([]r
 	return told, err
 }
 
+// buildable leaves out the addresses whose platform is not set up well enough to
+// send by, so that one of them does not silence the others; all, where none is.
+func (a *App) buildable(cfg *home.Config, to []domain.Address) []domain.Address {
+	var out []domain.Address
+	for _, addr := range to {
+		if a.directSender(cfg).Connect(addr) == nil {
+			out = append(out, addr)
+		}
+	}
+	if len(out) == 0 {
+		return to
+	}
+	return out
+}
+
+// directSender sends without a ledger.
+func (a *App) directSender(cfg *home.Config) *gateway.Sender {
+	return gateway.NewSender(gateway.SenderOptions{Profile: *a.profile, Config: cfg, Env: a.env, Log: slog.New(slog.DiscardHandler), Now: a.Now})
+}
+
 // tellDirectly sends by the adapters alone.
 func (a *App) tellDirectly(ctx context.Context, cfg *home.Config, to []domain.Address, text string) ([]rescue.Told, error) {
-	s := gateway.NewSender(gateway.SenderOptions{Profile: *a.profile, Config: cfg, Env: a.env, Log: slog.New(slog.DiscardHandler), Now: a.Now})
+	s := a.directSender(cfg)
 	if err := s.Connect(to...); err != nil {
 		return nil, err
 	}
@@ -261,16 +296,46 @@ func homeChannels(cfg *home.Config) []domain.Address {
 // lastGood gives what the unit can be started on that differs from what died,
 // nil where nothing does, and how.
 func (a *App) lastGood(op service.Operation, system bool) (*rescue.Good, func(context.Context, rescue.Good) (int, error)) {
-	kept := service.Rescuer(a.UserHome())
-	if _, err := os.Stat(kept); err != nil || system || rescue.Same(kept, op.Program) {
-		return nil, nil
-	}
-	on := fmt.Sprintf("the program that served last (%s)", filepath.Base(kept))
-	return &rescue.Good{Program: kept, On: on}, func(ctx context.Context, g rescue.Good) (int, error) {
-		u, err := op.StartOn(ctx, g.Program, op.Profile, nil)
-		if err != nil {
-			return 0, err
+	start := func(ctx context.Context, g rescue.Good) (int, error) {
+		begin := op.Start
+		if g.Program != "" {
+			begin = func(ctx context.Context) (service.Unit, error) { return op.StartOn(ctx, g.Program, op.Profile) }
 		}
-		return u.MainPID, nil
+		u, err := begin(ctx)
+		return u.MainPID, err
 	}
+	if system { // root starts it, once this process has said so by its exit code
+		start = func(context.Context, rescue.Good) (int, error) {
+			return 0, domain.E(domain.Unavailable, nil, "systemd is asked to start it now")
+		}
+	}
+	book := versions.Read(op.Profile)
+	if good, kept := book.Good, service.Rescuer(a.UserHome()); !system {
+		switch {
+		case good.Present() && !rescue.Same(good.Path, op.Program):
+			return &rescue.Good{Program: good.Path, On: programWord(good.Version)}, start
+		case runnable(kept) && !rescue.Same(kept, op.Program):
+			return &rescue.Good{Program: kept, On: programWord(good.Version)}, start
+		}
+	}
+	// A start after deaths goes back by itself to the configuration that served
+	// healthily last; here it gets one that the limit of the unit had denied.
+	entry, _, ok := home.OpenHistory(op.Profile).LastHealthy()
+	last, began := starts.Read(op.Profile).Last()
+	if ok && began && last.Config != entry.Fingerprint {
+		return &rescue.Good{On: "the configuration that served healthily on " + entry.HealthyAt.Local().Format("2 January 15:04")}, start
+	}
+	return nil, nil
+}
+
+func programWord(version string) string {
+	if version == "" {
+		return "the program that served last"
+	}
+	return "the program that served last, version " + version
+}
+
+func runnable(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o100 != 0
 }

@@ -314,6 +314,7 @@ func (a *App) operate(ctx context.Context, host service.Host, p home.Profile, sy
 
 func (a *App) operateUnit(ctx context.Context, u service.Found, p home.Profile, verb string) error {
 	op := service.Operation{Found: u, Profile: service.ProfileOf(u.Unit, p), Getenv: a.getenv, Say: func(f string, args ...any) { a.say("  "+f, args...) }}
+	op.Preflight = func(ctx context.Context) error { return a.checkStartOf(ctx, op.Profile) }
 	op.HandOver = func(ctx context.Context, program string) (bool, error) {
 		if !a.answers(ctx, op.Profile) {
 			a.say("  its control socket does not answer, so systemd stops and starts it")

@@ -36,6 +36,8 @@ type Status struct {
 	// Elders are the PIDs of processes that have handed over and still end their
 	// turns and streams.
 	Elders []int `json:"elders,omitempty"`
+	// Parked says that the start came to nothing and waits; see Problems.
+	Parked bool `json:"parked,omitempty"`
 	// Safe is the care that is taken after deaths, or because the configuration
 	// on disk cannot be served; nil for none.
 	Safe *SafeMode `json:"safe_mode,omitempty"`

@@ -135,7 +135,7 @@ func (ln *lane) commit(ctx context.Context, in domain.Inbound, r Reply) error {
 	e := r.Effects
 	e.Key = ln.key
 	if r.Text != "" {
-		e.Deliveries = append(e.Deliveries, ln.Outbox.Plan(in.Address, "reply", r.Text, delivery.PlanOptions{Buttons: r.Buttons})...)
+		e.Deliveries = append(e.Deliveries, ln.Outbox.Plan(in.Address, "reply", r.Text, delivery.PlanOptions{Buttons: r.Buttons, Commands: ln.spoken()})...)
 	}
 	if _, err := ln.Store.FinishCommand(ctx, in.ID, ln.Now(), e); err != nil {
 		return err

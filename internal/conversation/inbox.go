@@ -87,7 +87,7 @@ func (s sink) judge(ctx context.Context, account string, in domain.Inbound) (led
 		e.Inbound.State = domain.InboundRefused
 		s.Log.Info("a message was refused", "component", "access", "platform", string(s.platform), "user", in.UserID, "chat", in.ChatID, "reason", v.Reason)
 		if v.Reply != "" {
-			e.Replies = s.Outbox.Plan(in.Address, "notice", v.Reply, delivery.PlanOptions{})
+			e.Replies = s.Outbox.Plan(in.Address, "notice", v.Reply, delivery.PlanOptions{Commands: s.spoken()})
 		}
 	} else if in.Forward {
 		e.Inbound.State = domain.InboundDone

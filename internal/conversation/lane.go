@@ -218,7 +218,7 @@ func (ln *lane) waiting(ctx context.Context) error {
 
 // notice tells the user something in passing.
 func (l *Lanes) notice(ctx context.Context, to domain.Source, text string) {
-	d := l.Outbox.Plan(to.Address, "notice", text, delivery.PlanOptions{})
+	d := l.Outbox.Plan(to.Address, "notice", text, delivery.PlanOptions{Commands: l.spoken()})
 	if _, err := l.Store.Enqueue(ctx, d, l.Now()); err != nil {
 		l.Log.Warn("a notice could not be stored", "component", "conversation", "err", err)
 		return

@@ -323,6 +323,15 @@ func (l *Lanes) Menu() []platform.Command {
 	return out
 }
 
+// spoken are the names of the menu, for texts of ours that speak of commands.
+func (l *Lanes) spoken() []string {
+	var out []string
+	for _, c := range l.Menu() {
+		out = append(out, c.Name)
+	}
+	return out
+}
+
 // persist repeats a write of the ledger until it works, is refused for good, or
 // ctx ends: what a turn did must not be lost to a full disk or a busy file.
 func (l *Lanes) persist(ctx context.Context, what string, write func(context.Context) error) error {

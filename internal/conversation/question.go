@@ -33,7 +33,7 @@ func (l *Lanes) nudgeExpiry() {
 // planQuestion words a question for its chat. A session has one open question
 // at most, so the buttons need not name it.
 func (l *Lanes) planQuestion(c ledger.Claim, q domain.Question, preview string) []domain.NewDelivery {
-	o := delivery.PlanOptions{Edit: preview}
+	o := delivery.PlanOptions{Edit: preview, Commands: l.spoken()}
 	var b strings.Builder
 	if q.Kind == domain.AskApproval {
 		fmt.Fprintf(&b, "🔐 **%s**", q.Text)

@@ -248,6 +248,7 @@ func (l *Lanes) planReply(c ledger.Claim, out *agent.Outcome, preview string) []
 		if domain.IsCode(out.Err, domain.Fenced) {
 			return nil
 		}
+		o.Commands = l.spoken()
 		return l.Outbox.Plan(to, "alert", "⚠️ "+failureText(out.Err), o)
 	case domain.TurnInterrupted:
 		if preview != "" {

@@ -399,7 +399,7 @@ func (s *Scheduler) runAgent(job domain.Job, d Definition, r domain.Run, script 
 		})
 		defer timer.Stop()
 	}
-	idle := newIdleGuard(s.opt.Idle, cancel)
+	idle := newIdleGuard(s.opt.Config().IdleTimeout, cancel)
 	defer idle.stop()
 	to, _ := s.opt.Targets.Resolve(d.Deliver, d.Origin)
 	turn := JobTurn{Run: r, Job: job.ID, Name: job.Name, SessionID: sessionID(job.ID, r.StartedAt.In(s.opt.Zone())),

@@ -51,9 +51,6 @@ type Options struct {
 	// Committed is called after deliveries were committed, to wake the
 	// dispatcher. It must not block. May be nil.
 	Committed func()
-	// Idle is how long an agent run may show no life; 0 means 10 minutes,
-	// negative means without limit.
-	Idle time.Duration
 }
 
 const (
@@ -113,16 +110,13 @@ func New(o Options) *Scheduler {
 		o.Zone = func() *time.Location { return time.Local }
 	}
 	if o.Config == nil {
-		o.Config = func() home.CronConfig { return home.CronConfig{WrapResponse: true} }
+		o.Config = func() home.CronConfig { return home.CronConfig{WrapResponse: true, IdleTimeout: 10 * time.Minute} }
 	}
 	if o.Environ == nil {
 		o.Environ = func() []string { return []string{"PATH=/usr/local/bin:/usr/bin:/bin"} }
 	}
 	if o.Committed == nil {
 		o.Committed = func() {}
-	}
-	if o.Idle == 0 {
-		o.Idle = 10 * time.Minute
 	}
 	s := &Scheduler{
 		opt: o, wall: o.Wall, log: o.Log,

@@ -481,11 +481,11 @@ func TestJobThatCannotBeReadIsSetAside(t *testing.T) {
 
 func TestInactivityAndTotalTime(t *testing.T) {
 	r := newRig(t)
+	r.conf.IdleTimeout = 20 * time.Millisecond
 	agent := newSlowAgent()
 	r.agent = agent
 	id := r.agentJob("sleepy")
 	s := r.scheduler()
-	s.opt.Idle = 20 * time.Millisecond
 	r.clock.Advance(10 * time.Minute)
 	if _, err := s.Tick(t.Context()); err != nil {
 		t.Fatal(err)

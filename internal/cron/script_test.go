@@ -104,6 +104,30 @@ func TestRunScript(t *testing.T) {
 	}
 }
 
+// A script that was put in order when the job was made, and is another when it
+// runs: what it is then decides, and that it lies elsewhere is told.
+func TestAScriptThatBecameALinkIsRefusedAtTheRun(t *testing.T) {
+	r := newRig(t)
+	id := r.watchdog("swapped", "echo mine")
+	outside := filepath.Join(t.TempDir(), "theirs.sh")
+	if err := os.WriteFile(outside, []byte("echo theirs\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(r.home, "scripts", "swapped.sh")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(outside, path); err != nil {
+		t.Fatal(err)
+	}
+	r.tick(10 * time.Minute)
+	run := r.runs(id)[0]
+	if run.State != domain.RunFailed || !strings.Contains(run.Error, "lies outside") || strings.Contains(run.Output, "theirs") {
+		t.Errorf("the run is %s: %s %s", run.State, run.Error, run.Output)
+	}
+	r.wantSent("lies outside")
+}
+
 func TestScriptTimeoutEndsTheWholeGroup(t *testing.T) {
 	s := scriptsDir(t, nil)
 	pids := filepath.Join(s.Dir, "pids")

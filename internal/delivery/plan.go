@@ -20,7 +20,10 @@ type PlanOptions struct {
 	Edit        string              // platform id of a message that the first text replaces
 	RunID       int64
 	Silent      bool // no notification sound
-	NotBefore   time.Time
+	// Commands are the names of the commands that a text of ours speaks of as
+	// "/name": it is written as people type it there (Capabilities.CommandSign).
+	Commands  []string
+	NotBefore time.Time
 }
 
 // Plan renders a message for its platform: text within the platform's limits,
@@ -35,7 +38,7 @@ func (d *Dispatcher) Plan(to domain.Address, kind, md string, o PlanOptions) []d
 		to, o.ReplyTo, o.Edit = dest, "", ""
 	}
 	caps := d.capabilities(to.Platform)
-	text, paths := markup.ExtractMedia(md)
+	text, paths := markup.ExtractMedia(typed(md, o.Commands, caps.CommandSign))
 	files := append([]domain.Attachment(nil), o.Attachments...)
 	for _, p := range paths {
 		files = append(files, domain.Attachment{Path: p})

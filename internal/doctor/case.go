@@ -16,6 +16,7 @@ import (
 	"hermes/internal/ledger/sqlite"
 	"hermes/internal/secret"
 	"hermes/internal/service"
+	"hermes/internal/starts"
 	"hermes/internal/succession"
 )
 
@@ -36,6 +37,7 @@ type Case struct {
 	Auth       []authFile
 
 	Gateway gatewayFacts
+	Starts  startFacts
 	Units   unitFacts
 	Ledger  ledgerFacts
 	API     apiFacts
@@ -67,6 +69,12 @@ type gatewayFacts struct {
 	Tail    []string // the last lines of gateway.error.log, without their time
 }
 
+// startFacts are what is written down of the gateway's starts.
+type startFacts struct {
+	starts.Record
+	PinErr error // the program that the profile is pinned to cannot be run
+}
+
 // word is the state in one word.
 func (g gatewayFacts) word() string {
 	switch {
@@ -92,7 +100,6 @@ type ledgerFacts struct {
 	Waiting []domain.Delivery
 	Cron    *cron.Status
 	Jobs    []cron.View
-	Lint    []cron.Finding
 }
 
 // fact is one question. ask runs beside others and must not write to the case;
@@ -208,8 +215,10 @@ func (c *Case) serve() string {
 	switch {
 	case c.Gateway.Status != nil:
 		return c.hermes("gateway restart")
-	case c.Units.Manager == nil && c.Units.gatewayLive() != nil, c.Units.gatewayFile() != nil && c.Units.Manager == nil:
+	case c.Units.managed() && (c.Units.gatewayLive() != nil || c.Units.gatewayFile() != nil):
 		return c.hermes("gateway start")
+	case c.Units.managed() && c.cronOnly() && c.Units.cronFile() != nil:
+		return systemctl(c.Units.cronFile().System, "restart "+c.Units.cronFile().Name)
 	case c.cronOnly():
 		return c.hermes("cron run")
 	}

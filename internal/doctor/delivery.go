@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -9,7 +10,7 @@ import (
 )
 
 // deliveryChecks are about messages that did not arrive.
-func deliveryChecks() []check { return []check{checkDead, checkWaiting, checkOutbox} }
+func deliveryChecks() []check { return []check{checkDead, checkOrphans, checkWaiting, checkOutbox} }
 
 // waitsLong is how long a message may wait before that is a fault.
 const waitsLong = 10 * time.Minute
@@ -29,7 +30,8 @@ func checkDead(c *Case) []Finding {
 		f.What = "a message could not be delivered"
 	}
 	reason := strings.ToLower(d.Reason)
-	if home := c.homeOf(d.To.Platform); home.ChatID == d.To.ChatID && (strings.Contains(reason, "not found") || strings.Contains(reason, "blocked") || strings.Contains(reason, "kicked") || strings.Contains(reason, "unknown channel")) {
+	gone := slices.ContainsFunc([]string{"no such", "not found", "blocked", "kicked", "unknown channel", "never been"}, func(s string) bool { return strings.Contains(reason, s) })
+	if gone && c.homeOf(d.To.Platform).ChatID == d.To.ChatID {
 		f.ID, f.What = "delivery.home_gone", fmt.Sprintf("the home channel of %s takes no messages", d.To.Platform)
 		f.Means = "Reports of jobs and notices of the gateway reach nobody."
 		f.Fix = c.then(c.hermes(fmt.Sprintf("config set %s_HOME_CHANNEL <chat id>", strings.ToUpper(string(d.To.Platform))))) + " && " + c.hermes("deliveries ack")
@@ -61,11 +63,32 @@ func checkWaiting(c *Case) []Finding {
 		What:     fmt.Sprintf("%d messages have waited for over %s", len(old), waitsLong),
 		Evidence: []string{fmt.Sprintf("delivery %d to %s waits since %s: %s", d.ID, d.To, d.CreatedAt.Local().Format(time.DateTime), orNone(d.Reason))},
 		Means:    "They are tried again for a day, and then given up.", Fix: c.hermes(fmt.Sprintf("deliveries retry %d", d.ID))}
-	if cfg, known := c.Config.Platforms[d.To.Platform]; !known || !cfg.Enabled {
-		f.ID, f.What = "delivery.not_connected", fmt.Sprintf("%d messages wait for %s, which is not switched on", len(old), d.To.Platform)
-		f.Fix = c.hermes(fmt.Sprintf("deliveries drop %d", d.ID))
-	}
 	return []Finding{f}
+}
+
+// maxDropped bounds the messages that one command drops.
+const maxDropped = 20
+
+// checkOrphans tells of messages for platforms that are not switched on.
+func checkOrphans(c *Case) []Finding {
+	var orphans []domain.Delivery
+	for _, d := range c.Ledger.Waiting {
+		if cfg, known := c.Config.Platforms[d.To.Platform]; !known || !cfg.Enabled {
+			orphans = append(orphans, d)
+		}
+	}
+	if len(orphans) == 0 {
+		return nil
+	}
+	d := orphans[len(orphans)-1]
+	var drops []string
+	for _, o := range orphans[:min(len(orphans), maxDropped)] {
+		drops = append(drops, c.hermes(fmt.Sprintf("deliveries drop %d", o.ID)))
+	}
+	return []Finding{{ID: "delivery.not_connected", Class: Delivery, Severity: Warning, depth: ofWork, about: string(d.To.Platform), explains: []string{"delivery.held_up", "delivery.waiting"},
+		What:     fmt.Sprintf("%d messages wait for %s, which is not switched on", len(orphans), d.To.Platform),
+		Evidence: []string{fmt.Sprintf("delivery %d to %s waits since %s", d.ID, d.To, d.CreatedAt.Local().Format(time.DateTime))},
+		Means:    "They are given up after a day, unless that platform is switched on again.", Fix: strings.Join(drops, " && ")}}
 }
 
 // checkOutbox tells what the running dispatcher says of itself, where it is not
@@ -77,8 +100,5 @@ func checkOutbox(c *Case) []Finding {
 	}
 	f := Finding{ID: "delivery.held_up", Class: Delivery, Severity: Warning, depth: ofWork, What: "messages wait to be sent",
 		Evidence: []string{"status: " + p.Message}, Means: "They go out by themselves once the cause is gone.", Fix: c.hermes("deliveries --open")}
-	if p.Code == "not_connected" {
-		f.ID, f.What = "delivery.not_connected", "messages wait for a platform that is not connected"
-	}
 	return []Finding{f}
 }

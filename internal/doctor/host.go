@@ -6,10 +6,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/ledger/sqlite"
 )
 
 // The least that must be left on the disk: under it the ledger's reserve for a
@@ -50,7 +52,7 @@ func checkHome(c *Case) []Finding {
 		f.ID, f.What = "profile.home_unreadable", c.Profile.Home+" cannot be looked into"
 		f.Evidence = []string{h.Trouble.Error()}
 		f.Means = "Nothing of the profile can be read, so nothing starts."
-		f.Fix = c.own(c.Profile.Home)
+		f.Fix = c.thenIfDown(c.own(c.Profile.Home))
 	case h.Free.ReadOnly:
 		f.ID, f.Class, f.What = "service.disk_read_only", Service, "the file system of "+c.Profile.Home+" is read-only"
 		f.Evidence = []string{"statfs says ST_RDONLY"}
@@ -60,7 +62,7 @@ func checkHome(c *Case) []Finding {
 		f.ID, f.What = "profile.home_not_writable", c.Profile.Home+" may not be written by this user"
 		f.Evidence = []string{fmt.Sprintf("mode %04o", h.Mode)}
 		f.Means = "The gateway cannot commit anything there, so it does not start."
-		f.Fix = c.own(c.Profile.Home)
+		f.Fix = c.thenIfDown(c.own(c.Profile.Home))
 	default:
 		return nil
 	}
@@ -69,7 +71,11 @@ func checkHome(c *Case) []Finding {
 
 // own gives a file or folder back to this user.
 func (c *Case) own(path string) string {
-	return fmt.Sprintf("sudo chown -R %s: %s && chmod -R u+rwX %s", c.host().Account.Name, path, path)
+	owner := c.host().Account.Name + ":" // and the group of that user
+	if _, err := strconv.Atoi(c.host().Account.Name); err == nil {
+		owner = fmt.Sprintf("%d:%d", os.Getuid(), os.Getgid()) // a user without a name
+	}
+	return fmt.Sprintf("sudo chown -R %s %s && chmod -R u+rwX %s", owner, path, path)
 }
 
 // homeFrom says what chose the home folder.
@@ -166,6 +172,19 @@ func (c *Case) clockFix() string {
 	return "sudo timedatectl set-ntp true"
 }
 
+// salvaged lets the next start of the gateway look at the whole ledger, and save
+// what can be read of it.
+func (c *Case) salvaged(ledger string) string {
+	fix := "touch " + sqlite.DamageMark(ledger) + " && "
+	if c.Gateway.Status != nil {
+		fix += c.hermes("gateway stop") + " && "
+	}
+	if c.supervisedInstall() {
+		return fix + c.hermes("gateway start")
+	}
+	return fix + c.hermes("gateway run")
+}
+
 // checkLedger looks at the file of the durable store.
 func checkLedger(c *Case) []Finding {
 	l, path := c.Ledger, c.Profile.LedgerFile()
@@ -193,8 +212,8 @@ func checkLedger(c *Case) []Finding {
 	case len(l.Damage) > 0:
 		f.ID, f.What = "service.ledger_damaged", "the ledger is damaged"
 		f.Evidence = []string{"PRAGMA quick_check: " + cutTo(strings.Join(strings.Fields(strings.Join(l.Damage, "; ")), " "), 300)}
-		f.Means = "Reads and writes fail where it is torn, and it grows worse with use."
-		f.Fix = restored()
+		f.Means = "Reads and writes fail where it is torn, and it grows worse with use. A start that is told of the damage keeps the file and moves what can be read of it into a new one."
+		f.Fix = c.salvaged(path)
 	case l.Err != nil && l.Schema > l.Known:
 		f.ID, f.What = "service.ledger_newer", "the ledger was written by a newer version of this program"
 		f.Evidence = []string{domain.MessageOf(l.Err)}
@@ -224,7 +243,7 @@ func checkLedger(c *Case) []Finding {
 
 // supervisedInstall tells whether a unit is there that starts the profile.
 func (c *Case) supervisedInstall() bool {
-	return c.Units.Manager == nil && c.Units.gatewayLive() != nil
+	return c.Units.managed() && c.Units.gatewayLive() != nil
 }
 
 // safely makes a command's deed out of a change to a file.

@@ -19,7 +19,9 @@ import (
 	"hermes/internal/ledger"
 	"hermes/internal/ledger/sqlite"
 	"hermes/internal/logging"
+	"hermes/internal/starts"
 	"hermes/internal/succession"
+	"hermes/internal/versions"
 )
 
 type partHealth = health.Part
@@ -59,7 +61,9 @@ func askGateway(ctx context.Context, c *Case) func(*Case) {
 	}
 	g.Exit, g.Exited = gateway.LastExit(c.Profile.LogDir())
 	g.Tail = lastTrouble(c.Profile.LogDir())
-	return func(c *Case) { c.Gateway = g }
+	s := startFacts{Record: starts.Read(c.Profile)}
+	_, _, s.PinErr = versions.Pinned(c.Profile)
+	return func(c *Case) { c.Gateway, c.Starts = g, s }
 }
 
 // commandOf is the command line of a process, "" when it cannot be seen.
@@ -156,8 +160,7 @@ func (l *ledgerFacts) read(ctx context.Context, c *Case) error {
 	if l.Jobs, _, err = jobs.List(ctx, cron.Page{All: true, Limit: maxJobs}); err != nil {
 		return err
 	}
-	l.Lint, err = jobs.Lint(ctx)
-	return err
+	return nil
 }
 
 // cronOnly tells whether a scheduler alone serves the profile, as it was meant:
@@ -171,7 +174,7 @@ func (c *Case) cronOnly() bool {
 
 // processChecks are about the process that serves.
 func processChecks() []check {
-	return []check{checkOtherSystem, checkSilent, checkDown, checkOldConfig, checkCrashes}
+	return []check{checkOtherSystem, checkSilent, checkDown, checkOldConfig, checkCrashes, checkPin, checkQuarantine}
 }
 
 // checkOtherSystem finds a gateway of the system that this one replaces.
@@ -234,12 +237,12 @@ func (c *Case) supervised() bool { u := c.Units.gatewayLive(); return u != nil &
 // checkDown says that nothing serves the profile, and what is known of why.
 func checkDown(c *Case) []Finding {
 	g := c.Gateway
-	if g.Status != nil || g.Held || c.cronOnly() && c.Ledger.Cron != nil && c.Ledger.Cron.Running {
+	if g.Status != nil || g.Held || c.cronOnly() && c.Ledger.Cron != nil {
 		return nil
 	}
 	f := Finding{ID: "service.not_running", Class: Service, Severity: Error, depth: ofProcess,
 		What: "no gateway runs for this profile", Means: "Nobody is answered, no job fires, and the API is off.", Fix: c.serve(),
-		explains: []string{"scheduler.not_running", "scheduler.stalled", "scheduler.behind", "service.api_down", "delivery.waiting", "delivery.not_connected"}}
+		explains: []string{"scheduler.not_running", "scheduler.stalled", "scheduler.behind", "service.api_down", "delivery.waiting", "delivery.held_up"}}
 	switch {
 	case g.Unclean:
 		f.ID, f.What = "service.crashed", "the gateway ended without a clean stop, and nothing has started it again"
@@ -303,6 +306,42 @@ func checkCrashes(c *Case) []Finding {
 	return []Finding{{ID: "service.panicked", Class: Service, Severity: Warning, depth: ofProcess,
 		What: "the gateway crashed within the last day, and runs again", Evidence: []string{"logs/gateway-exit-diag.log: " + cutTo(g.Exit.String(), 200)},
 		Means: "That is a defect; what was accepted before was not lost.", Fix: c.hermes("logs errors -n 50")}}
+}
+
+// checkPin says that the program which is to serve the profile cannot be run.
+func checkPin(c *Case) []Finding {
+	if c.Starts.PinErr == nil {
+		return nil
+	}
+	return []Finding{{ID: "service.pin", Class: Service, Severity: Error, depth: ofSetting, What: "the program that this profile is pinned to cannot be run",
+		Evidence: []string{domain.MessageOf(c.Starts.PinErr)}, Means: "Another version serves than was chosen.", Fix: "rm " + versions.PinFile(c.Profile)}}
+}
+
+// checkQuarantine says which parts are kept from starting, because starts died
+// of them, and what is not used any more.
+func checkQuarantine(c *Case) []Finding {
+	var out []Finding
+	for _, q := range c.Starts.Quarantine {
+		if !q.Until.After(c.Now()) || c.Gateway.Status == nil {
+			continue
+		}
+		out = append(out, Finding{ID: "service.quarantine", Class: Service, Severity: Error, depth: ofPart, about: q.Part, explains: []string{"transport.*:" + strings.TrimPrefix(q.Part, "platform.")},
+			What:     fmt.Sprintf("%s is left out, because the gateway died of it %d times", q.Part, q.Times),
+			Evidence: []string{"gateway-starts.json: " + q.Why}, Means: "The rest works; it is tried again at " + q.Until.Local().Format("15:04:05") + ".",
+			Fix: c.hermes("gateway restart")})
+	}
+	for _, d := range c.Starts.Distrusted {
+		if d.Config == "" || c.Gateway.Status == nil {
+			continue
+		}
+		if last, ok := c.Starts.Last(); !ok || last.Disk != d.Config || last.Config == last.Disk {
+			continue // it has been changed since
+		}
+		out = append(out, Finding{ID: "profile.distrusted", Class: Scope, Severity: Error, depth: ofSetting, explains: []string{"profile.not_loaded"},
+			What:     "the configuration on disk is not the one in force",
+			Evidence: []string{"gateway-starts.json: " + d.Why}, Means: "The last one that served healthily is used in its place.", Fix: c.hermes("config rollback")})
+	}
+	return out
 }
 
 func onOff(b bool) string {

@@ -22,7 +22,7 @@ func checkScheduler(c *Case) []Finding {
 	}
 	f := Finding{Class: Scheduler, Severity: Error, depth: ofPart}
 	switch part := c.part("cron"); {
-	case !s.Running && s.Active > 0:
+	case !s.Running && (s.Active > 0 || c.cronOnly()):
 		f.ID, f.What = "scheduler.not_running", fmt.Sprintf("no scheduler runs, and %d jobs wait for one", s.Active)
 		f.Evidence, f.Means, f.Fix = []string{s.Who}, "No job fires by itself.", c.serve()
 	case part.Known && part.Code == "stuck" || s.Stalled:
@@ -113,10 +113,18 @@ func (c *Case) judgeJob(j cron.View, told map[string]bool) []Finding {
 	if j.LastRunState == string(domain.RunFailed) || j.LastRunState == string(domain.RunTimedOut) || j.LastRunState == string(domain.RunInterrupted) {
 		if len(out) == 0 { // what was found above is why
 			add(Finding{ID: "scheduler.job_failing", What: fmt.Sprintf("the last run of the job %q %s", j.Name, strings.ReplaceAll(j.LastRunState, "_", " ")),
-				Evidence: some(cutTo(deref(j.LastError), 300)), Means: "What it was to watch or to do is not watched or done.", Fix: c.hermes("cron run " + id)})
+				Evidence: some(cutTo(deref(j.LastError), 300)), Means: "What it was to watch or to do is not watched or done.", Fix: c.hermes("cron run "+id) + mended(j)})
 		}
 	}
 	return out
+}
+
+// mended is the reminder that a run mends nothing by itself.
+func mended(j cron.View) string {
+	if script := deref(j.Script); script != "" {
+		return "   # after mending " + script
+	}
+	return "   # after mending what the error names"
 }
 
 // ran tells whether a job that fires once has fired.
@@ -133,7 +141,7 @@ func (c *Case) judgeFiles(j cron.View, add func(Finding)) {
 		st, err := os.Stat(path)
 		root := filepath.Join(c.Profile.Root, "scripts", filepath.Base(script))
 		_, inRoot := os.Stat(root)
-		f := Finding{ID: "scheduler.script_missing", What: fmt.Sprintf("the script of the job %q is missing: %s", j.Name, path), Means: "Every run of it fails.", Fix: c.hermes("cron remove " + id)}
+		f := Finding{ID: "scheduler.script_missing", What: fmt.Sprintf("the script of the job %q is missing: %s", j.Name, path), Means: "Every run of it fails.", Fix: c.hermes("cron edit " + id + " --script <script>")}
 		switch {
 		case err == nil && st.Mode().IsRegular():
 		case c.Profile.Root != c.Profile.Home && inRoot == nil:

@@ -30,7 +30,7 @@ func checkPlatforms(c *Case) []Finding {
 			continue
 		}
 		part := c.part("platform." + string(name))
-		f := Finding{Class: Transport, Severity: Error, depth: ofPart, about: string(name), explains: []string{"delivery.*:" + string(name), "delivery.waiting"}}
+		f := Finding{Class: Transport, Severity: Error, depth: ofPart, about: string(name), explains: []string{"delivery.waiting:" + string(name), "delivery.dead:" + string(name), "delivery.held_up"}}
 		switch p := c.Probes[name]; {
 		case part.bad():
 			f.Evidence = []string{"status since " + part.Since.Local().Format("15:04:05") + ": " + part.Message}

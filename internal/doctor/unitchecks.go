@@ -31,7 +31,7 @@ func systemctl(system bool, args string) string {
 
 // reload brings changed unit files in force, where there is a manager.
 func (c *Case) reload(f *unitFile, command string, serve bool) string {
-	if c.Units.Booted && c.Units.Manager == nil {
+	if c.Units.managed() {
 		command += " && " + systemctl(f.System, "daemon-reload")
 		if serve && c.Gateway.Status == nil && f.Kind == service.Gateway {
 			command += " && " + c.hermes("gateway start")
@@ -70,7 +70,7 @@ func checkProgram(c *Case) []Finding {
 		}
 		evidence := []string{fmt.Sprintf("%s line %d: ExecStart=%s", f.Path, line, strings.Join(f.Exec, " ")), "the right path is " + c.Binary}
 		fix := fmt.Sprintf("sed -i 's|^ExecStart=[^ ]*|ExecStart=%s|' %s", c.Binary, f.Path)
-		if service.OriginOf(f.Text) == service.Generated && c.Units.Booted && c.Units.Manager == nil {
+		if service.OriginOf(f.Text) == service.Generated && c.Units.managed() {
 			fix = c.hermes("gateway install")
 		} else {
 			fix = c.reload(f, fix, true)
@@ -96,7 +96,7 @@ func checkMissingAt(c *Case) []Finding {
 		}
 		right := strings.TrimSuffix(f.Path, ".service") + "@.service"
 		fix := fmt.Sprintf("mv %s %s", f.Path, right)
-		if c.Units.Booted && c.Units.Manager == nil {
+		if c.Units.managed() {
 			fix = fmt.Sprintf("%s && %s && %s && %s", systemctl(f.System, "disable --now "+f.Name), fix, systemctl(f.System, "daemon-reload"),
 				systemctl(f.System, fmt.Sprintf("enable --now %s@%s", strings.TrimSuffix(f.Name, ".service"), c.Profile.Name)))
 		}
@@ -124,7 +124,7 @@ func checkTwoUnits(c *Case) []Finding {
 		keep, drop = drop, keep
 	}
 	fix := systemctl(drop.System, "disable --now "+drop.Name)
-	if !c.Units.Booted || c.Units.Manager != nil {
+	if !c.Units.managed() {
 		fix = "rm " + c.linkOf(drop)
 	}
 	return []Finding{{ID: "service.two_units", Class: Service, Severity: Error, depth: ofUnit, explains: []string{"service.unit_failed", "service.start_limit"},
@@ -210,6 +210,15 @@ func (c *Case) dropLine(f *unitFile) string {
 	return fmt.Sprintf("sed -i '%sd' %s", line, path)
 }
 
+// sameLine tells that systemd complains of the very line of a flaw: of a key in
+// the wrong section, or one that only later versions know.
+func sameLine(f *unitFile, flaw service.Flaw) []string {
+	if flaw.Line > 0 && slices.ContainsFunc(f.Complain, func(s string) bool { return strings.Contains(s, fmt.Sprintf(":%d:", flaw.Line)) }) {
+		return []string{"service.unit_keys:" + f.Name}
+	}
+	return nil
+}
+
 // minor are flaws that cost nothing.
 var minor = []service.FlawCode{service.FlawLimitPlace, service.FlawOnlineTarget}
 
@@ -227,7 +236,7 @@ func checkFlaws(c *Case) []Finding {
 			if flaw.Line == 0 && !slices.ContainsFunc(service.Lint(base, f.Merged, f.System), func(m service.Flaw) bool { return m.Code == flaw.Code }) {
 				continue
 			}
-			one := Finding{ID: "service.unit_" + string(flaw.Code), Class: Service, Severity: Warning, depth: ofUnit, about: f.Name, What: flaw.String(),
+			one := Finding{ID: "service.unit_" + string(flaw.Code), Class: Service, Severity: Warning, depth: ofUnit, about: f.Name, What: flaw.String(), explains: sameLine(f, flaw),
 				Evidence: []string{f.Path}, Means: "It does not do what it seems to.", Fix: c.reload(f, c.mendFlaw(f, flaw), false)}
 			if slices.Contains(minor, flaw.Code) {
 				one.Severity, one.Means = Advice, "It does no harm."
@@ -287,7 +296,12 @@ func (c *Case) mendFlaw(f *unitFile, flaw service.Flaw) string {
 	case service.FlawSlowRestart, service.FlawFastRestart:
 		return inService("RestartSec", "1s")
 	case service.FlawNoRestart:
+		if f.value("Service", "RestartSec") == "" {
+			return inService("Restart", `always\nRestartSec=1s`)
+		}
 		return inService("Restart", "always")
+	case service.FlawSteps:
+		return fmt.Sprintf("sed -i -e '/^RestartSteps=/d' -e '/^RestartMaxDelaySec=/d' %s", file)
 	case service.FlawNoLimit:
 		if !strings.Contains(f.Text, "[Unit]") {
 			return fmt.Sprintf(`sed -i '1i [Unit]\nStartLimitIntervalSec=10min\nStartLimitBurst=5' %s`, f.Path)
@@ -335,7 +349,7 @@ func checkLegacy(c *Case) []Finding {
 	path := c.Units.Legacy[0]
 	system := strings.HasPrefix(path, "/etc/")
 	fix := "mv " + path + " " + path + ".old"
-	if c.Units.Booted && (c.Units.Manager == nil || system) {
+	if c.Units.Booted && (c.Units.managed() || system) {
 		fix = systemctl(system, "disable --now hermes.service") + " && " + fix + " && " + systemctl(system, "daemon-reload")
 	}
 	return []Finding{{ID: "service.legacy_unit", Class: Service, Severity: Warning, depth: ofUnit, What: "a unit of the older system is still there: " + path,
@@ -436,7 +450,7 @@ func checkReload(c *Case) []Finding {
 
 // checkNoUnit says that nothing starts a gateway that runs by hand.
 func checkNoUnit(c *Case) []Finding {
-	if !c.Units.Booted || c.Units.Manager != nil || len(c.Units.Files) > 0 || len(c.Units.Live) > 0 || c.Gateway.Status == nil || c.Gateway.Status.Mode.Supervisor != "none" {
+	if !c.Units.managed() || len(c.Units.Files) > 0 || len(c.Units.Live) > 0 || c.Gateway.Status == nil || c.Gateway.Status.Mode.Supervisor != "none" {
 		return nil
 	}
 	return []Finding{{ID: "service.no_unit", Class: Service, Severity: Advice, depth: ofUnit, What: "the gateway was started by hand, and no unit is installed",

@@ -44,6 +44,9 @@ type unitFile struct {
 	Complain []string        // of systemd-analyze
 }
 
+// managed tells whether the manager that runs the user's units can be asked.
+func (u unitFacts) managed() bool { return u.Booted && u.Manager == nil }
+
 // gatewayFile is the file that makes the profile's gateway a service.
 func (u unitFacts) gatewayFile() *unitFile { return u.first(service.Gateway) }
 
@@ -98,12 +101,15 @@ func booted() bool {
 	return err == nil
 }
 
+// legacyName is the unit of the older system's first versions.
+const legacyName = "hermes.service"
+
 // legacyUnits finds units of the older system under names that nothing here
 // uses.
 func legacyUnits(h service.Host) []string {
 	var out []string
 	for _, dir := range []string{h.UserUnits, h.SystemUnits} {
-		path := filepath.Join(dir, "hermes.service")
+		path := filepath.Join(dir, legacyName)
 		if text, err := os.ReadFile(path); err == nil && strings.Contains(string(text), "gateway") {
 			out = append(out, path)
 		}
@@ -124,7 +130,7 @@ func findUnits(ctx context.Context, c *Case, h service.Host) []unitFile {
 		}
 		for _, path := range paths[:min(len(paths), maxUnits)] {
 			text, err := os.ReadFile(path)
-			if err != nil {
+			if err != nil || filepath.Base(path) == legacyName {
 				continue
 			}
 			for _, f := range instances(h, path, string(text), system) {

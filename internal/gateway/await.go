@@ -3,9 +3,12 @@ package gateway
 import (
 	"cmp"
 	"context"
+	"errors"
 	"net"
 	"os"
+	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"hermes/internal/control"
@@ -18,9 +21,38 @@ import (
 const (
 	firstWait   = time.Second // until the next attempt, doubled each time up to mostWait
 	mostWait    = 30 * time.Second
+	homeWait    = 2 * time.Second  // between looks at a home that cannot be written
 	extendEvery = 10 * time.Second // how often the service manager is asked for more time
 	extendBy    = time.Minute      // how much it is asked for
 )
+
+// homePasses tells whether an error of the home folder may be over by itself: the
+// file system is mounted read-only, full, or the machine has no descriptors left.
+func homePasses(err error) bool {
+	return slices.ContainsFunc([]error{syscall.EROFS, syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.ESTALE, syscall.EMFILE, syscall.ENFILE},
+		func(e error) bool { return errors.Is(err, e) })
+}
+
+// awaitProfile takes the right to serve the profile, and waits while its home
+// cannot be written for a cause that can pass. domain.Conflict when another
+// process has it, domain.Cancelled when this one was asked to stop first.
+func (g *Gateway) awaitProfile(ctx context.Context) (*succession.Instance, error) {
+	for told := ""; ; {
+		i, err := g.Legacy.Claim(g.Profile)
+		if err == nil || g.predecessor() != nil || !homePasses(err) {
+			return i, err
+		}
+		if now := domain.MessageOf(err); now != told {
+			told = now
+			g.Log.Error("the start waits for the home folder; it is tried again", "component", "gateway", "err", err)
+		}
+		g.told(g.notifier.Extend(extendBy, "waiting for the home folder: "+told))
+		if sleep(ctx, homeWait); ctx.Err() != nil {
+			g.note(causeText(ctx))
+			return nil, domain.E(domain.Cancelled, nil, "stopped while the start waited for the home folder")
+		}
+	}
+}
 
 // passes tells whether a failure to open the ledger may be over by itself: a
 // full disk, a busy or briefly read-only file. Ending over it would only use up
@@ -174,6 +206,7 @@ func (w *waiting) Status(context.Context) control.Status {
 		StartedAt: g.started, Uptime: g.Now().Sub(g.started).Seconds(), API: control.API{Enabled: g.Config.API.Enabled},
 		Model:    control.Model{Name: g.Config.Model.Model, Provider: g.Config.Model.Provider, Set: g.Config.Model.IsSet()},
 		Problems: []string{w.sentence() + ". It is tried again by itself; nothing is taken in until it works, so nothing is lost."},
+		Parked:   w.parked,
 		Warnings: g.Warnings, Memory: residentBytes(), Mode: supervision(g.processEnv),
 	}
 }

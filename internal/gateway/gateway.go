@@ -132,7 +132,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		}
 	}()
 	if !o.CronOnly {
-		if g.instance, err = o.Legacy.Claim(o.Profile); err != nil {
+		if g.instance, err = g.awaitProfile(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -301,7 +301,7 @@ func (g *Gateway) start(ctx context.Context) error {
 	g.work.Go(func() { g.watch(ctx) })
 	g.work.Go(func() { g.vouch(ctx) })
 	g.work.Go(func() { g.watchOthers(ctx) })
-	g.work.Go(func() { g.keepProgram(ctx) })
+	g.work.Go(func() { g.beat(ctx) })
 	g.work.Go(func() { g.directory.Run(ctx) })
 	if g.CronOnly {
 		g.work.Go(func() { g.watchPokes(ctx) })

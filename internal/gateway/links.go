@@ -16,6 +16,7 @@ import (
 	"hermes/internal/home"
 	"hermes/internal/platform"
 	"hermes/internal/platform/discord"
+	"hermes/internal/platform/email"
 	"hermes/internal/platform/mattermost"
 	"hermes/internal/platform/slack"
 	"hermes/internal/platform/telegram"
@@ -29,6 +30,8 @@ import (
 type kind struct {
 	// scope names the credential's machine-wide lock; "" means that there is none.
 	scope string
+	// identity is what the lock is about; nil means the credential itself.
+	identity func(c home.PlatformConfig) string
 	// credential is what that lock is about; nil means the token.
 	credential func(c home.PlatformConfig) secret.Value
 	// capabilities are known before an adapter is there, so that answers can be
@@ -67,6 +70,16 @@ var kinds = map[domain.Platform]kind{
 				return nil, err
 			}
 			return discord.New(cfg, discord.Deps{Log: d.log, Health: d.health, Now: d.now, Changed: d.changed})
+		},
+	},
+	email.Name: {
+		scope: "email-account", identity: email.Identity, capabilities: new(email.Adapter).Capabilities(),
+		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
+			cfg, err := email.FromProfile(c)
+			if err != nil {
+				return nil, err
+			}
+			return email.New(cfg, email.Deps{Log: d.log, Health: d.health, Now: d.now})
 		},
 	},
 	mattermost.Name: {
@@ -212,7 +225,7 @@ func (l *link) run(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
-	if !l.g.caution.enter(ctx, "platform."+string(l.name)) {
+	if l.name != domain.PlatformWebchat && !l.g.caution.enter(ctx, "platform."+string(l.name)) { // the web chat comes with the API
 		return
 	}
 	lock := l.takeCredential(ctx)

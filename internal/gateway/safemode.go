@@ -9,7 +9,10 @@ import (
 	"hermes/internal/control"
 	"hermes/internal/delivery"
 	"hermes/internal/home"
+	"hermes/internal/rescue"
+	"hermes/internal/service"
 	"hermes/internal/starts"
+	"hermes/internal/succession"
 	"hermes/internal/versions"
 )
 
@@ -65,6 +68,7 @@ func (g *Gateway) vouchFor(s *Safe) {
 			g.Log.Warn("the configuration serves well and could not be kept for a later start to go back to", "component", "gateway", "err", err)
 		}
 	}
+	g.keepProgram()
 	good := s.binary
 	good.At = now.UTC()
 	if !good.Present() {
@@ -72,6 +76,18 @@ func (g *Gateway) vouchFor(s *Safe) {
 	}
 	if err := versions.NoteGood(g.Profile, good); err != nil {
 		g.Log.Warn("that this program serves well could not be noted", "component", "gateway", "err", err)
+	}
+}
+
+// keepProgram keeps a copy of this process's program for a rescue. Without a
+// service manager there is no rescue and no copy.
+func (g *Gateway) keepProgram() {
+	if !succession.UnitMain(g.processEnv) {
+		return
+	}
+	// The file that runs, also where another lies in its place by now.
+	if err := rescue.Keep("/proc/self/exe", service.Rescuer(g.processEnv("HOME"))); err != nil {
+		g.Log.Warn("should this program be spoiled later, a rescue has none to start", "component", "gateway", "err", err)
 	}
 }
 

@@ -70,6 +70,9 @@ func (g *Gateway) Status(ctx context.Context) control.Status {
 	if s.Ledger.SetAside != "" {
 		s.Problems = append(s.Problems, "ledger: the file was no database; it was kept as "+s.Ledger.SetAside+" and a new one begun.")
 	}
+	if damage := salvageProblem(s.Ledger.Salvaged, g.Now()); damage != "" {
+		s.Problems = append(s.Problems, damage)
+	}
 	s.Safe = g.safeMode()
 	s.Problems = append(g.safeProblems(s.Safe), s.Problems...)
 	s.Healthy = len(s.Problems) == 0 && s.State == phaseRunning

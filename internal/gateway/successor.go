@@ -147,6 +147,7 @@ func (g *Gateway) takeOver(ctx context.Context) error {
 		close(g.intake)
 		g.announce(ctx)
 		g.tellRequester(ctx)
+		g.tellSalvage(ctx)
 		if len(g.handing.living()) > 0 {
 			g.work.Go(func() { g.mindElders(ctx) })
 		}
@@ -163,6 +164,7 @@ func (g *Gateway) takeOver(ctx context.Context) error {
 		close(g.intake)
 		g.announce(ctx)
 		g.tellRequester(ctx)
+		g.tellSalvage(ctx)
 		g.mindElders(ctx)
 	})
 	return nil

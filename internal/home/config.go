@@ -26,6 +26,9 @@ type Config struct {
 	Memory    MemoryConfig
 	Logging   LoggingConfig
 	Timezone  *time.Location // HERMES_TIMEZONE, timezone:, host
+	// Heartbeat is an address that is asked for once a minute while all is well,
+	// for a watcher outside; "" for none.
+	Heartbeat secret.Value
 
 	// CompressionThreshold is the share of the context window at which the
 	// history is compressed; 0 switches compression off.
@@ -160,8 +163,9 @@ type CronConfig struct {
 	WrapResponse  bool
 	MaxParallel   int           // 0 means no bound
 	ScriptTimeout time.Duration // 120 s
+	IdleTimeout   time.Duration // longest silence of an agent's run, 600 s; 0 means no limit
 	OutputKept    int           // files a job; 50
-	Grace         time.Duration // misfire_grace_minutes
+	Grace         time.Duration // misfire_grace_minutes; 0 means half of each job's period, from 2 minutes to 2 hours
 }
 
 // MemoryConfig is MEMORY.md and USER.md.
@@ -179,7 +183,7 @@ type LoggingConfig struct {
 
 // Secrets gives every secret of the configuration, for a Redactor.
 func (c *Config) Secrets() []string {
-	values := []secret.Value{c.Model.Key, c.API.Key}
+	values := []secret.Value{c.Model.Key, c.API.Key, c.Heartbeat}
 	for _, m := range c.Fallbacks {
 		values = append(values, m.Key)
 	}

@@ -172,7 +172,7 @@ func IsSecretName(name string) bool {
 		name = name[i+1:]
 	}
 	switch name {
-	case "TOKEN", "KEY", "API_KEY", "SECRET", "PASSWORD", "API_SERVER_KEY":
+	case "TOKEN", "KEY", "API_KEY", "SECRET", "PASSWORD", "API_SERVER_KEY", "HERMES_HEARTBEAT_URL", "HEARTBEAT_URL":
 		return true
 	}
 	for _, suffix := range []string{"_API_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_KEY"} {

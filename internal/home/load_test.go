@@ -264,9 +264,9 @@ func TestKeyFromTheRootsPool(t *testing.T) {
 }
 
 func TestDurationsAndZones(t *testing.T) {
-	cfg, problems := loaded(t, "timezone: Asia/Seoul\nagent: {gateway_timeout: 90, clarify_timeout: 2h}\nstreaming: {enabled: true, edit_interval: 0.5}\nsession_reset: {idle_minutes: 10}\ndisplay: {tool_progress: off}\n", "HERMES_CRON_SCRIPT_TIMEOUT=7\n")
+	cfg, problems := loaded(t, "timezone: Asia/Seoul\nagent: {gateway_timeout: 90, clarify_timeout: 2h}\nstreaming: {enabled: true, edit_interval: 0.5}\nsession_reset: {idle_minutes: 10}\ndisplay: {tool_progress: off}\n", "HERMES_CRON_SCRIPT_TIMEOUT=7\nHERMES_CRON_TIMEOUT=0\n")
 	if len(problems) != 0 || cfg.Timezone.String() != "Asia/Seoul" || cfg.Agent.TurnTimeout != 90*time.Second || cfg.Agent.QuestionTTL != 2*time.Hour ||
-		cfg.Display.StreamEvery != 500*time.Millisecond || cfg.Session.ResetIdle != 10*time.Minute || cfg.Cron.ScriptTimeout != 7*time.Second || cfg.Display.ToolProgress != "off" {
+		cfg.Display.StreamEvery != 500*time.Millisecond || cfg.Session.ResetIdle != 10*time.Minute || cfg.Cron.ScriptTimeout != 7*time.Second || cfg.Cron.IdleTimeout != 0 || cfg.Cron.Grace != 0 || cfg.Display.ToolProgress != "off" {
 		t.Errorf("%+v %v", cfg, problems)
 	}
 	if _, problems := loaded(t, "timezone: Mars/Olympus\n", ""); len(problems.Faults()) != 1 {

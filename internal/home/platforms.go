@@ -23,6 +23,7 @@ type platformSpec struct {
 	noPair   bool     // strangers are ignored by default
 	extras   []string // further variables that its adapter reads, for the list of known names
 	numeric  bool     // user ids are numbers
+	fold     bool     // user ids are the same in small and capital letters
 }
 
 // platformSpecs lists the platforms whose variables are known.
@@ -39,7 +40,7 @@ func platformSpecs() []platformSpec {
 		{name: "matrix", prefix: "MATRIX_", token: "MATRIX_ACCESS_TOKEN", required: []string{"MATRIX_HOMESERVER"}, home: "MATRIX_HOME_ROOM", mention: true, replyTo: "first",
 			extras: []string{"USER_ID", "PASSWORD", "ALLOWED_ROOMS", "ENCRYPTION", "DEVICE_ID", "AUTO_THREAD", "SESSION_SCOPE"}},
 		{name: "email", prefix: "EMAIL_", token: "EMAIL_PASSWORD", required: []string{"EMAIL_ADDRESS", "EMAIL_IMAP_HOST", "EMAIL_SMTP_HOST"}, home: "EMAIL_HOME_ADDRESS", replyTo: "first", noPair: true,
-			extras: []string{"IMAP_PORT", "SMTP_PORT", "POLL_INTERVAL"}},
+			fold: true, extras: []string{"IMAP_PORT", "SMTP_PORT", "POLL_INTERVAL", "IMAP_SECURITY", "SMTP_SECURITY", "USERNAME", "NAME", "MAILBOX", "SENT_MAILBOX", "ALIASES", "MARK_SEEN", "SMTP_AUTH", "REQUIRE_DMARC", "AUTHSERV_ID"}},
 		{name: "webhook", prefix: "WEBHOOK_", token: "WEBHOOK_SECRET", switchOn: "WEBHOOK_ENABLED", replyTo: "off", noPair: true,
 			extras: []string{"PORT", "HOST", "PREVIOUS_SECRET", "RATE_LIMIT", "MAX_BODY_BYTES", "TOLERANCE_SECONDS"}},
 	}
@@ -163,6 +164,11 @@ func (l *loader) readPlatforms() {
 		}
 		if p.Home.ChatID == "" {
 			p.Home = domain.Address{}
+		}
+		if s.fold {
+			for i, id := range p.AllowedUsers {
+				p.AllowedUsers[i] = strings.ToLower(id)
+			}
 		}
 		l.checkUsers(s, p)
 	}

@@ -2,6 +2,7 @@ package home
 
 import (
 	"net"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"time"
@@ -23,7 +24,7 @@ func defaults(p Profile, userHome string) *draft {
 	d.Session = SessionConfig{PerUser: true, ResetMode: "both", ResetHour: 4, ResetIdle: 24 * time.Hour, ResetNotify: true}
 	d.Display = DisplayConfig{BusyMode: "interrupt", BusyAck: true, ToolProgress: "all", StreamEvery: time.Second}
 	d.Delivery = DeliveryConfig{OnUnknown: "resend", MaxAge: 24 * time.Hour}
-	d.Cron = CronConfig{WrapResponse: true, ScriptTimeout: 2 * time.Minute, OutputKept: 50, Grace: 10 * time.Minute}
+	d.Cron = CronConfig{WrapResponse: true, ScriptTimeout: 2 * time.Minute, IdleTimeout: 10 * time.Minute, OutputKept: 50}
 	d.Memory = MemoryConfig{Enabled: true, UserProfile: true, MemoryLimit: 2200, UserLimit: 1375}
 	d.Logging = LoggingConfig{Level: "info", MaxMB: 5, Backups: 3}
 	return d
@@ -142,6 +143,23 @@ func apiSettings() []*setting {
 	}
 }
 
+// heartbeatSetting is secret, since such an address is all that its holder needs
+// to feign health.
+func heartbeatSetting() *setting {
+	s := secretSetting("gateway.heartbeat_url", func(d *draft) *secret.Value { return &d.Heartbeat }).env("HERMES_HEARTBEAT_URL")
+	s.want = "an address that begins with https:// or http://"
+	s.read = func(d *draft, n *node) bool {
+		text := strings.TrimSpace(n.text)
+		u, err := url.Parse(text)
+		if n.kind != scalarNode || text != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+			return false
+		}
+		d.Heartbeat = secret.Value(text)
+		return true
+	}
+	return s
+}
+
 func chatSettings() []*setting {
 	return []*setting{
 		listSetting("gateway.allowed_users", func(d *draft) *[]string { return &d.Access.AllowedUsers }).env("GATEWAY_ALLOWED_USERS"),
@@ -189,10 +207,12 @@ func backgroundSettings() []*setting {
 	return []*setting{
 		boolSetting("cron.wrap_response", func(d *draft) *bool { return &d.Cron.WrapResponse }),
 		intSetting("cron.max_parallel_jobs", 0, 100_000, func(d *draft) *int { return &d.Cron.MaxParallel }).env("HERMES_CRON_MAX_PARALLEL"),
+		durationSetting("cron.timeout_seconds", time.Second, func(d *draft) *time.Duration { return &d.Cron.IdleTimeout }).env("HERMES_CRON_TIMEOUT"),
 		durationSetting("cron.script_timeout_seconds", time.Second, func(d *draft) *time.Duration { return &d.Cron.ScriptTimeout }).env("HERMES_CRON_SCRIPT_TIMEOUT"),
 		intSetting("cron.output_retention", 0, 100_000, func(d *draft) *int { return &d.Cron.OutputKept }),
 		durationSetting("cron.misfire_grace_minutes", time.Minute, func(d *draft) *time.Duration { return &d.Cron.Grace }),
 		choiceSetting("logging.level", func(d *draft) *string { return &d.Logging.Level }, "debug", "info", "warning", "warn", "error", "critical").env("HERMES_LOG_LEVEL"),
+		heartbeatSetting(),
 		intSetting("logging.max_size_mb", 1, 10_000, func(d *draft) *int { return &d.Logging.MaxMB }),
 		intSetting("logging.backup_count", 0, 100, func(d *draft) *int { return &d.Logging.Backups }),
 		{

@@ -56,8 +56,18 @@ type Info struct {
 	Sessions  int64            `json:"sessions"`
 	Messages  int64            `json:"messages"`
 	SetAside  string           `json:"set_aside,omitempty"` // where a file that was no database was moved
+	Salvaged  *Salvage         `json:"salvaged,omitempty"`  // what the file was made from after damage; nil for none
 	Ballast   bool             `json:"ballast"`             // the reserve for a full disk is in place
 	FullSince time.Time        `json:"full_since,omitzero"`
+}
+
+// Salvage tells of a ledger that was made of what could be read of a damaged one.
+type Salvage struct {
+	At   time.Time `json:"at"`
+	Kept string    `json:"kept"`           // where the damaged file is
+	Rows int       `json:"rows"`           // that were read
+	Lost []string  `json:"lost,omitempty"` // tables of which some rows could not be read
+	Told bool      `json:"told"`           // the home channels know
 }
 
 // Retention says how long ended things are kept. A zero field keeps them all.

@@ -163,6 +163,7 @@ type Capabilities struct {
 	Burst          int           // messages that may go at once to one chat
 	Idempotency    Idempotency
 	IdempotencyFor time.Duration
+	CommandSign    string // what people type before a command's name where clients keep "/" to themselves; "" means "/"
 	MentionName    string // how the account is addressed in groups; known after Run connected
 	DigitIDs       bool   // each chat's id holds a digit or "@", so that a word without one is a name
 }

@@ -21,6 +21,9 @@ type Operation struct {
 	Profile home.Profile // whose control socket proves that the unit serves
 	Getenv  func(string) string
 	Say     func(format string, args ...any) // progress, for people
+	// Preflight says why a new process could not serve. It is asked before an
+	// active unit is stopped and started; a hand-over asks by itself. May be nil.
+	Preflight func(ctx context.Context) error
 	// HandOver replaces the running process by program, "" for the one that runs,
 	// without a gap, and returns when the new one serves. It is called for a restart of an active unit; nil, or an
 	// answer of false, means that the unit is stopped and started. An error says
@@ -112,6 +115,12 @@ func (o Operation) Restart(ctx context.Context) (Unit, error) {
 			return o.await(ctx, 0, startLimit)
 		}
 	}
+	if u.Active == "active" && o.Preflight != nil {
+		if err := o.Preflight(ctx); err != nil {
+			undo()
+			return u, domain.E(domain.CodeOf(err), err, "%s was not restarted and serves on, since a new process could not serve: %s", o.Name, domain.MessageOf(err))
+		}
+	}
 	if err := o.Manager.resetFailed(ctx, o.Name); err != nil {
 		return u, err
 	}
@@ -171,7 +180,10 @@ func (o Operation) await(ctx context.Context, old int, limit time.Duration) (Uni
 	u, err := o.poll(ctx, limit, func(u Unit) (bool, error) {
 		switch {
 		case u.MainPID != 0 && u.MainPID != old && u.Active != "deactivating":
-			_, ok := o.serving(ctx, u)
+			s, ok := o.serving(ctx, u)
+			if s.Parked && s.PID == u.MainPID && len(s.Problems) > 0 {
+				return false, domain.E(domain.Unavailable, nil, "%s does not serve: %s", o.Name, s.Problems[0])
+			}
 			return ok, nil
 		case u.Active == "failed":
 			return false, o.failure(u)

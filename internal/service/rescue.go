@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"encoding/json"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -154,11 +153,10 @@ func (m *Manager) overrideFile(unit string) string {
 	return filepath.Join(m.runtime, "systemd/user", unit+".d", override)
 }
 
-// StartOn starts the unit with another program, in the careful way that env
-// asks for, and returns when it serves. The unit keeps that program until
+// StartOn starts the unit with another program, and returns when it serves. The unit keeps that program until
 // Reinstate, or the next boot. Errors: as Start; Forbidden where the manager is
 // not this user's.
-func (o Operation) StartOn(ctx context.Context, program string, p home.Profile, env map[string]string) (Unit, error) {
+func (o Operation) StartOn(ctx context.Context, program string, p home.Profile) (Unit, error) {
 	path := o.Manager.overrideFile(o.Name)
 	if path == "" {
 		return o.Unit, domain.E(domain.Forbidden, nil, "only root may let %s run another program", o.Name)
@@ -171,9 +169,6 @@ func (o Operation) StartOn(ctx context.Context, program string, p home.Profile, 
 	u.section("Service")
 	u.set("ExecStart", "")
 	u.set("ExecStart", execWord(program)+" --profile "+p.Name+" "+verb)
-	for _, key := range slices.Sorted(maps.Keys(env)) {
-		u.env(key, env[key])
-	}
 	head := "# Written by a rescue: the unit's own program (" + o.Program + ") ended again and again.\n# The next `hermes gateway restart` or `start` goes back to it, and so does a reboot.\n"
 	if err := replaceFile(path, head+u.String()); err != nil {
 		return o.Unit, err

@@ -233,8 +233,29 @@ func (p *Plan) quarantine(r *Record, f Facts, row []Start) {
 			q.Since, q.Until, q.Why = f.Now, f.Now.Add(retryAfter(q.Times)), why(last)
 		}
 	}
-	p.Quarantine = slices.Clone(r.Quarantine)
 	p.Slow = p.careful() && row[0].End.Part == ""
+	if suspects := suspectsOf(row); p.Slow && p.LastChance && len(suspects) > 0 {
+		// Finding out which it is could cost the last start that is allowed.
+		p.Slow = false
+		for _, part := range suspects {
+			if !slices.ContainsFunc(r.Quarantine, func(q Quarantined) bool { return q.Part == part }) {
+				r.Quarantine = append(r.Quarantine, Quarantined{Part: part, Since: f.Now, Until: f.Now.Add(firstRetry), Times: 1, Why: why(row[0])})
+			}
+		}
+	}
+	p.Quarantine = slices.Clone(r.Quarantine)
+}
+
+// suspectsOf gives the parts that were being started at every death of a row.
+func suspectsOf(row []Start) []string {
+	var out []string
+	for i, s := range row {
+		if i == 0 {
+			out = slices.Clone(s.Parts)
+		}
+		out = slices.DeleteFunc(out, func(part string) bool { return !slices.Contains(s.Parts, part) })
+	}
+	return out
 }
 
 // retryAfter is the pause after so many deaths: 5, 10, 20 … minutes.
@@ -294,7 +315,11 @@ func (f Facts) since(all []Start) time.Time {
 // explain says why the start is careful, and what is done about it.
 func (p *Plan) explain(row []Start) {
 	if p.careful() {
-		p.Careful = append(p.Careful, fmt.Sprintf("the gateway died %s in a row, the last time so: %s", times(p.Deaths), why(row[0])))
+		text := fmt.Sprintf("the gateway died %d times in a row, the last time so: %s", p.Deaths, why(row[0]))
+		if p.Deaths == 1 {
+			text = "the gateway died, and its service manager may allow no other start: " + why(row[0])
+		}
+		p.Careful = append(p.Careful, text)
 	}
 	for _, q := range p.Quarantine {
 		p.Careful = append(p.Careful, fmt.Sprintf("%s is held back until %s, since a death named it (%s)", q.Part, q.Until.UTC().Format("15:04 MST"), q.Why))
@@ -308,13 +333,6 @@ func (p *Plan) explain(row []Start) {
 	if p.Slow {
 		p.Careful = append(p.Careful, "no death says what caused it, so the parts are started one by one")
 	}
-}
-
-func times(n int) string {
-	if n == 1 {
-		return "once"
-	}
-	return fmt.Sprintf("%d times", n)
 }
 
 // why is the end of a life in a phrase.

@@ -176,6 +176,20 @@ func TestWithNoNamePartsStartOneByOneAndAMarkerNamesTheNext(t *testing.T) {
 	}
 }
 
+func TestOnTheLastStartEverySuspectIsHeldBack(t *testing.T) {
+	both := func(s *Start) { s.Parts = []string{"platform.telegram", "platform.slack"} }
+	three := func(s *Start) { s.Parts = []string{"api", "platform.slack", "platform.telegram"} }
+	r := Record{Starts: []Start{life(20*time.Second, both), life(10*time.Second, three)}}
+	p := Judge(&r, facts(template))
+	if p.Slow || len(p.Quarantine) != 2 || !p.LastChance {
+		t.Fatalf("%+v", p)
+	}
+	r = Record{Starts: []Start{life(20*time.Second, both), life(10*time.Second, three)}}
+	if p := Judge(&r, facts(generated)); !p.Slow || len(p.Quarantine) != 0 {
+		t.Fatalf("%+v", p)
+	}
+}
+
 func TestAChangedConfigurationIsDistrustedUntilItChangesAgain(t *testing.T) {
 	r := Record{Starts: []Start{life(20*time.Second, failed), life(10*time.Second, failed)}}
 	f := facts(generated)
@@ -233,10 +247,11 @@ func TestAFreshProgramYieldsToTheGoodOne(t *testing.T) {
 func TestReadTrace(t *testing.T) {
 	for dump, want := range map[string]Trace{
 		discordDump: {Reason: "panic: runtime error: invalid memory address or nil pointer dereference", Part: "platform.discord"},
-		"fatal error: concurrent map writes\n\ngoroutine 9 [running]:\nhermes/internal/cron.(*Scheduler).fire(...)\n\t/x.go:1\n": {Reason: "fatal error: concurrent map writes", Part: "cron"},
-		"panic: x\n\ngoroutine 9 [running]:\nhermes/internal/platform/webchat.(*Adapter).Run(...)\n":                             {Reason: "panic: x", Part: "api"},
-		"panic: x\n\ngoroutine 9 [running]:\nhermes/internal/ledger/sqlite.(*Store).Check(...)\n":                                {Reason: "panic: x"},
-		"SIGABRT: abort\nPC=0x1\n\ngoroutine 0 [idle]:\nhermes/internal/cron.x(...)\n":                                           {Reason: "SIGABRT: abort"},
+		"fatal error: concurrent map writes\n\ngoroutine 9 [running]:\nhermes/internal/cron.(*Scheduler).fire(...)\n\t/x.go:1\n":        {Reason: "fatal error: concurrent map writes", Part: "cron"},
+		"panic: x\n\ngoroutine 9 [running]:\nhermes/internal/platform/webchat.(*Adapter).Run(...)\n":                                    {Reason: "panic: x", Part: "api"},
+		"panic: x\n\ngoroutine 9 [running]:\nhermes/internal/ledger/sqlite.(*Store).Check(...)\n":                                       {Reason: "panic: x"},
+		"SIGABRT: abort\nPC=0x1\n\ngoroutine 0 [idle]:\nhermes/internal/cron.x(...)\n":                                                  {Reason: "SIGABRT: abort"},
+		"goroutine 9 [running]:\ninternal/sync.fatal({0x1, 0x2})\n\t/x.go:1\nhermes/internal/platform/mattermost.(*Adapter).Run(...)\n": {Reason: "fatal error of the runtime", Part: "platform.mattermost"},
 		"SIGQUIT: quit\n": {Reason: "SIGQUIT: quit", Asked: true},
 		"":                {},
 	} {

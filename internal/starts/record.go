@@ -120,8 +120,6 @@ type Record struct {
 	// Told is the incident of which the home channels were told last, so that
 	// they hear of each once.
 	Told string `json:"told,omitempty"`
-	// Rescued is the incident for which the rescue unit acted last.
-	Rescued string `json:"rescued,omitempty"`
 }
 
 // Last is the latest start; ok is false when there is none.

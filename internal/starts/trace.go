@@ -35,7 +35,14 @@ type Trace struct {
 // reason, then the goroutine that crashed, then the others.
 func ReadTrace(dump string) Trace {
 	t := Trace{}
-	head, rest, _ := strings.Cut(dump, "\ngoroutine ")
+	if dump == "" {
+		return t
+	}
+	// Of a fatal error, unlike of a panic, the runtime leaves the stacks alone.
+	head, rest, _ := strings.Cut("\n"+dump, "\ngoroutine ")
+	if strings.TrimSpace(head) == "" {
+		t.Reason = "fatal error of the runtime"
+	}
 	for line := range strings.SplitSeq(head, "\n") {
 		if line = strings.TrimSpace(line); line != "" {
 			t.Reason = line

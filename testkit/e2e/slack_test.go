@@ -69,6 +69,8 @@ func TestSlack(t *testing.T) {
 	sees(general, "you said: and then?")
 	sl.Post(slack.Post{From: ann, Channel: general, Thread: root.TS, Text: "!status"})
 	sees(general, "Session")
+	sl.Post(slack.Post{From: ann, Channel: general, Thread: root.TS, Text: "!help"})
+	sees(general, "!stop")
 	sl.Say(ann, general, "chatter")
 	used := sl.Command(ann, dm, "/hermes", "status")
 	if err := sl.WaitAck(w.deadline(), used); err != nil {

@@ -81,3 +81,15 @@ func (w *world) mattermost() {
 	w.t.Cleanup(s.Close)
 	w.fill["value"] = s.URL()
 }
+
+// read gives a file of the profile.
+func (w *world) read(name string) string {
+	w.t.Helper()
+	text, err := os.ReadFile(w.path(name))
+	w.must(err)
+	return string(text)
+}
+
+func replaceAll(text, from, to string) string { return strings.ReplaceAll(text, from, to) }
+
+func writeFile(path, text string) error { return os.WriteFile(path, []byte(text), 0o600) }

@@ -68,6 +68,12 @@ func providerFaults() []fault {
 			}},
 		{what: "an entry of the fallbacks has no model", id: "provider.fallback", class: doctor.Provider,
 			inject: func(w *world) { w.add("config.yaml", "fallback_providers:\n  - provider: openrouter\n"); w.restart() }},
+		{what: "the key of a fallback was revoked", id: "provider.key_refused", class: doctor.Provider,
+			inject: func(w *world) {
+				w.add(".env", "XAI_API_KEY=sk-an-old-key-of-the-fallback\n")
+				w.add("config.yaml", "fallback_providers:\n  - provider: xai\n    model: fake-1\n    base_url: "+w.brain.URL()+"\n")
+				w.restart()
+			}, fill: map[string]string{"key": modelKey}},
 		{what: "auth.json is no JSON", id: "profile.auth_json", class: doctor.Provider,
 			inject: func(w *world) { w.write("auth.json", "{\"version\": 1,") }},
 		{what: "the login's refresh token was used by another program", id: "provider.login_consumed", class: doctor.Provider, shape: shape{noModel: true, unstarted: true},

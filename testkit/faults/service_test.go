@@ -67,6 +67,8 @@ func serviceFaults() []fault {
 				w.must(os.Remove(w.path("ledger.db")))
 				w.must(os.Mkdir(w.path("ledger.db"), 0o700))
 			}},
+		{what: "the program that the profile is pinned to was deleted", id: "service.pin", class: doctor.Service,
+			inject: func(w *world) { w.write("binary.pin", "/opt/hermes/0.1/hermes\n") }},
 		{what: "the clock was set back", id: "service.clock", class: doctor.Service,
 			inject: func(w *world) {
 				at := time.Now().Add(3 * time.Hour)

@@ -54,7 +54,9 @@ type shape struct {
 	noModel   bool
 	cronOnly  bool // a scheduler alone
 	unstarted bool
-	empty     bool // no home at all
+	empty     bool   // no home at all
+	as        int    // the user as whom everything runs; 0 is the test's own
+	disk      string // options of a tmpfs for the home; "" is the disk of temporary files
 }
 
 // world is one installation with its surroundings.
@@ -75,6 +77,8 @@ type world struct {
 
 	mu    sync.Mutex
 	procs []*rig.Process
+
+	binary string // the program itself, where a wrapper stands in front of it
 }
 
 // modelKey and apiKey are the secrets of every world.
@@ -114,12 +118,18 @@ func setUp(t *testing.T, s shape) *world {
 	if s.empty {
 		return w
 	}
+	if s.disk != "" {
+		w.mount(s.disk)
+	}
 	w.must(os.MkdirAll(w.path(), 0o700))
 	if s.profile != "" {
 		w.must(os.Chmod(root, 0o700))
 	}
 	w.write("config.yaml", w.config())
 	w.write(".env", w.env())
+	if s.as != 0 {
+		w.become(s.as)
+	}
 	if !s.unstarted {
 		w.start()
 	}
@@ -323,7 +333,7 @@ func (w *world) search(what, text string) {
 var numbers = regexp.MustCompile(`((?:kill(?: -9| -CONT)?|cron (?:remove|edit|run|resume)|deliveries (?:retry|drop)) )[0-9a-f]+`)
 
 // blank is what a fix leaves to the operator.
-var blank = regexp.MustCompile(`'?<([^<>]+)>'?`)
+var blank = regexp.MustCompile(`<([^<>]+)>`)
 
 // follow does what a fix says: it runs the command as an operator would paste
 // it, with the blanks filled in. A command that stays in the foreground is left

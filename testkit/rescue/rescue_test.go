@@ -2,6 +2,7 @@ package rescue
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -15,7 +16,10 @@ func testRescue(t *testing.T, w *world) {
 	if out := w.user.Run(t, "systemd-analyze --user verify ~/.config/systemd/user/hermes-rescue@.service ~/.config/systemd/user/"+unit+" 2>&1"); strings.TrimSpace(out) != "" {
 		t.Errorf("systemd-analyze verify complains: %s", out)
 	}
-	w.user.Run(t, "mkdir -p "+strings.TrimSuffix(kept, "/hermes")+" && cp "+good+" "+kept)
+	w.Until(t, limit, "the program to have proved itself", func(context.Context) error {
+		_, err := w.Try(context.Background(), "cmp "+program+" "+kept)
+		return err
+	})
 
 	t.Run("PanicsBeforeMain", func(t *testing.T) {
 		w := w.in(t)
@@ -53,11 +57,90 @@ func testRescue(t *testing.T, w *world) {
 		want(t, w.user.Run(t, "hermes -p liam gateway restart"), "✓ Restarted")
 		w.serves(program)
 	})
-	t.Run("Uninstall", func(t *testing.T) {
-		w := w.in(t)
-		want(t, w.user.Run(t, "hermes -p liam gateway uninstall"), "✓ Removed /home/ada/.config/systemd/user/hermes-rescue@.service")
-		w.quiet()
+}
+
+// A profile whose configuration cannot be read, and never could, ends for good:
+// whom to tell stands in .env.
+func testNoConfiguration(t *testing.T, w *world) {
+	u, eve := w.user, "hermes-gateway-eve.service"
+	u.Run(t, "hermes -p liam gateway stop && hermes profile create eve && cp "+w.file(".env")+" ~/.hermes/profiles/eve/.env")
+	u.Write(t, u.Home+"/.hermes/profiles/eve/config.yaml", "model: [\n")
+	u.Run(t, "rm -f ~/.hermes/profiles/eve/ledger.db && mkdir ~/.hermes/profiles/eve/ledger.db") // nor a ledger
+	u.Fails(t, "hermes -p eve gateway install")
+	w.told("hermes-gateway-eve", "is down", "status 78", "config.yaml", "was not started again")
+	w.Until(t, limit, "the rescue to end", func(ctx context.Context) error {
+		out, err := u.Try(ctx, "systemctl --user show -p ActiveState --value hermes-rescue@"+eve+".service")
+		if s := strings.TrimSpace(out); err != nil || s != "inactive" {
+			return fmt.Errorf("it is %s %w", s, err)
+		}
+		return nil
 	})
+	w.quiet()
+	want(t, u.Fails(t, "hermes -p eve gateway status"), "rescue", "not brought back; told telegram:")
+	want(t, u.Run(t, "hermes -p eve gateway uninstall"), "✓ Removed "+u.Home+"/.config/systemd/user/"+eve)
+	if w.Read(u.Home+"/.config/systemd/user/hermes-rescue@.service") == "" {
+		t.Error("the rescue unit is gone, and liam's unit names it")
+	}
+	// The same as a unit of the system, whose rescue runs as ada.
+	u.Run(t, "rm ~/.hermes/profiles/eve/rescue.json")
+	if out, err := w.Try(context.Background(), "hermes -p eve gateway install --system --run-as-user ada"); err == nil {
+		t.Errorf("it serves:\n%s", out)
+	}
+	want(t, w.Root(t, "systemd-analyze verify /etc/systemd/system/hermes-rescue-ada@.service /etc/systemd/system/"+eve+" 2>&1 && echo clean"), "clean")
+	w.told("hermes-gateway-eve", "is down", "status 78")
+	if owner := strings.TrimSpace(w.Root(t, "stat -c %U "+u.Home+"/.hermes/profiles/eve/rescue.json")); owner != "ada" {
+		t.Errorf("the record belongs to %s", owner)
+	}
+	want(t, w.Root(t, "mkdir -p /root/.hermes/profiles/eve && hermes -p eve gateway uninstall --system"), "✓ Removed /etc/systemd/system/hermes-rescue-ada@.service")
+	w.quiet()
+	u.Run(t, "hermes -p liam gateway start")
+}
+
+// What status tells of the past is what happened.
+func testPast(t *testing.T, w *world) {
+	u := w.user
+	status := func(parts ...string) {
+		t.Helper()
+		out, _ := u.Try(context.Background(), "hermes -p liam gateway status") // no bot answers after the reboot
+		want(t, out, parts...)
+	}
+	w.serves(program)
+	u.Run(t, "hermes -p liam gateway restart")
+	status("last gap none: a hand-over at ", "config served = on disk", "last boot ")
+	u.Run(t, "systemctl --user reset-failed "+unit)
+	w.kill()
+	w.serves(program)
+	w.Until(t, limit, "the gap to be known", func(ctx context.Context) error {
+		if out, _ := u.Try(ctx, "hermes -p liam gateway status"); !strings.Contains(out, "connections waited") {
+			return fmt.Errorf("%s", out)
+		}
+		return nil
+	})
+	u.Run(t, "echo '# changed' >>"+w.file("config.yaml"))
+	status("config ! the one on disk was changed since; `hermes -p liam gateway restart`")
+	w.Reboot(t)
+	u.AwaitManager(t)
+	w.serves(program)
+	status("last boot up by itself, ", " s after boot", "last gap none since boot", "config served = on disk")
+	u.Login(t)
+	u.Logout(t)
+	w.Until(t, limit, "the logout to be known", func(ctx context.Context) error {
+		out, _ := u.Try(ctx, "hermes -p liam gateway status --json")
+		var got struct {
+			Past struct {
+				Logout struct {
+					Known, Good bool
+					Text        string
+				} `json:"last_logout"`
+			}
+		}
+		if err := json.Unmarshal([]byte(out), &got); err != nil || !got.Past.Logout.Known || !got.Past.Logout.Good {
+			return fmt.Errorf("%+v %w", got, err)
+		}
+		t.Log(got.Past.Logout.Text)
+		return nil
+	})
+	want(t, u.Run(t, "hermes -p liam gateway uninstall"), "✓ Removed "+u.Home+"/.config/systemd/user/hermes-rescue@.service")
 }
 
 // another makes what comes next an incident of its own: the last one is as good

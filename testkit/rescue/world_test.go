@@ -63,6 +63,8 @@ func TestOnSystemd(t *testing.T) {
 		{"Verify", testVerify},
 		{"Drill", testDrill},
 		{"Rescue", testRescue},
+		{"NoConfiguration", testNoConfiguration},
+		{"Past", testPast},
 	} {
 		if !t.Run(c.name, func(t *testing.T) { c.test(t, w.in(t)) }) {
 			w.show()

@@ -35,6 +35,8 @@ var rows = []row{
 	{"stop during a restart", always, rowStopDuringRestart},
 	{"a successor that cannot serve", always, rowBadSuccessor},
 	{"no usable configuration", managed, rowUnusable},
+	{"a part that ends every start", managed, rowBadPart},
+	{"a configuration that broke, then kill -9", managed, rowBrokenConfiguration},
 	{"hang, seen by the watchdog", keeps, rowWatchdog},
 	{"environment file changed, keys deleted", managed, rowEnvironment},
 	{"port taken, freed later", always, rowPortTaken},

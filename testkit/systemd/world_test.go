@@ -34,6 +34,7 @@ type machine struct {
 	brain *llm.Server
 	gates sync.Map // word → *gate
 	ports atomic.Int32
+	dies  sync.Once // installDying
 }
 
 // world is one person of the machine, with a manager, a bus and a program that

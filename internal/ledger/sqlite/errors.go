@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"syscall"
 
 	"modernc.org/sqlite"
@@ -56,6 +57,8 @@ func (s *Store) classify(err error) error {
 		return domain.E(domain.StorageFull, err, "no space is left for the ledger %s; nothing was written; free some space on that file system", s.path)
 	case isBusy(err):
 		return domain.E(domain.Unavailable, err, "the ledger %s is held by another process; nothing was written; it is tried again", s.path)
+	case isDamaged(err):
+		_ = os.WriteFile(DamageMark(s.path), nil, 0o600) // without it the next start sees only what it happens to read
 	}
 	return classifyFile(err, s.path)
 }
@@ -78,7 +81,7 @@ func classifyFile(err error, path string) error {
 	case isBusy(err):
 		return domain.E(domain.Unavailable, err, "the ledger %s is held by another process; try again", path)
 	case c == sqlite3.SQLITE_CORRUPT || c == sqlite3.SQLITE_NOTADB:
-		return domain.E(domain.Unavailable, err, "the ledger %s is damaged; stop hermes, move the file away, and restore a copy or let a new one be made", path)
+		return domain.E(domain.Unavailable, err, "the ledger %s is damaged; stop the gateway and start it again (`hermes gateway stop`, `hermes gateway start`): a start keeps the file and saves what can be read of it into a new one", path)
 	case c == sqlite3.SQLITE_IOERR:
 		return domain.E(domain.Unavailable, err, "the disk under the ledger %s reports errors; look at the kernel's log", path)
 	case errors.As(err, new(syscall.Errno)):

@@ -116,6 +116,9 @@ func prepareFile(ctx context.Context, o Options) (aside string, err error) {
 	if name := kind.network(); name != "" {
 		return "", domain.E(domain.Config, nil, "the ledger %s would lie on a network file system (%s), where its locks and its log are not safe; put the profile on a local disk", o.Path, name)
 	}
+	if err := finishSalvage(o); err != nil {
+		return "", err
+	}
 	ok, err := looksLikeDatabase(o.Path)
 	if err != nil {
 		return "", err
@@ -195,13 +198,18 @@ func setAside(ctx context.Context, o Options) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return to, moveAside(o.Path, to)
+}
+
+// moveAside renames a file with its companions.
+func moveAside(path, to string) error {
 	for _, suffix := range []string{"-wal", "-shm", ""} { // the file last: without it the rest means nothing
-		err := os.Rename(o.Path+suffix, to+suffix)
+		err := os.Rename(path+suffix, to+suffix)
 		if err != nil && !(suffix != "" && errors.Is(err, fs.ErrNotExist)) {
-			return "", err
+			return err
 		}
 	}
-	return to, nil
+	return nil
 }
 
 // refusedBySQLite tells whether SQLite takes the file for something else.

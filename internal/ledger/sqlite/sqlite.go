@@ -97,12 +97,27 @@ type Store struct {
 // (permissions, a network file system, a ledger of a newer program),
 // domain.Unavailable for what can pass (a disk gone read-only, a busy ledger)
 // and domain.StorageFull. A file that is no database is moved aside and
-// Info.SetAside names its new place.
+// Info.SetAside names its new place. Of one with damaged pages a process that
+// serves saves what can be read; Info.Salvaged tells of it.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o, err := o.withDefaults()
 	if err != nil {
 		return nil, err
 	}
+	mends := !o.KeepSchema && o.Kind != kindCommand
+	var s *Store
+	if !mends || !suspect(o) {
+		if s, err = open(ctx, o); err == nil || !mends || !isDamaged(err) {
+			return s, err
+		}
+	}
+	if err := salvage(ctx, o); err != nil {
+		return nil, classifyFile(err, o.Path)
+	}
+	return open(ctx, o)
+}
+
+func open(ctx context.Context, o Options) (*Store, error) {
 	aside, err := prepareFile(ctx, o)
 	if err != nil {
 		return nil, classifyFile(err, o.Path)

@@ -129,7 +129,10 @@ func (s *Store) Info(ctx context.Context) (ledger.Info, error) {
 		if _, err = c.one(`SELECT count(*) FROM session`, nil, &info.Sessions); err != nil {
 			return err
 		}
-		_, err = c.one(`SELECT count(*) FROM message`, nil, &info.Messages)
+		if _, err = c.one(`SELECT count(*) FROM message`, nil, &info.Messages); err != nil {
+			return err
+		}
+		info.Salvaged, err = salvageOf(c)
 		return err
 	})
 	return info, err

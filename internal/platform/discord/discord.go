@@ -24,6 +24,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
+	"hermes/internal/platform/recall"
 )
 
 // Name is the platform's name.
@@ -38,7 +39,6 @@ const (
 	maxCustomID  = 100      // characters, as above
 	maxNonce     = 25       // characters, https://discord.com/developers/docs/resources/message#create-message
 	maxThread    = 100      // characters of a thread's name, https://discord.com/developers/docs/resources/channel
-	maxRemember  = 1024     // messages whose reaction is remembered
 	nonceFor     = 2 * time.Minute
 	apiPath      = "/api/v10"
 	maxReconnect = 10 // failures in a row before Run gives the connection up
@@ -71,7 +71,7 @@ type Adapter struct {
 
 	name     atomic.Pointer[string] // the bot's user name, once it connected
 	channels channels
-	waiting  latest // what is being worked on, for the reactions
+	waiting  recall.Latest // what is being worked on, for the reactions
 
 	// What outlives a Run, so that the next one can resume. Only Run uses it.
 	session   session
@@ -227,40 +227,6 @@ func (c *channels) drop(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.m, id)
-}
-
-// latest remembers the last message of each address that has no reaction yet.
-type latest struct {
-	mu    sync.Mutex
-	order []domain.Address
-	m     map[domain.Address]string
-}
-
-func (l *latest) set(to domain.Address, message string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.m == nil {
-		l.m = map[domain.Address]string{}
-	}
-	if _, known := l.m[to]; !known {
-		if len(l.order) >= maxRemember {
-			delete(l.m, l.order[0])
-			l.order = l.order[1:]
-		}
-		l.order = append(l.order, to)
-	}
-	l.m[to] = message
-}
-
-// take gives the message once.
-func (l *latest) take(to domain.Address) string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	id := l.m[to]
-	if id != "" {
-		l.m[to] = ""
-	}
-	return id
 }
 
 // sleep waits; it answers false when ctx ended first.

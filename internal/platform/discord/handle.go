@@ -223,7 +223,7 @@ func (c *conn) take(ctx context.Context, m *message, b *batch) error {
 	}
 	if ok {
 		b.events = append(b.events, in)
-		c.a.waiting.set(in.Address, m.ChannelID+"/"+m.ID)
+		c.a.waiting.Set(in.Address, m.ChannelID+"/"+m.ID)
 	}
 	if c.caught[m.ChannelID] {
 		c.at.move(m.ChannelID, m.ID)

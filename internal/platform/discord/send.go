@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -321,7 +320,7 @@ func (a *Adapter) Typing(ctx context.Context, to domain.Address) error {
 // https://discord.com/developers/docs/resources/message#create-reaction. It is
 // a courtesy: a failure is not repeated.
 func (a *Adapter) react(ctx context.Context, to domain.Address) {
-	channel, id, ok := strings.Cut(a.waiting.take(to), "/")
+	channel, id, ok := strings.Cut(a.waiting.Take(to), "/")
 	if !ok {
 		return
 	}
@@ -338,7 +337,17 @@ const (
 	maxDescription = 100 // characters
 )
 
-var commandName = regexp.MustCompile(`^[-_\p{L}\p{N}]{1,32}$`)
+// maxCommandName is the longest name of a command, in characters.
+const maxCommandName = 32
+
+// isCommandName tells whether Discord takes a name for a command: letters and
+// digits of any script, hyphens and underscores.
+func isCommandName(s string) bool {
+	n := utf8.RuneCountInString(s)
+	return n > 0 && n <= maxCommandName && !strings.ContainsFunc(s, func(r rune) bool {
+		return r != '-' && r != '_' && !unicode.IsLetter(r) && !unicode.IsNumber(r)
+	})
+}
 
 // command is an application command with one free text, since what follows a
 // slash command here is free text.
@@ -365,7 +374,7 @@ func (a *Adapter) SetCommands(ctx context.Context, cmds []platform.Command) erro
 	want := []command{}
 	for _, c := range cmds {
 		own := strings.ToLower(c.Name)
-		if !commandName.MatchString(own) || len(want) == maxMenu || slices.ContainsFunc(want, func(w command) bool { return w.Name == own }) {
+		if !isCommandName(own) || len(want) == maxMenu || slices.ContainsFunc(want, func(w command) bool { return w.Name == own }) {
 			continue
 		}
 		description := []rune(strings.TrimSpace(strings.Map(func(r rune) rune {

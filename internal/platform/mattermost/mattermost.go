@@ -151,6 +151,7 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 		Burst:       8,
 		Idempotency: platform.IdempotencyAlways,
 		DigitIDs:    true,
+		CommandSign: "!",
 	}
 	if self := a.self.Load(); self != nil {
 		c.MentionName = "@" + self.name

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"testing"
 
+	"hermes/internal/domain"
 	"hermes/internal/platform/recall"
 )
 
@@ -42,4 +43,22 @@ func TestWhatIsLookedFor(t *testing.T) {
 	look("a", "2", true)
 	look("b", "3", true)
 	look("b", "", false)
+}
+
+func TestTheLatestIsTakenOnce(t *testing.T) {
+	var l recall.Latest
+	at := func(i int) domain.Address { return domain.Address{Platform: "p", ChatID: strconv.Itoa(i)} }
+	for i := range 3000 {
+		l.Set(at(i), "a")
+		l.Set(at(i), "b")
+	}
+	if got := l.Take(at(2999)); got != "b" {
+		t.Errorf("the latest is %q", got)
+	}
+	if got := l.Take(at(2999)); got != "" {
+		t.Errorf("it was taken twice: %q", got)
+	}
+	if got := l.Take(at(0)); got != "" {
+		t.Errorf("the oldest is still there, so that it grows without end: %q", got)
+	}
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 
-	"hermes/internal/domain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
 	"hermes/internal/platform/recall"
@@ -18,7 +17,6 @@ import (
 const (
 	listPage    = 200  // conversations of one page, as Slack advises
 	maxChannels = 5000 // that the bot may be in and have its history read
-	maxWaiting  = 1024 // messages whose reaction is remembered
 )
 
 // directory remembers names, conversations and threads, so that not every
@@ -75,41 +73,6 @@ func (d *directory) setThread(channel, root string, joined bool) {
 	if was, _ := d.threads.Get(key); !was { // joined meanwhile stays joined
 		d.threads.Set(key, joined)
 	}
-}
-
-// waiting remembers the last message of each address that has no reaction yet.
-// The zero value is usable; its methods are safe for concurrent use.
-type waiting struct {
-	mu    sync.Mutex
-	order []domain.Address
-	m     map[domain.Address]string
-}
-
-func (w *waiting) set(to domain.Address, ts string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.m == nil {
-		w.m = map[domain.Address]string{}
-	}
-	if _, known := w.m[to]; !known {
-		if len(w.order) >= maxWaiting {
-			delete(w.m, w.order[0])
-			w.order = w.order[1:]
-		}
-		w.order = append(w.order, to)
-	}
-	w.m[to] = ts
-}
-
-// take gives the message once.
-func (w *waiting) take(to domain.Address) string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	ts := w.m[to]
-	if ts != "" {
-		w.m[to] = ""
-	}
-	return ts
 }
 
 // conversationTypes are the kinds of conversations, each with a permission of

@@ -326,6 +326,11 @@ func (r *receiver) accept(ctx context.Context, events []domain.Inbound) error {
 	if len(events) == 0 && cursor == r.stored {
 		return nil
 	}
+	for _, in := range events { // before the commit: the turn may begin at once
+		if !in.Button && isTS(in.MessageID) {
+			r.a.waiting.Set(in.Address, in.MessageID)
+		}
+	}
 	wait := r.a.pause.first
 	for {
 		err := r.sink.Accept(ctx, r.a.self.Load().account(), events, cursor)
@@ -375,9 +380,6 @@ func (r *receiver) accepted(events []domain.Inbound) {
 	}
 	for _, in := range events {
 		r.known.Set(in.EventID, true)
-		if !in.Button && isTS(in.MessageID) {
-			r.a.waiting.set(in.Address, in.MessageID)
-		}
 	}
 	r.a.health.Note("last_event", r.a.now().UTC().Format(time.RFC3339))
 }

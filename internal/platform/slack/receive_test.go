@@ -3,6 +3,7 @@ package slack_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -110,15 +111,17 @@ func TestWhatWasSaidWhileAwayIsRead(t *testing.T) {
 
 // The first message of a thread may be older than what is read of its channel.
 func TestAnOldThreadIsRemembered(t *testing.T) {
-	clock := atomic.Int64{}
+	var clock atomic.Int64
 	clock.Store(time.Now().Add(-5 * 24 * time.Hour).UnixMicro())
 	r := newRigWith(t, fake.Options{Now: func() time.Time { return time.UnixMicro(clock.Load()) }}, nil)
 	ann, general := r.srv.AddUser("ann"), r.srv.AddChannel("general", "public_channel")
-	root := r.srv.Post(fake.Post{From: ann, Channel: general, Text: "old", Unheard: true})
-	r.sink.cursor = `{"from":1,"seen":` + strings.ReplaceAll(root.TS, ".", "") + `,"threads":[{"c":"` + general + `","t":"` + root.TS + `"}]}`
+	root := r.srv.Post(fake.Post{From: ann, Channel: general, Text: "old"})
+	other := r.srv.Post(fake.Post{From: ann, Channel: general, Text: "old as well"})
 	clock.Store(time.Now().UnixMicro())
-	r.sink.cursor = strings.Replace(r.sink.cursor, strings.ReplaceAll(root.TS, ".", ""), "1"+strings.ReplaceAll(root.TS, ".", "")[1:], 1)
-	r.srv.Post(fake.Post{From: ann, Channel: general, Thread: root.TS, Text: r.srv.Mention() + " still there?", Unheard: true})
+	// The first one is among the threads that a former life remembered.
+	r.sink.cursor = fmt.Sprintf(`{"from":1,"seen":%d,"threads":[{"c":%q,"t":%q}]}`, time.Now().Add(-time.Minute).UnixMicro(), general, root.TS)
+	r.srv.Post(fake.Post{From: ann, Channel: general, Thread: other.TS, Text: r.srv.Mention() + " and there?"})
+	r.srv.Post(fake.Post{From: ann, Channel: general, Thread: root.TS, Text: r.srv.Mention() + " still there?"})
 	r.connect(t)
 	if got := r.sink.wait(t, r.ctx, 1)[0]; got.Text != "still there?" || got.ThreadID != root.TS {
 		t.Errorf("read was %+v", got)
@@ -160,10 +163,10 @@ func TestOrderIsKeptWhileTheHistoryIsRead(t *testing.T) {
 	}
 	hold := make(chan struct{})
 	r.srv.Fail("conversations.history", fake.Fault{Hold: hold})
+	read := r.srv.Calls("conversations.history")
 	r.Adapter = r.another(t)
 	r.run(t)
-	must(t, r.srv.WaitSockets(r.ctx, 2))
-	must(t, r.srv.WaitCalls(r.ctx, "conversations.history", r.srv.Calls("conversations.history")))
+	must(t, r.srv.WaitCalls(r.ctx, "conversations.history", read+1))
 	r.srv.Say(ann, dm, "four")
 	close(hold)
 	if got := strings.Join(texts(r.sink.wait(t, r.ctx, 4)), " "); got != "one two three four" {

@@ -17,8 +17,9 @@ import (
 
 // What is looked through for a message that may have arrived.
 const (
-	lookPages = 3              // of historyPage messages each
-	lookBack  = 48 * time.Hour // from the latest message; an outbox gives up long before
+	lookPages  = 3              // of historyPage messages each, the latest of a channel
+	lookThread = 10             // the same of a thread, which is read from its older end
+	lookBack   = 48 * time.Hour // from the latest message; an outbox gives up long before
 )
 
 // How a message of ours is known again.
@@ -246,14 +247,14 @@ type sent struct {
 // find looks for a message of ours with a nonce among the latest of the
 // conversation, or of the thread.
 func (a *Adapter) find(ctx context.Context, o outgoing) (sent, *platform.Error) {
-	method, args := "conversations.history", url.Values{"channel": {o.channel}, "include_all_metadata": {"true"}, "limit": {strconv.Itoa(historyPage)}}
+	pages, method, args := lookPages, "conversations.history", url.Values{"channel": {o.channel}, "include_all_metadata": {"true"}, "limit": {strconv.Itoa(historyPage)}}
 	if o.thread != "" {
-		method = "conversations.replies"
+		pages, method = lookThread, "conversations.replies"
 		args.Set("ts", o.thread)
 		args.Set("oldest", tsOf(a.now().Add(-lookBack).UnixMicro()))
 	}
 	var all []*message
-	for range lookPages {
+	for range pages {
 		p, e := a.page(ctx, method, args)
 		if e != nil && e.Kind == platform.GiveUp {
 			if e.Code == codeScope || e.Code == codeThread {
@@ -322,7 +323,7 @@ func (a *Adapter) Typing(ctx context.Context, to domain.Address) error {
 	if !isID(to.ChatID) {
 		return nil
 	}
-	if ts := a.waiting.take(to); ts != "" && a.cfg.Reactions {
+	if ts := a.waiting.Take(to); ts != "" && a.cfg.Reactions {
 		args := url.Values{"channel": {to.ChatID}, "timestamp": {ts}, "name": {"eyes"}}
 		if _, e := a.call(ctx, "reactions.add", args, nil); e != nil {
 			a.log.Debug("a reaction was not set", "code", e.Code, "reason", e.Reason)

@@ -285,3 +285,23 @@ func TestTheLimitIsObeyedBeforeItIsHit(t *testing.T) {
 		t.Errorf("a method that is to rest was asked %d times", n)
 	}
 }
+
+// In a long thread, which Slack gives from its older end, it is found too.
+func TestAMessageAtTheEndOfALongThreadIsFound(t *testing.T) {
+	r := newRig(t, nil)
+	ann := r.srv.AddUser("ann")
+	dm := r.srv.Direct(ann)
+	to := address(dm)
+	to.ThreadID = r.srv.Say(ann, dm, "begin").TS
+	for range 900 {
+		r.srv.Post(fake.Post{From: ann, Channel: dm, Thread: to.ThreadID, Text: "more", Unheard: true})
+	}
+	r.srv.Fail("chat.postMessage", fake.CutAfter())
+	_, err := r.Send(r.ctx, to, domain.Part{Text: "once"}, "n1")
+	fails(t, err, platform.Retry)
+	_, err = r.another(t).Send(r.ctx, to, domain.Part{Text: "once"}, "n1")
+	must(t, err)
+	if got := r.srv.Replies(dm); len(got) != 1 {
+		t.Errorf("%d messages are shown", len(got))
+	}
+}

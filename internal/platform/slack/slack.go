@@ -76,7 +76,7 @@ type Adapter struct {
 	noStatus atomic.Bool                     // the app may not show that it writes
 	names    directory
 	sends    recall.Sends
-	waiting  waiting // what is being worked on, for the reactions
+	waiting  recall.Latest // what is being worked on, for the reactions
 }
 
 // identity is who the bot is.
@@ -157,6 +157,7 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 		Burst:        3,
 		Idempotency:  platform.IdempotencyAlways,
 		DigitIDs:     true,
+		CommandSign:  "!",
 	}
 	if self := a.self.Load(); self != nil {
 		c.MentionName = "@" + self.name

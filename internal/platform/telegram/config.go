@@ -35,6 +35,7 @@ type Config struct {
 	DeleteWebhook       bool   // delete a webhook that stands in the way of polling
 	WebhookURL          string // a webhook of this account's own, from a time when it did not poll; deleted where it stands in the way
 	NoTyping            bool
+	Reactions           bool // 👀 on a message that is being worked on
 
 	PollTimeout time.Duration // how long one getUpdates may wait, whole seconds; 0 means 30 s
 	SendTimeout time.Duration // of one request without a file; 0 means 30 s
@@ -50,6 +51,7 @@ func FromProfile(p home.PlatformConfig) (Config, error) {
 		FreeResponseChats: list(p.Extra["free_response_chats"]),
 		RequireMention:    p.RequireMention,
 		NoTyping:          !p.Typing,
+		Reactions:         p.Reactions,
 	}
 	var problems []string
 	for _, o := range []struct {

@@ -223,6 +223,11 @@ func (l *loop) commit(ctx context.Context, batch []models.Update) error {
 
 // accept retries until the sink has stored the events or refuses for good.
 func (l *loop) accept(ctx context.Context, events []domain.Inbound, cursor string) error {
+	for _, in := range events { // before the commit: the turn may begin at once
+		if !in.Button {
+			l.a.waiting.Set(in.Address, in.MessageID)
+		}
+	}
 	wait := l.a.pause.first
 	for {
 		err := l.sink.Accept(ctx, l.a.account, events, cursor)

@@ -293,12 +293,15 @@ func (a *Adapter) Edit(ctx context.Context, to domain.Address, messageID string,
 // Typing shows "typing…" for about five seconds,
 // https://core.telegram.org/bots/api#sendchataction.
 func (a *Adapter) Typing(ctx context.Context, to domain.Address) error {
-	if a.cfg.NoTyping {
-		return nil
-	}
 	t, err := a.target(to, domain.Part{})
 	if err != nil {
 		return err
+	}
+	if a.cfg.Reactions {
+		a.react(ctx, to, t)
+	}
+	if a.cfg.NoTyping {
+		return nil
 	}
 	thread := t.thread
 	if to.ThreadID == strconv.Itoa(generalTopic) {
@@ -311,6 +314,24 @@ func (a *Adapter) Typing(ctx context.Context, to domain.Address) error {
 		return a.sendFailure(t.chatID, c, err)
 	}
 	return nil
+}
+
+// react puts 👀 on the message that is being worked on,
+// https://core.telegram.org/bots/api#setmessagereaction. It is a courtesy: a
+// failure, such as in a chat that allows other reactions only, is not repeated.
+func (a *Adapter) react(ctx context.Context, to domain.Address, t *target) {
+	id, err := strconv.Atoi(a.waiting.Take(to))
+	if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.SendTimeout)
+	defer cancel()
+	ctx, c := withCall(ctx, "setMessageReaction")
+	eyes := models.ReactionType{Type: models.ReactionTypeTypeEmoji, ReactionTypeEmoji: &models.ReactionTypeEmoji{Type: models.ReactionTypeTypeEmoji, Emoji: "👀"}}
+	if _, err := a.bot.SetMessageReaction(ctx, &bot.SetMessageReactionParams{ChatID: t.chat, MessageID: id, Reaction: []models.ReactionType{eyes}}); err != nil {
+		e := a.sendFailure(t.chatID, c, err)
+		a.log.Debug("a reaction was not set", "code", e.Code, "reason", e.Reason)
+	}
 }
 
 // Limits of the native menu, https://core.telegram.org/bots/api#botcommand.

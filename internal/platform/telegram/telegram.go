@@ -24,6 +24,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
+	"hermes/internal/platform/recall"
 )
 
 // Name is the platform's name.
@@ -64,6 +65,7 @@ type Adapter struct {
 	menu     atomic.Pointer[menu]
 	flood    floodWatch
 	progress progress
+	waiting  recall.Latest // what is being worked on, for the reactions
 }
 
 // identity is who the bot is, as getMe says.

@@ -1,0 +1,222 @@
+package email
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"mime"
+	netmail "net/mail"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-message/charset"
+	"github.com/emersion/go-message/textproto"
+
+	"hermes/internal/domain"
+)
+
+const (
+	maxHeader  = 128 << 10 // bytes of one mail's header that are read
+	maxID      = 200       // bytes of a Message-ID that are kept; a digest stands in for a longer one
+	maxSubject = 300       // characters
+)
+
+var headerSection = &imap.FetchItemBodySection{Specifier: imap.PartSpecifierHeader, Peek: true, Partial: &imap.SectionPartial{Size: maxHeader}}
+
+// mail makes an event of a mail; ok is false when it is not to be answered.
+func (a *Adapter) mail(validity uint32, m letter) (in domain.Inbound, ok bool) {
+	in, why := a.envelope(m.header, m.size, m.arrived)
+	if why != "" {
+		a.log.Info("a mail is not answered: "+why, "uid", uint32(m.uid), "from", clip(in.UserID, 100))
+		return in, false
+	}
+	subject := m.header.subject()
+	in.Text = composed(subject, trimQuoted(m.text(a.cfg.MaxText)), isReply(m.header))
+	in.Attachments = m.attachments(validity)
+	if in.Text == "" && len(in.Attachments) == 0 {
+		in.Text = "(an empty mail)"
+	}
+	a.threads.set(in.ThreadID, thread{subject: plainSubject(subject), last: in.MessageID})
+	return in, true
+}
+
+// header is a mail's header; the zero value is empty.
+type header struct{ textproto.Header }
+
+// readHeader reads a header, or as much of it as can be understood.
+func readHeader(raw []byte) header {
+	h, err := textproto.ReadHeader(bufio.NewReader(bytes.NewReader(raw)))
+	if err == nil {
+		return header{h}
+	}
+	// It was cut, or has lines that are none: what does have a name counts.
+	var lines []string
+	for line := range strings.SplitSeq(strings.ReplaceAll(string(raw), "\r\n", "\n"), "\n") {
+		name, _, named := strings.Cut(line, ":")
+		folded := strings.HasPrefix(line, " ") || strings.HasPrefix(line, "\t")
+		if folded && len(lines) > 0 {
+			lines[len(lines)-1] += "\r\n" + line
+		} else if named && name != "" && fieldName.MatchString(name) {
+			lines = append(lines, line)
+		}
+	}
+	h, err = textproto.ReadHeader(bufio.NewReader(strings.NewReader(strings.Join(lines, "\r\n") + "\r\n\r\n")))
+	if err != nil {
+		return header{}
+	}
+	return header{h}
+}
+
+var fieldName = regexp.MustCompile(`^[!-9;-~]+$`)
+
+var words = &mime.WordDecoder{CharsetReader: charset.Reader}
+
+// subject is decoded (RFC 2047) and on one line.
+func (h header) subject() string {
+	v := h.Get("Subject")
+	if decoded, err := words.DecodeHeader(v); err == nil {
+		v = decoded
+	}
+	return strings.Join(strings.Fields(clean(v)), " ")
+}
+
+// sender is the one address of From.
+func (h header) sender() (address, name string, ok bool) {
+	if len(h.values("From")) != 1 {
+		return "", "", false // two of them would be read differently by different programs
+	}
+	p := netmail.AddressParser{WordDecoder: words}
+	list, err := p.ParseList(h.Get("From"))
+	if err != nil || len(list) != 1 || len(list[0].Address) > 254 || strings.ContainsFunc(list[0].Address, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+		return "", "", false
+	}
+	return strings.ToLower(list[0].Address), strings.Join(strings.Fields(clean(clip(list[0].Name, 100))), " "), true
+}
+
+func (h header) values(name string) []string {
+	var out []string
+	for f := h.FieldsByKey(name); f.Next(); {
+		out = append(out, f.Value())
+	}
+	return out
+}
+
+var msgID = regexp.MustCompile(`<([^<>\s]+)>`)
+
+// ids are the Message-IDs of a field, plain.
+func (h header) ids(name string) []string {
+	var out []string
+	for _, m := range msgID.FindAllStringSubmatch(h.Get(name), 200) {
+		out = append(out, plainID(m[1]))
+	}
+	return out
+}
+
+// plainID keeps an id that can be kept.
+func plainID(s string) string {
+	if len(s) <= maxID && strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) < 0 {
+		return s
+	}
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:16])
+}
+
+// envelope reads who wrote a mail and where it belongs; why is set when it is
+// not to be answered.
+func (a *Adapter) envelope(h header, size int64, arrived time.Time) (in domain.Inbound, why string) {
+	from, name, ok := h.sender()
+	if !ok {
+		return in, "it has no sender, or several"
+	}
+	in.UserID, in.UserName = from, name
+	if why := a.automatic(h, from); why != "" {
+		return in, why
+	}
+	if a.cfg.RequireDMARC && !passedDMARC(h.values("Authentication-Results"), a.cfg.AuthServer, domainOf(from)) {
+		return in, "the provider's server (" + a.cfg.AuthServer + ") does not say that it is from whom it says it is (dmarc=pass)"
+	}
+	if !a.senders.allow(from, a.cfg.PerSender, a.cfg.SenderEvery, arrived) {
+		return in, "its sender writes more than people do"
+	}
+	var id string
+	if own := h.ids("Message-Id"); len(own) > 0 {
+		id = own[0]
+	} else {
+		sum := sha256.Sum256([]byte(fmt.Sprint(h.Get("Date"), "\n", h.Get("From"), "\n", h.Get("Subject"), "\n", size)))
+		id = "none-" + hex.EncodeToString(sum[:16])
+	}
+	root := id
+	if refs := h.ids("References"); len(refs) > 0 {
+		root = refs[0]
+	} else if to := h.ids("In-Reply-To"); len(to) > 0 {
+		root = to[0]
+	}
+	in.Address = domain.Address{Platform: Name, ChatID: from, ThreadID: root}
+	in.Account, in.ChatType, in.ChatName, in.MessageID, in.EventID = a.cfg.Address, domain.ChatDM, clip(h.subject(), maxSubject), id, id
+	in.SentAt = arrived
+	return in, ""
+}
+
+// automatic says why a mail must not be answered by a machine
+// (https://www.rfc-editor.org/rfc/rfc3834#section-2); "" when it may.
+func (a *Adapter) automatic(h header, from string) string {
+	lower := func(name string) string { return strings.ToLower(strings.TrimSpace(h.Get(name))) }
+	first, _, _ := strings.Cut(lower("Auto-Submitted"), ";")
+	local, _, _ := strings.Cut(from, "@")
+	kind := lower("Content-Type")
+	switch {
+	case a.ours(from):
+		return "it is our own"
+	case strings.TrimSpace(first) != "" && strings.TrimSpace(first) != "no":
+		return "a machine wrote it (Auto-Submitted)"
+	case h.Has("List-Id") || h.Has("List-Post") || h.Has("Mailing-List"):
+		return "it came over a mailing list"
+	case lower("Precedence") == "bulk" || lower("Precedence") == "junk" || lower("Precedence") == "list" || lower("Precedence") == "auto_reply":
+		return "it is not one person's mail to another (Precedence)"
+	case h.Has("X-Autoreply") || h.Has("X-Autorespond") || h.Has("X-Failed-Recipients") || h.Has("X-Loop") || lower("X-Autogenerated") != "":
+		return "a machine wrote it"
+	case strings.Contains(lower("X-Auto-Response-Suppress"), "all") || strings.Contains(lower("X-Auto-Response-Suppress"), "autoreply"):
+		return "its sender wants no answer of a machine"
+	case strings.HasPrefix(kind, "multipart/report") || strings.HasPrefix(kind, "message/delivery-status"):
+		return "it is a report of a mail server"
+	case h.Has("Return-Path") && strings.TrimSpace(h.Get("Return-Path")) == "<>":
+		return "it is a report of a mail server"
+	case local == "mailer-daemon" || local == "postmaster" || strings.HasPrefix(local, "noreply") || strings.HasPrefix(local, "no-reply") || strings.HasPrefix(local, "donotreply") || strings.HasSuffix(local, "-bounces"):
+		return "nobody reads answers to its sender"
+	}
+	for _, id := range h.ids("Message-Id") {
+		if a.isOurID(id) {
+			return "it is our own"
+		}
+	}
+	return ""
+}
+
+var replyMark = regexp.MustCompile(`(?i)^\s*((re|aw|sv|antw|odp|vs|res|ref)(\[\d+\])?\s*:\s*)+`)
+
+// plainSubject is a subject without its marks of an answer.
+func plainSubject(s string) string {
+	return strings.TrimSpace(clip(replyMark.ReplaceAllString(s, ""), maxSubject))
+}
+
+func isReply(h header) bool {
+	return h.Has("In-Reply-To") || h.Has("References") || replyMark.MatchString(h.subject())
+}
+
+// composed is what is said by a mail: the subject belongs to the first of a
+// thread, but not before a command.
+func composed(subject, body string, reply bool) string {
+	body = strings.TrimSpace(body)
+	subject = clip(subject, maxSubject)
+	if reply || subject == "" || strings.HasPrefix(body, "/") {
+		return body
+	}
+	if body == "" {
+		return strings.TrimLeft(subject, "/ ")
+	}
+	return "Subject: " + subject + "\n\n" + body
+}

@@ -1,0 +1,348 @@
+package email
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapclient"
+
+	"hermes/internal/domain"
+	"hermes/internal/platform"
+)
+
+const (
+	batchSize  = 20     // mails that are read and committed at once
+	maxBacklog = 10_000 // mails that are read after a time without a connection
+	rereadBack = 3 * 24 * time.Hour
+)
+
+// position is how far a mailbox is read. UIDs ascend as long as the mailbox has
+// the same UIDVALIDITY (https://www.rfc-editor.org/rfc/rfc9051#section-2.3.1.1);
+// when it has another, all mail since a few days before the newest that was seen
+// is read again, and the ledger knows by its Message-ID what it has had.
+type position struct {
+	Validity uint32   `json:"v"`
+	UID      imap.UID `json:"uid"`
+	From     int64    `json:"from"` // Unix seconds of the first connection: older mail is not ours to answer
+	Seen     int64    `json:"seen"` // Unix seconds at which the newest mail that was read had arrived
+}
+
+func parsePosition(text string) (position, bool) {
+	var p position
+	err := json.Unmarshal([]byte(text), &p)
+	return p, err == nil && p.Validity != 0
+}
+
+func (p position) String() string {
+	b, _ := json.Marshal(p) // numbers only
+	return string(b)
+}
+
+// receiver is one Run: it keeps a connection and commits what comes. It belongs
+// to one goroutine.
+type receiver struct {
+	a    *Adapter
+	sink platform.Sink
+
+	at       position
+	known    bool // at is the stored position
+	proven   bool // the last connection was up to date at least once
+	failures int  // in a row
+	connects int
+	skipped  int
+}
+
+// run connects again and again until ctx ends or the account is given up.
+func (r *receiver) run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		err := r.session(ctx)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // it was asked to end
+		}
+		var e *platform.Error
+		if !errors.As(err, &e) {
+			return err // the sink's
+		}
+		if err := r.failed(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// session is one connection, from its login to its loss.
+func (r *receiver) session(ctx context.Context) error {
+	changed := make(chan struct{}, 1)
+	c, e := r.a.dialIMAP(ctx, changed)
+	if e != nil {
+		return e
+	}
+	defer c.end()
+	box, err := c.open(r.a.cfg.Mailbox, false)
+	if err != nil {
+		return r.a.noMailbox(err)
+	}
+	if err := r.start(ctx, box); err != nil {
+		return err
+	}
+	pushes := c.Caps().Has(imap.CapIdle)
+	for first := true; ; first = false {
+		if err := r.catchUp(ctx, c, box); err != nil {
+			return err
+		}
+		if first {
+			r.alive(pushes)
+		} else {
+			r.a.health.OK()
+		}
+		if err := r.await(ctx, c, pushes, changed); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+func (a *Adapter) noMailbox(err error) *platform.Error {
+	var said *imap.Error
+	if errors.As(err, &said) && said.Type == imap.StatusResponseTypeNo {
+		return &platform.Error{Kind: platform.Retry, Code: "email_mailbox", Reason: "the mailbox " + a.cfg.Mailbox + " cannot be opened (" + a.scrub(clip(clean(said.Text), 200)) + "): check EMAIL_MAILBOX"}
+	}
+	return a.unreachable("IMAP", err)
+}
+
+// start finds out, once, how far the mailbox is read. What was there before the
+// first connection ever is left alone.
+func (r *receiver) start(ctx context.Context, box *imap.SelectData) error {
+	if box.UIDValidity == 0 {
+		return &platform.Error{Kind: platform.Retry, Code: "email_uids", Reason: "the IMAP server keeps no UIDs in " + r.a.cfg.Mailbox + ", so mail could be answered twice: choose another mailbox (EMAIL_MAILBOX)"}
+	}
+	if r.known {
+		return nil
+	}
+	text, err := r.sink.Cursor(ctx, r.a.cfg.Address)
+	if err != nil {
+		return err
+	}
+	at, ok := parsePosition(text)
+	if !ok {
+		now := r.a.now().Unix()
+		at = position{Validity: box.UIDValidity, UID: max(box.UIDNext, 1) - 1, From: now, Seen: now}
+		if err := r.accept(ctx, nil, at); err != nil {
+			return err
+		}
+	}
+	r.at, r.known = at, true
+	return nil
+}
+
+// catchUp reads and commits what has come since the stored position.
+func (r *receiver) catchUp(ctx context.Context, c *imapConn, box *imap.SelectData) error {
+	after := r.at.UID
+	criteria := &imap.SearchCriteria{}
+	again := box.UIDValidity != r.at.Validity
+	if again {
+		r.a.log.Warn("the mailbox was numbered anew; its newest mail is read again, and what is known is not answered again", "mailbox", r.a.cfg.Mailbox)
+		after = 0
+		criteria.Since = time.Unix(max(r.at.From, r.at.Seen-int64(rereadBack/time.Second)), 0).Add(-24 * time.Hour) // dates without a zone
+	}
+	var fresh imap.UIDSet
+	fresh.AddRange(after+1, 0)
+	criteria.UID = []imap.UIDSet{fresh}
+	uids, err := c.search(criteria, maxBacklog)
+	if err != nil {
+		return r.a.unreachable("IMAP", err)
+	}
+	// "5:*" has the last mail in it even when its UID is lower.
+	uids = slices.DeleteFunc(uids, func(u imap.UID) bool { return u <= after })
+	slices.Sort(uids)
+	if again {
+		r.at.UID = 0
+	}
+	for batch := range slices.Chunk(uids, batchSize) {
+		if err := r.batch(ctx, c, box.UIDValidity, batch); err != nil {
+			return err
+		}
+	}
+	if again && len(uids) == 0 {
+		next := r.at
+		next.Validity, next.UID = box.UIDValidity, max(box.UIDNext, 1)-1
+		if err := r.accept(ctx, nil, next); err != nil {
+			return err
+		}
+		r.at = next
+	}
+	return nil
+}
+
+// batch reads some mails and commits them with the position behind them.
+func (r *receiver) batch(ctx context.Context, c *imapConn, validity uint32, uids []imap.UID) error {
+	next := r.at
+	next.Validity, next.UID = validity, uids[len(uids)-1]
+	var events []domain.Inbound
+	var taken []imap.UID
+	for _, uid := range uids {
+		m, found, err := r.a.read(c, uid)
+		if err != nil {
+			return r.a.unreachable("IMAP", err)
+		}
+		if !found {
+			continue // deleted or moved meanwhile
+		}
+		if !m.arrived.IsZero() {
+			arrived := m.arrived.Unix()
+			next.Seen = max(next.Seen, min(arrived, r.a.now().Unix()))
+			if arrived < r.at.From-60 && validity != r.at.Validity {
+				continue // it was there before the first connection
+			}
+		}
+		in, ok := r.a.mail(validity, m)
+		if !ok {
+			r.skipped++
+			r.a.health.Note("not_answered", strconv.Itoa(r.skipped))
+			continue
+		}
+		events, taken = append(events, in), append(taken, uid)
+		if validity == r.at.Validity && in.ThreadID == in.MessageID {
+			r.a.sends.begun(in.Address.String())
+		}
+	}
+	if err := r.accept(ctx, events, next); err != nil {
+		return err
+	}
+	r.at = next
+	if len(taken) > 0 && !r.a.cfg.KeepUnread {
+		// A courtesy to people who look into the mailbox; nothing depends on it.
+		if err := c.within(func() error {
+			return c.Store(imap.UIDSetNum(taken...), &imap.StoreFlags{Op: imap.StoreFlagsAdd, Silent: true, Flags: []imap.Flag{imap.FlagSeen}}, nil).Close()
+		}); err != nil {
+			r.a.log.Debug("mail could not be marked as read", "err", err)
+		}
+	}
+	return nil
+}
+
+// await returns when there may be new mail. In the end the server has answered:
+// a connection that only looks alive is an error.
+func (r *receiver) await(ctx context.Context, c *imapConn, pushes bool, changed <-chan struct{}) error {
+	wait := r.a.cfg.PollEvery
+	var idle *imapclient.IdleCommand
+	if pushes {
+		wait = r.a.cfg.IdleEvery
+		if err := c.within(func() (err error) { idle, err = c.Idle(); return err }); err != nil {
+			return r.a.unreachable("IMAP", err)
+		}
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-c.Closed():
+	case <-changed:
+	case <-t.C:
+	}
+	err := c.within(func() error {
+		if idle == nil {
+			return c.Noop().Wait()
+		}
+		if err := idle.Close(); err != nil {
+			return err
+		}
+		return idle.Wait()
+	})
+	if err != nil {
+		return r.a.unreachable("IMAP", err)
+	}
+	return nil
+}
+
+// alive records that the connection is up to date.
+func (r *receiver) alive(pushes bool) {
+	r.connects++
+	r.proven, r.failures = true, 0
+	how := "the server pushes"
+	if !pushes {
+		how = "asked every " + r.a.cfg.PollEvery.String()
+	}
+	r.a.log.Info("connected to the mailbox", "address", r.a.cfg.Address, "news", how)
+	r.a.health.Note("bot", r.a.cfg.Address)
+	r.a.health.Note("news", how)
+	r.a.health.Note("reconnects", strconv.Itoa(r.connects-1))
+	r.a.health.OK()
+}
+
+// failed shows a failure and waits before the next attempt. It returns an error
+// when Run is to end.
+func (r *receiver) failed(ctx context.Context, e *platform.Error) error {
+	r.failures++
+	if r.proven {
+		r.proven, r.failures = false, 1
+	}
+	if e.Kind == platform.BadCredentials || r.failures >= r.a.pause.failures {
+		return e
+	}
+	wait := min(r.a.pause.first<<min(r.failures-1, 16), r.a.pause.most)
+	wait -= time.Duration(rand.Int64N(int64(wait)/4 + 1)) // so that many accounts do not return in step
+	r.a.health.Degraded(e.Code, e.Reason)
+	r.a.log.Warn("the mailbox is not heard", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", r.failures, "wait", wait)
+	sleep(ctx, wait)
+	return nil
+}
+
+// accept retries until the sink has stored the events or refuses for good.
+func (r *receiver) accept(ctx context.Context, events []domain.Inbound, at position) error {
+	wait := r.a.pause.first
+	for {
+		err := r.sink.Accept(ctx, r.a.cfg.Address, events, at.String())
+		if err == nil {
+			if len(events) > 0 {
+				r.a.health.Note("last_event", r.a.now().UTC().Format(time.RFC3339))
+			}
+			return nil
+		}
+		code := domain.CodeOf(err)
+		switch {
+		case ctx.Err() != nil, code == domain.Fenced:
+			return err
+		case (code == domain.Invalid || code == domain.TooLarge) && len(events) > 1:
+			for i := range events {
+				if err := r.accept(ctx, events[i:i+1], r.at); err != nil {
+					return err
+				}
+			}
+			events = nil
+			continue
+		case (code == domain.Invalid || code == domain.TooLarge) && len(events) == 1:
+			// Trying the same again cannot help, and must not block what follows.
+			r.a.log.Error("a mail that cannot be stored was left out", "event", events[0].EventID, "err", r.a.scrubError(err))
+			events = nil
+			continue
+		}
+		r.a.health.Degraded(string(code), "mail waits, because it cannot be stored: "+domain.MessageOf(err)+"; none is lost")
+		r.a.log.Warn("mail could not be stored; it is tried again", "events", len(events), "err", r.a.scrubError(err), "wait", wait)
+		if !sleep(ctx, wait) {
+			return err
+		}
+		wait = min(2*wait, r.a.pause.most)
+	}
+}
+
+// sleep waits; it answers false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

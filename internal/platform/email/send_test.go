@@ -1,0 +1,150 @@
+package email_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"hermes/internal/domain"
+	"hermes/internal/platform"
+	"hermes/internal/platform/email"
+	fake "hermes/testkit/email"
+)
+
+func to(address, thread string) domain.Address {
+	return domain.Address{Platform: "email", ChatID: address, ThreadID: thread}
+}
+
+// An answer stands in its thread, in this life of the process and the next, and
+// says that a machine wrote it.
+func TestAnswers(t *testing.T) {
+	r := newRig(t, fake.Options{}, nil)
+	r.connect()
+	root := r.srv.Write(ann("first"))
+	in := r.sink.wait(t, r.ctx, 1)[0]
+	r.srv.Write(fake.Letter{From: "ann@people.test", Subject: "RE: Aw: A question", Answers: root, Text: "second", ID: "second@people.test"})
+	r.sink.wait(t, r.ctx, 2)
+	file := filepath.Join(t.TempDir(), "report.txt")
+	if err := os.WriteFile(file, []byte("the report"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	part := domain.Part{Text: "Look **here**:\n\n- <script>alert(1)</script>", Markup: true, Attachments: []domain.Attachment{{Path: file, Name: "report.txt"}}}
+	id, err := r.Send(r.ctx, in.Address, part, "nonce-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := r.srv.Sent()[0]
+	if m.ID != id || m.To != "ann@people.test" || m.Subject != "Re: A question" || m.InReplyTo != "second@people.test" || strings.Join(m.References, " ") != root+" second@people.test" {
+		t.Errorf("sent %+v", m)
+	}
+	if m.Header.Get("Auto-Submitted") != "auto-replied" || m.Header.Get("X-Auto-Response-Suppress") != "All" {
+		t.Errorf("it does not say what it is: %v", m.Header)
+	}
+	if !strings.Contains(m.Text, "Look **here**") || !strings.Contains(m.HTML, "<strong>here</strong>") || strings.Contains(m.HTML, "<script>") || string(m.Files["report.txt"]) != "the report" {
+		t.Errorf("text %q, page %q, files %v", m.Text, m.HTML, m.Files)
+	}
+	again, err := r.Send(r.ctx, in.Address, part, "nonce-1")
+	if err != nil || again != id || len(r.srv.Sent()) != 1 {
+		t.Errorf("a repetition: %q, %v, %d mails", again, err, len(r.srv.Sent()))
+	}
+
+	// The next life knows the thread from the mailbox.
+	if _, err := r.another().Send(r.ctx, in.Address, domain.Part{Text: "later"}, "nonce-2"); err != nil {
+		t.Fatal(err)
+	}
+	if m := r.srv.Sent()[1]; m.Subject != "Re: A question" || m.InReplyTo != "second@people.test" {
+		t.Errorf("the next life answers %q to %q", m.Subject, m.InReplyTo)
+	}
+}
+
+// A mail that answers none has a subject of its own.
+func TestSubjects(t *testing.T) {
+	r := newRig(t, fake.Options{}, nil)
+	for i, c := range []struct{ text, subject, body string }{
+		{"**Disks**\n\n/var is full", "Disks", "/var is full"},
+		{"# The *report*\n\nall is well", "The *report", "# The *report*"},
+		{"Grüße " + strings.Repeat("x", 100), "Grüße " + strings.Repeat("x", 64) + "…", "Grüße"},
+	} {
+		if _, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: c.text}, "n"+c.text[:3]); err != nil {
+			t.Fatal(err)
+		}
+		if m := r.srv.Sent()[i]; m.Subject != c.subject || !strings.HasPrefix(m.Text, c.body) || m.Header.Get("Auto-Submitted") != "auto-generated" {
+			t.Errorf("%q: subject %q, text %q", c.text, m.Subject, m.Text)
+		}
+	}
+}
+
+// Every answer of a server is told apart, and what is not known is said so.
+func TestSendFailures(t *testing.T) {
+	r := newRig(t, fake.Options{}, nil)
+	for _, c := range []struct {
+		fault     fake.Fault
+		kind      platform.Kind
+		uncertain bool
+		says      string
+	}{
+		{fake.Fault{Stage: "mail", Code: 550, Text: "not yours"}, platform.GiveUp, false, "mail from agent@example.test"},
+		{fake.Fault{Stage: "rcpt", Code: 550, Text: "no such user"}, platform.GiveUp, false, "no such user"},
+		{fake.Fault{Stage: "rcpt", Code: 451, Text: "greylisted"}, platform.Retry, false, "greylisted"},
+		{fake.Fault{Stage: "data", Code: 554, Text: "no"}, platform.GiveUp, false, "554"},
+		{fake.Fault{Stage: "end", Code: 452, Text: "disk full"}, platform.Retry, false, "452"},
+		{fake.Fault{Stage: "end", Code: 552, Text: "too large"}, platform.GiveUp, false, "too large"},
+		{fake.Fault{Stage: "rcpt"}, platform.Retry, false, "cannot be reached"},
+		{fake.Fault{Stage: "end"}, platform.Retry, true, "cannot be reached"},
+	} {
+		r.srv.Fail(c.fault)
+		_, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "x"}, "n"+c.says)
+		if e := errorOf(t, err); e.Kind != c.kind || e.Uncertain != c.uncertain || !strings.Contains(e.Reason, c.says) {
+			t.Errorf("%+v: %+v", c.fault, e)
+		}
+	}
+	r.srv.RefuseSMTP(454, "4.7.0 Temporary authentication failure")
+	if _, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "x"}, "a"); errorOf(t, err).Kind != platform.Retry {
+		t.Errorf("%v", err)
+	}
+	r.srv.RefuseSMTP(535, "5.7.8 wrong")
+	_, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "x"}, "b")
+	if e := errorOf(t, err); e.Kind != platform.BadCredentials || !strings.Contains(e.Reason, ".env line 3") {
+		t.Errorf("%+v", e)
+	}
+	r.srv.RefuseSMTP(0, "")
+	for _, address := range []string{"nobody", "Ann <ann@people.test>", "ann@people.test\r\nBcc: eve@people.test", r.srv.Address()} {
+		if _, err := r.Send(r.ctx, to(address, ""), domain.Part{Text: "x"}, "c"); errorOf(t, err).Kind != platform.GiveUp {
+			t.Errorf("%q: %v", address, err)
+		}
+	}
+	for _, p := range []domain.Part{{}, {Attachments: []domain.Attachment{{Path: "/nowhere", Name: "x"}}}} {
+		if _, err := r.Send(r.ctx, to("ann@people.test", ""), p, "d"); errorOf(t, err).Kind != platform.GiveUp {
+			t.Errorf("%+v: %v", p, err)
+		}
+	}
+	if n := len(r.srv.Sent()); n != 0 {
+		t.Errorf("%d mails were sent", n)
+	}
+}
+
+// A mail whose fate is not known is looked for among the sent ones, by this life
+// of the process and by the next.
+func TestLooksBeforeRepeating(t *testing.T) {
+	r := newRig(t, fake.Options{SaveSent: true}, func(c *email.Config) { c.Timeout = 2 * time.Second })
+	for i, next := range []bool{false, true} {
+		nonce := string(rune('a' + i))
+		r.srv.Fail(fake.Fault{Stage: "end", Act: true})
+		_, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "once"}, nonce)
+		if e := errorOf(t, err); !e.Uncertain {
+			t.Fatalf("%+v", e)
+		}
+		a := r.Adapter
+		if next {
+			a = r.another()
+		}
+		if _, err := a.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "once"}, nonce); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(r.srv.Sent()); n != i+1 {
+			t.Errorf("%d mails were sent", n)
+		}
+	}
+}

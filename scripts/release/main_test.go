@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bytes"
+	"debug/elf"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"aead.dev/minisign"
+
+	"hermes/internal/update"
+)
+
+// TestMain runs in the module's root, as `make release` does.
+func TestMain(m *testing.M) {
+	if err := os.Chdir("../.."); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
+// writeKey makes a key pair as `minisign -G -W` does.
+func writeKey(t *testing.T) (file string, keys update.Keys) {
+	t.Helper()
+	public, private, err := minisign.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := private.MarshalText()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file = filepath.Join(t.TempDir(), "minisign.key")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file, update.Keys{public}
+}
+
+func makeRelease(t *testing.T, out, version, key string, arches ...string) {
+	t.Helper()
+	t.Setenv("SOURCE_DATE_EPOCH", "1700000000")
+	j := job{version: version, out: out, arches: arches}
+	if err := j.run(key, ""); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRelease makes a release for both processors, and looks at every file of
+// it as those who use it do.
+func TestRelease(t *testing.T) {
+	if _, err := exec.LookPath("dpkg-deb"); err != nil {
+		t.Skip("no dpkg-deb here, so no Debian package can be made")
+	}
+	key, keys := writeKey(t)
+	out := t.TempDir()
+	makeRelease(t, out, "1.2.3", key, arches...)
+	in := readIndex(t, out, keys)
+	if in.Channels["stable"] != "1.2.3" || len(in.Releases) != 1 || len(in.Releases[0].Archives) != len(arches) {
+		t.Errorf("index: %+v", in)
+	}
+	check := exec.Command("sha256sum", "-c", "--strict", "--quiet", update.SumsName)
+	check.Dir = out
+	if text, err := check.CombinedOutput(); err != nil {
+		t.Errorf("sha256sum: %v\n%s", err, text)
+	}
+	for _, arch := range arches {
+		program := unpack(t, filepath.Join(out, update.ArchiveName("1.2.3", "linux", arch)))
+		machine := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}[arch]
+		f, err := elf.Open(program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Machine != machine || f.Section(".interp") != nil {
+			t.Errorf("%s: built for %s, dynamic: %v", arch, f.Machine, f.Section(".interp") != nil)
+		}
+		f.Close()
+		checkDebian(t, out, arch)
+	}
+	t.Run("can be made again", func(t *testing.T) { testAgain(t, out, key) })
+	t.Run("installs for one user", func(t *testing.T) { testInstall(t, out) })
+}
+
+// testAgain holds that the same source gives the same bytes.
+func testAgain(t *testing.T, out, key string) {
+	again := t.TempDir()
+	makeRelease(t, again, "1.2.3", key, runtime.GOARCH)
+	names, err := os.ReadDir(again)
+	if err != nil || len(names) < 7 {
+		t.Fatalf("%d files, %v", len(names), err)
+	}
+	for _, n := range names {
+		if listsBoth := strings.HasPrefix(n.Name(), update.SumsName) || strings.HasPrefix(n.Name(), update.IndexName); listsBoth {
+			continue // of the archives that were made for the other processor too
+		}
+		x, xerr := os.ReadFile(filepath.Join(out, n.Name()))
+		y, yerr := os.ReadFile(filepath.Join(again, n.Name()))
+		if xerr != nil || yerr != nil || !bytes.Equal(x, y) {
+			t.Errorf("%s differs between two releases of the same (%v, %v)", n.Name(), xerr, yerr)
+		}
+	}
+}
+
+func readIndex(t *testing.T, out string, keys update.Keys) update.Index {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(out, update.IndexName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sig, err := os.ReadFile(filepath.Join(out, update.IndexName+update.SignatureSuffix))
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := update.ReadIndex(text, sig, keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return in
+}
+
+// unpack gives the program of an archive.
+func unpack(t *testing.T, archive string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if text, err := exec.Command("tar", "-xzf", archive, "-C", dir).CombinedOutput(); err != nil {
+		t.Fatalf("tar: %v\n%s", err, text)
+	}
+	for _, name := range []string{"hermes", "LICENSE", "man/hermes-gateway-run.1", "completions/hermes.bash", "completions/_hermes", "completions/hermes.fish"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			t.Errorf("%s: %v", filepath.Base(archive), err)
+		}
+	}
+	return filepath.Join(dir, "hermes")
+}
+
+func checkDebian(t *testing.T, out, arch string) {
+	t.Helper()
+	deb := filepath.Join(out, "hermes_1.2.3_"+arch+".deb")
+	text, err := exec.Command("dpkg-deb", "--info", deb).CombinedOutput()
+	if err != nil || !strings.Contains(string(text), "Architecture: "+arch) || !strings.Contains(string(text), "Version: 1.2.3\n") {
+		t.Errorf("dpkg-deb --info: %v\n%s", err, text)
+	}
+	text, err = exec.Command("dpkg-deb", "--contents", deb).CombinedOutput()
+	for _, want := range []string{
+		"-rwxr-xr-x root/root", " ./usr/bin/hermes\n", " ./usr/share/man/man1/hermes.1.gz\n",
+		" ./usr/share/bash-completion/completions/hermes\n", " ./usr/share/doc/hermes/copyright\n", " ./usr/share/doc/hermes/changelog.gz\n",
+	} {
+		if err != nil || !strings.Contains(string(text), want) {
+			t.Fatalf("the package for %s lacks %q (%v):\n%s", arch, want, err, text)
+		}
+	}
+}
+
+// testInstall runs install.sh twice for a new user, and once with an archive
+// that somebody changed.
+func testInstall(t *testing.T, out string) {
+	home := t.TempDir()
+	install := func(home string) (string, error) {
+		cmd := exec.Command("sh", filepath.Join(out, "install.sh"))
+		cmd.Env = []string{"HOME=" + home, "PATH=" + os.Getenv("PATH")}
+		text, err := cmd.CombinedOutput()
+		return string(text), err
+	}
+	for range 2 {
+		text, err := install(home)
+		if err != nil || !strings.Contains(text, "✓ checksum") || !strings.Contains(text, "go on with: hermes setup") {
+			t.Fatalf("install.sh: %v\n%s", err, text)
+		}
+		version, err := exec.Command(filepath.Join(home, ".local/bin/hermes"), "--version").CombinedOutput()
+		if err != nil || string(version) != "hermes 1.2.3\n" {
+			t.Fatalf("hermes --version: %v, %q", err, version)
+		}
+	}
+	if target, err := os.Readlink(filepath.Join(home, ".local/share/hermes/current")); err != nil || target != "versions/1.2.3" {
+		t.Errorf("current -> %q, %v", target, err)
+	}
+	if left, err := filepath.Glob(filepath.Join(home, ".local/share/hermes/versions/.*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v %v", left, err)
+	}
+	archive := filepath.Join(out, update.ArchiveName("1.2.3", "linux", runtime.GOARCH))
+	text, err := os.ReadFile(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(archive, append(text, 0), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	other := t.TempDir()
+	if said, err := install(other); err == nil || !strings.Contains(said, "is not what SHA256SUMS says; nothing was installed") {
+		t.Errorf("a changed archive: %v\n%s", err, said)
+	}
+	if entries, err := os.ReadDir(other); err != nil || len(entries) > 0 {
+		t.Errorf("a changed archive left %v behind (%v)", entries, err)
+	}
+}
+
+func TestWhatNoReleaseIsMadeOf(t *testing.T) {
+	key, _ := writeKey(t)
+	notAKey := filepath.Join(t.TempDir(), "x")
+	if err := os.WriteFile(notAKey, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ version, key, epoch, want string }{
+		{"", key, "", "is no version of a release"},
+		{"79af3d2-dirty", key, "", "is no version of a release"},
+		{"1.2.3", "", "", "a release must be signed"},
+		{"1.2.3", notAKey, "", "is no secret key of minisign"},
+		{"1.2.3", key, "today", "takes seconds since 1970"},
+	} {
+		t.Setenv("SOURCE_DATE_EPOCH", c.epoch)
+		j := job{version: c.version, out: t.TempDir(), arches: arches}
+		if err := j.run(c.key, ""); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("version %q, key %q, date %q: %v, want %q", c.version, filepath.Base(c.key), c.epoch, err, c.want)
+		}
+	}
+}
