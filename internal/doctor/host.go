@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/ledger/sqlite"
 )
 
 // The least that must be left on the disk: under it the ledger's reserve for a
@@ -171,6 +172,19 @@ func (c *Case) clockFix() string {
 	return "sudo timedatectl set-ntp true"
 }
 
+// salvaged lets the next start of the gateway look at the whole ledger, and save
+// what can be read of it.
+func (c *Case) salvaged(ledger string) string {
+	fix := "touch " + sqlite.DamageMark(ledger) + " && "
+	if c.Gateway.Status != nil {
+		fix += c.hermes("gateway stop") + " && "
+	}
+	if c.supervisedInstall() {
+		return fix + c.hermes("gateway start")
+	}
+	return fix + c.hermes("gateway run")
+}
+
 // checkLedger looks at the file of the durable store.
 func checkLedger(c *Case) []Finding {
 	l, path := c.Ledger, c.Profile.LedgerFile()
@@ -198,8 +212,8 @@ func checkLedger(c *Case) []Finding {
 	case len(l.Damage) > 0:
 		f.ID, f.What = "service.ledger_damaged", "the ledger is damaged"
 		f.Evidence = []string{"PRAGMA quick_check: " + cutTo(strings.Join(strings.Fields(strings.Join(l.Damage, "; ")), " "), 300)}
-		f.Means = "Reads and writes fail where it is torn, and it grows worse with use."
-		f.Fix = restored()
+		f.Means = "Reads and writes fail where it is torn, and it grows worse with use. A start that is told of the damage keeps the file and moves what can be read of it into a new one."
+		f.Fix = c.salvaged(path)
 	case l.Err != nil && l.Schema > l.Known:
 		f.ID, f.What = "service.ledger_newer", "the ledger was written by a newer version of this program"
 		f.Evidence = []string{domain.MessageOf(l.Err)}

@@ -54,7 +54,7 @@ func spoilPages(t *testing.T, path string, from int64, pages int) {
 func TestDamagedLedgerIsSalvaged(t *testing.T) {
 	path := grown(t)
 	spoil(t, path, 0.5, 3)
-	if err := os.WriteFile(damageMark(path), nil, 0o600); err != nil { // as whoever meets the damage leaves it
+	if err := os.WriteFile(DamageMark(path), nil, 0o600); err != nil { // as whoever meets the damage leaves it
 		t.Fatal(err)
 	}
 	before, err := os.ReadFile(path)
@@ -113,7 +113,7 @@ func TestDamageAnywhere(t *testing.T) {
 		if err := os.MkdirAll(runDir(path), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(damageMark(path), nil, 0o600); err != nil {
+		if err := os.WriteFile(DamageMark(path), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		spoil(t, path, share, 1)
@@ -173,7 +173,7 @@ func TestSalvageSurvivesACrash(t *testing.T) {
 			if at == "file renamed" {
 				err = os.Rename(path, kept)
 			} else {
-				err = os.WriteFile(damageMark(path), nil, 0o600)
+				err = os.WriteFile(DamageMark(path), nil, 0o600)
 			}
 			if err != nil {
 				t.Fatal(err)
