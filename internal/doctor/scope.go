@@ -134,10 +134,18 @@ func checkConfigFile(c *Case) []Finding {
 	if c.ConfigErr == nil || c.Home.Trouble != nil || c.Home.NotDir {
 		return nil
 	}
-	return []Finding{{ID: "profile.config_yaml", Class: Scope, Severity: Error, depth: ofFiles, explains: []string{"service.not_running", "service.crashed", "profile.not_loaded", "service.unit_config", "service.start_limit", "scheduler.*"},
-		What: "the configuration cannot be read", Evidence: []string{domain.MessageOf(c.ConfigErr)},
+	f := Finding{ID: "profile.config_yaml", Class: Scope, Severity: Error, depth: ofFiles,
+		explains: []string{"service.not_running", "service.crashed", "service.start_waits", "profile.not_loaded", "service.unit_*", "service.start_limit", "service.crash_loop", "scheduler.*"},
+		What:     "the configuration cannot be read", Evidence: []string{domain.MessageOf(c.ConfigErr)},
 		Means: "None of it is in force, and the gateway does not start with it (status 78).",
-		Fix:   c.thenIfDown(c.hermes("config edit"))}}
+		Fix:   c.thenIfDown(c.hermes("config edit"))}
+	if e, _, ok := home.OpenHistory(c.Profile).LastHealthy(); ok {
+		f.Evidence = append(f.Evidence, fmt.Sprintf("configuration %d of the history served healthily on %s", e.N, e.HealthyAt.Local().Format("2006-01-02 15:04")),
+			"to mend the file in place of going back: "+c.hermes("config edit"))
+		f.Means = "None of it is in force: the one that served healthily last is used in its place."
+		f.Fix = c.thenIfDown(c.hermes("config rollback"))
+	}
+	return []Finding{f}
 }
 
 // placeOf is file and line of a problem.

@@ -3,6 +3,7 @@ package faults
 import (
 	"os"
 	"path/filepath"
+	"strings"
 
 	"hermes/internal/doctor"
 )
@@ -42,6 +43,13 @@ func scopeFaults() []fault {
 			inject: func(w *world) {
 				w.edit("config.yaml", "session_reset:\n", "session_reset: [\n")
 				w.editor(`sed -i 's/session_reset: \[/session_reset:/' "$1"`)
+			}},
+		{what: "config.yaml was broken, and the last one that served is used in its place", id: "profile.config_yaml", class: doctor.Scope,
+			inject: func(w *world) {
+				w.until("the configuration to have served", func() bool { return strings.Contains(w.hermes("config", "history", "--json"), "healthy_at") })
+				w.edit("config.yaml", "session_reset:\n", "session_reset: [\n")
+				w.procs[0].Kill()
+				w.start()
 			}},
 		{what: "a setting has a value that it cannot have", id: "profile.setting", class: doctor.Scope,
 			inject: func(w *world) { w.add("config.yaml", "agent:\n  max_turns: many\n") }, fill: map[string]string{"value": "90"}},
