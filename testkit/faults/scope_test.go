@@ -57,6 +57,8 @@ func scopeFaults() []fault {
 			inject: func(w *world) {
 				w.add("config.yaml", "platforms:\n  telegram:\n    token: 7000000009:AAF-an_old_token_of_another_bot_\n")
 			}},
+		{what: "config.yaml names MCP servers, which this version does not use", id: "profile.mcp_unused", class: doctor.Scope,
+			inject: func(w *world) { w.add("config.yaml", "mcp_servers:\n  files:\n    command: npx\n") }},
 		{what: "two profiles have one bot", id: "profile.shared_token", class: doctor.Scope, shape: shape{profile: "liam", noAPI: true, unstarted: true},
 			inject: func(w *world) {
 				w.must(os.WriteFile(filepath.Join(w.home.Dir, ".env"), []byte("TELEGRAM_BOT_TOKEN="+w.tg.Token()+"\nTELEGRAM_BASE_URL="+w.tg.URL()+"\n"), 0o600))

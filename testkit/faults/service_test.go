@@ -58,7 +58,7 @@ func serviceFaults() []fault {
 			inject: func(w *world) { w.procs[0].Kill() }},
 		{what: "the gateway is suspended", id: "service.suspended", class: doctor.Service,
 			inject: func(w *world) { w.must(w.procs[0].Cmd.Process.Signal(syscall.SIGSTOP)) }},
-		{what: "a child of a dead gateway holds the profile's lock", id: "service.stale_lock", class: doctor.Service,
+		{what: "a child of a dead gateway holds the profile's lock", id: "service.stale_lock", class: doctor.Service, needs: "flock",
 			inject: func(w *world) { w.procs[0].Kill(); w.lockedBy() }},
 		{what: "the gateway died twice as it started Telegram", id: "service.quarantine", class: doctor.Service, shape: shape{unstarted: true},
 			inject: func(w *world) {
