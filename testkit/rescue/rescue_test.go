@@ -96,6 +96,36 @@ func testNoConfiguration(t *testing.T, w *world) {
 	u.Run(t, "hermes -p liam gateway start")
 }
 
+// An instance of a template, of which the rescue unit's name is made, and one
+// that was written by hand and adopted, are brought back too.
+func testTemplates(t *testing.T, w *world) {
+	u, instance := w.user, "hermes-gateway@liam.service"
+	u.Run(t, "hermes -p liam gateway uninstall")
+	units := u.Home + "/.config/systemd/user/"
+	handWritten := "[Service]\nType=simple\nExecStart=" + program + " --profile %i gateway run\nRestart=on-failure\nRestartSec=100ms\n" +
+		"StartLimitInterval=60\nStartLimitBurst=3\nEnvironment=HERMES_HOME=%h/.hermes\n[Install]\nWantedBy=default.target\n"
+	for _, how := range []string{"generated", "adopted"} {
+		if how == "generated" {
+			u.Run(t, "hermes -p liam gateway install --template")
+		} else {
+			u.Write(t, units+"hermes-gateway@.service", handWritten)
+			u.Run(t, "systemctl --user daemon-reload && systemctl --user enable --now "+instance+" && hermes -p liam gateway install --adopt && hermes -p liam gateway restart")
+		}
+		w.servedBy(instance, program)
+		u.Run(t, "rm -f "+w.file("rescue.json"))
+		w.place(bad)
+		u.Run(t, "systemctl --user kill --signal=KILL "+instance)
+		w.servedBy(instance, kept)
+		w.told("hermes-gateway@liam", "went down and was brought back")
+		w.place(good)
+		want(t, u.Run(t, "hermes -p liam gateway restart"), "✓ Restarted hermes-gateway@liam")
+		w.servedBy(instance, program)
+		w.quiet()
+		u.Run(t, "hermes -p liam gateway uninstall; rm -rf "+units+"hermes-gateway@.service*; systemctl --user daemon-reload; systemctl --user reset-failed")
+	}
+	u.Run(t, "hermes -p liam gateway install")
+}
+
 // What status tells of the past is what happened.
 func testPast(t *testing.T, w *world) {
 	u := w.user
