@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -174,7 +175,7 @@ func (c *Case) cronOnly() bool {
 
 // processChecks are about the process that serves.
 func processChecks() []check {
-	return []check{checkOtherSystem, checkSilent, checkDown, checkOldConfig, checkCrashes, checkPin, checkQuarantine}
+	return []check{checkOtherSystem, checkSilent, checkDown, checkOldConfig, checkCrashes, checkPin, checkQuarantine, checkParts}
 }
 
 // checkOtherSystem finds a gateway of the system that this one replaces.
@@ -201,10 +202,13 @@ func checkSilent(c *Case) []Finding {
 	if g.Silent == nil {
 		return nil
 	}
+	if processState(g.Holder.PID) == "" {
+		return []Finding{c.orphanedLock()}
+	}
 	state := processState(g.Holder.PID)
 	evidence := []string{"the control socket: " + domain.MessageOf(g.Silent)}
 	fix := fmt.Sprintf("kill -9 %d", g.Holder.PID)
-	if state == "T" {
+	if state == "T" || state == "t" {
 		evidence = append(evidence, fmt.Sprintf("the process is stopped (state T in /proc/%d/stat): somebody sent it SIGSTOP, or pressed Ctrl-Z", g.Holder.PID))
 		return []Finding{{ID: "service.suspended", Class: Service, Severity: Error, depth: ofProcess, explains: []string{"service.silent", "service.ledger_busy", "scheduler.*", "transport.*", "service.api_*", "delivery.*"},
 			What: fmt.Sprintf("the gateway is suspended (PID %d)", g.Holder.PID), Evidence: evidence,
@@ -216,6 +220,72 @@ func checkSilent(c *Case) []Finding {
 	return []Finding{{ID: "service.silent", Class: Service, Severity: Error, depth: ofProcess, explains: []string{"service.ledger_busy", "scheduler.*", "transport.*", "service.api_*", "delivery.*"},
 		What: fmt.Sprintf("PID %d holds the profile and does not answer", g.Holder.PID), Evidence: evidence,
 		Means: "Nothing can be asked of it, and it may serve nobody.", Fix: fix}}
+}
+
+// orphanedLock is about a lock of which the process that took it is dead: a
+// child that it left has the file open.
+func (c *Case) orphanedLock() Finding {
+	g, path := c.Gateway, c.Profile.LockFile()
+	f := Finding{ID: "service.stale_lock", Class: Service, Severity: Error, depth: ofProcess, explains: []string{"service.not_running", "service.crashed", "scheduler.*", "transport.*", "service.api_*", "delivery.*"},
+		What:     "the profile is locked, and the gateway that locked it is dead",
+		Evidence: []string{fmt.Sprintf("%s names PID %d, which is gone", path, g.Holder.PID)},
+		Means:    "No gateway can start as long as that lock is held."}
+	holders := openers(path)
+	if len(holders) == 0 {
+		f.Fix = "sudo fuser -v " + path
+		f.Evidence = append(f.Evidence, "who holds it cannot be seen by this user")
+		return f
+	}
+	var pids []string
+	for _, pid := range holders {
+		pids = append(pids, strconv.Itoa(pid))
+		f.Evidence = append(f.Evidence, fmt.Sprintf("PID %d has it open: %s", pid, cutTo(commandOf(pid), 80)))
+	}
+	f.Fix = c.then("kill " + strings.Join(pids, " "))
+	return f
+}
+
+// openers are the processes that have a file open, as far as they may be looked
+// into.
+func openers(path string) []int {
+	var out []int
+	links, err := filepath.Glob("/proc/[0-9]*/fd/*")
+	if err != nil {
+		return nil
+	}
+	for _, l := range links {
+		if to, err := os.Readlink(l); err != nil || to != path {
+			continue
+		}
+		pid, err := strconv.Atoi(strings.Split(l, "/")[2])
+		if err == nil && pid != os.Getpid() && !slices.Contains(out, pid) {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// toldElsewhere are the parts that have checks of their own.
+var toldElsewhere = []string{"model", "cron", "cron.import", "delivery"}
+
+// checkParts tells of what else in the running gateway does not work.
+func checkParts(c *Case) []Finding {
+	if c.Gateway.Status == nil {
+		return nil
+	}
+	var out []Finding
+	for _, p := range c.Gateway.Status.Parts {
+		if !(partFacts{true, p}).bad() || slices.Contains(toldElsewhere, p.Name) || strings.HasPrefix(p.Name, "platform.") && p.Name != "platform.webchat" {
+			continue
+		}
+		f := Finding{ID: "service.part_" + p.Name, Class: Service, Severity: Error, depth: ofPart, about: p.Name, What: p.Name + " does not work",
+			Evidence: []string{"status since " + p.Since.Local().Format("15:04:05") + ": " + p.Message}, Means: "The rest of the gateway works.", Fix: c.hermes("gateway restart")}
+		if p.State == health.Degraded {
+			f.Severity, f.What = Warning, p.Name+" works partly"
+		}
+		out = append(out, f)
+	}
+	return out
 }
 
 // processState is field 3 of /proc/PID/stat, e.g. "S", "T"; proc_pid_stat(5).

@@ -173,7 +173,7 @@ func (c *Case) keyPlace(m home.ModelConfig) string {
 // checkModelPart tells what the running gateway found out by calling the model.
 func checkModelPart(c *Case) []Finding {
 	p := c.part("model")
-	if !p.bad() {
+	if !p.bad() || c.Config == nil {
 		return nil
 	}
 	f := Finding{ID: "provider." + p.Code, Class: Provider, Severity: Error, depth: ofPart, about: c.Config.Model.Model, What: "the model does not answer as it should",

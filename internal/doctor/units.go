@@ -25,7 +25,8 @@ type unitFacts struct {
 	Files   []unitFile          // on disk, of this profile
 	Live    []service.Found     // as the managers know them, the one that counts first
 	Legacy  []string            // units of the older system under other names
-	Journal map[string][]string // by unit: what it said last, newest first
+	Journal map[string][]string // by unit: its journal, newest first
+	Words   map[string][]string // by unit: what its processes wrote, newest first
 }
 
 // unitFile is a unit on disk as it concerns one profile.
@@ -73,7 +74,7 @@ func (u unitFacts) gatewayLive() *service.Unit {
 // askUnits reads unit files, and asks the managers for what they know.
 func askUnits(ctx context.Context, c *Case) func(*Case) {
 	h := c.host()
-	u := unitFacts{Account: h.Account, Booted: booted()}
+	u := unitFacts{Account: h.Account, Booted: booted(c.env)}
 	u.Lingers = service.Lingers(h.Account.Name)
 	u.Files = findUnits(ctx, c, h)
 	u.Legacy = legacyUnits(h)
@@ -86,17 +87,22 @@ func askUnits(ctx context.Context, c *Case) func(*Case) {
 			_, u.Manager = service.Open(false, c.env)
 		}
 	}
-	u.Journal = map[string][]string{}
+	u.Journal, u.Words = map[string][]string{}, map[string][]string{}
 	for _, l := range u.Live {
 		if l.Active != "active" {
-			u.Journal[l.Name] = journalOf(ctx, l.Name, l.System)
+			u.Journal[l.Name] = journalOf(ctx, l.Name, l.System, false)
+			u.Words[l.Name] = journalOf(ctx, l.Name, l.System, true)
 		}
 	}
 	return func(c *Case) { c.Units = u }
 }
 
-// booted is sd_booted(3).
-func booted() bool {
+// booted is sd_booted(3), unless systemd's own tools were told to leave the
+// manager alone.
+func booted(getenv func(string) string) bool {
+	if getenv("SYSTEMD_OFFLINE") == "1" {
+		return false
+	}
 	_, err := os.Stat("/run/systemd/system")
 	return err == nil
 }

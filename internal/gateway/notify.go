@@ -173,6 +173,9 @@ func (g *Gateway) answers(ctx context.Context, within time.Duration) error {
 	if err := g.store.Check(ctx); err != nil && ctx.Err() != nil {
 		return domain.E(domain.Timeout, err, "the ledger does not answer")
 	}
+	if !g.caution.has("cron") { // it is held back; see caution
+		return g.outbox.Check(ctx)
+	}
 	if err := g.cron.Check(ctx); err != nil {
 		return err
 	}

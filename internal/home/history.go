@@ -164,6 +164,19 @@ func (h History) Healthy(f Files, version string, now time.Time) (e Entry, err e
 	return e, err
 }
 
+// Note keeps what the files hold now, where the last entry does not: before and
+// after somebody edits them. Errors: Unavailable, StorageFull.
+func (h History) Note(by By) error {
+	return withEditLock(h.profile, By{}, func() error {
+		now, err := ReadFiles(h.profile)
+		if err != nil || now.Env == nil && now.Config == nil {
+			return err
+		}
+		_, err = h.keep(now, by)
+		return err
+	})
+}
+
 // refresh writes a file where it does not hold the content yet. nil leaves it
 // alone.
 func refresh(path string, data []byte) error {

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -54,6 +55,8 @@ func serviceFaults() []fault {
 			inject: func(w *world) { w.procs[0].Kill() }},
 		{what: "the gateway is suspended", id: "service.suspended", class: doctor.Service,
 			inject: func(w *world) { w.must(w.procs[0].Cmd.Process.Signal(syscall.SIGSTOP)) }},
+		{what: "a child of a dead gateway holds the profile's lock", id: "service.stale_lock", class: doctor.Service,
+			inject: func(w *world) { w.procs[0].Kill(); w.lockedBy() }},
 		{what: "the ledger is no database", id: "service.ledger_not_database", class: doctor.Service,
 			inject: func(w *world) {
 				w.stop()
@@ -104,4 +107,15 @@ func (w *world) tear() {
 		w.must(err)
 	}
 	w.must(f.Close())
+}
+
+// lockedBy lets a program that is no gateway hold the profile's lock.
+func (w *world) lockedBy() {
+	cmd := exec.Command("flock", w.path("gateway.lock"), "sleep", "300")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	w.must(cmd.Start())
+	gone := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(gone) }()
+	w.t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); <-gone })
+	w.until("the lock to be held", func() bool { return w.doctor().Gateway == "silent" })
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 
 	"hermes/internal/doctor"
 	"hermes/testkit/discord"
+	"hermes/testkit/rig"
 )
 
 // transportFaults keep chat platforms from hearing and sending.
@@ -35,6 +37,13 @@ func transportFaults() []fault {
 			inject: func(w *world) { w.stop(); w.tg.SetWebhook("https://example.org/hook"); w.start() }},
 		{what: "a second program polls the bot", id: "transport.second_poller", class: doctor.Transport,
 			inject: func(w *world) { w.poll(); w.fill["token"] = w.newBot() }},
+		{what: "another installation on this machine uses the bot", id: "transport.bot_in_use", class: doctor.Transport, shape: shape{unstarted: true},
+			inject: func(w *world) {
+				w.neighbour()
+				w.start()
+				w.part("platform.telegram", "down")
+				w.fill["token"] = w.newBot()
+			}},
 		{what: "Telegram's address is wrong", id: "transport.unreachable", class: doctor.Transport, shape: shape{unstarted: true},
 			inject: func(w *world) {
 				w.edit(".env", w.tg.URL(), fmt.Sprintf("http://127.0.0.1:%d", freePort(w.t)))
@@ -102,4 +111,20 @@ func (w *world) poll() {
 			}
 		}
 	}()
+}
+
+// neighbour runs a gateway of another home with the same bot, and the same
+// folder of locks.
+func (w *world) neighbour() {
+	dir := filepath.Join(w.dir, "other", ".hermes")
+	env := w.read(".env")
+	env = env[:strings.Index(env, "API_SERVER")]
+	other, err := rig.NewHome(dir, w.home.Binary, w.read("config.yaml"), env)
+	w.must(err)
+	other.Env = []string{"HERMES_GATEWAY_LOCK_DIR=" + filepath.Join(w.home.Dir, "locks"), "SYSTEMD_OFFLINE=1"}
+	p, err := other.Start()
+	w.must(err)
+	w.t.Cleanup(func() { _, _ = p.Stop(w.deadline()) })
+	w.must(p.Ready(w.deadline()))
+	w.until("the other one to be connected", func() bool { return strings.Contains(p.Output(), "connected to Telegram") })
 }
