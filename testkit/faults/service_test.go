@@ -83,6 +83,11 @@ func serviceFaults() []fault {
 			}},
 		{what: "the program that the profile is pinned to was deleted", id: "service.pin", class: doctor.Service,
 			inject: func(w *world) { w.write("binary.pin", "/opt/hermes/0.1/hermes\n") }},
+		{what: "the clock is wrong by hours", id: "service.clock", class: doctor.Service,
+			inject: func(w *world) {
+				w.edit("config.yaml", w.brain.URL(), w.elsewhen(3*time.Hour))
+				w.hermes("gateway", "restart")
+			}, hand: func(w *world) { w.ahead.Store(0) }},
 		{what: "the clock was set back", id: "service.clock", class: doctor.Service,
 			inject: func(w *world) {
 				at := time.Now().Add(3 * time.Hour)
@@ -155,4 +160,20 @@ func (w *world) die(mark string) {
 		p.Kill()
 		w.t.Fatalf("it did not die:\n%s", p.Output())
 	}
+}
+
+// elsewhen is the model's service as it looks from a machine whose clock is
+// wrong: its Date is ahead.
+func (w *world) elsewhen(by time.Duration) string {
+	w.ahead.Store(int64(by))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	w.must(err)
+	srv := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Date", time.Now().Add(time.Duration(w.ahead.Load())).UTC().Format(http.TimeFormat))
+		_, _ = rw.Write([]byte(`{"data":[{"id":"fake-1"}]}`))
+	})}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = srv.Serve(l) }()
+	w.t.Cleanup(func() { _ = srv.Close(); <-done })
+	return "http://" + l.Addr().String() + "/v1"
 }
