@@ -107,7 +107,7 @@ func mountOf(path string) string {
 // checkSpace looks at what is left on the disk.
 func checkSpace(c *Case) []Finding {
 	s := c.Home.Free
-	f := Finding{Class: Service, Severity: Error, depth: ofHost, explains: []string{"service.not_running", "service.crashed", "service.ledger*", "delivery.*", "scheduler.*"},
+	f := Finding{Class: Service, Severity: Error, depth: ofHost, explains: []string{"service.not_running", "service.crashed", "service.start_waits", "service.ledger*", "service.part_*", "delivery.*", "scheduler.*"},
 		Means: "What is accepted is committed first; without space nothing can be accepted."}
 	switch {
 	case !s.Known || s.ReadOnly:
@@ -188,7 +188,7 @@ func (c *Case) salvaged(ledger string) string {
 // checkLedger looks at the file of the durable store.
 func checkLedger(c *Case) []Finding {
 	l, path := c.Ledger, c.Profile.LedgerFile()
-	f := Finding{Class: Service, Severity: Error, depth: ofFiles, explains: []string{"service.not_running", "service.crashed", "service.part_ledger", "scheduler.*"}}
+	f := Finding{Class: Service, Severity: Error, depth: ofFiles, explains: []string{"service.not_running", "service.crashed", "service.start_waits", "service.part_ledger", "scheduler.*"}}
 	aside := fmt.Sprintf("mv %[1]s %[1]s.damaged && rm -f %[1]s-wal %[1]s-shm", path)
 	if c.Gateway.Status != nil {
 		aside = c.hermes("gateway stop") + " && " + aside

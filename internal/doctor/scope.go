@@ -3,6 +3,7 @@ package doctor
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,7 +17,7 @@ import (
 
 // scopeChecks are about the files of profiles: missing, unreadable, mixed up.
 func scopeChecks() []check {
-	return []check{checkProfile, checkOwners, checkModes, checkReadable, checkConfigFile, checkProblems, checkSharedBots, checkSharedPorts, checkTwoPlaces, checkAuthFile}
+	return []check{checkProfile, checkOwners, checkModes, checkReadable, checkConfigFile, checkProblems, checkSharedBots, checkSharedPorts, checkTwoPlaces, checkAuthFile, checkUnused}
 }
 
 // checkProfile says that the profile which is meant does not exist.
@@ -69,6 +70,9 @@ func checkModes(c *Case) []Finding {
 	var open []string
 	var paths []string
 	for _, f := range c.Home.Files {
+		if f.Path == c.Profile.ConfigFile() && !c.secretsInConfig() {
+			continue
+		}
 		if f.Secret && f.Mode.IsRegular() && f.Mode.Perm()&0o077 != 0 {
 			open = append(open, fmt.Sprintf("%s is %04o", f.Path, f.Mode.Perm()))
 			paths = append(paths, f.Path)
@@ -107,6 +111,23 @@ func checkModes(c *Case) []Finding {
 	return []Finding{f}
 }
 
+// secretsInConfig tells whether config.yaml holds a key or a token. One that
+// cannot be read may.
+func (c *Case) secretsInConfig() bool {
+	if c.Config == nil {
+		return true
+	}
+	in := func(origin string) bool {
+		return strings.HasPrefix(origin, "config.yaml") || strings.HasPrefix(origin, "custom_providers")
+	}
+	for _, p := range c.Config.Platforms {
+		if in(p.TokenOrigin) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(append([]home.ModelConfig{c.Config.Model}, c.Config.Fallbacks...), func(m home.ModelConfig) bool { return in(m.KeyOrigin) })
+}
+
 // checkReadable finds files that this very user cannot read.
 func checkReadable(c *Case) []Finding {
 	var out []Finding
@@ -134,10 +155,18 @@ func checkConfigFile(c *Case) []Finding {
 	if c.ConfigErr == nil || c.Home.Trouble != nil || c.Home.NotDir {
 		return nil
 	}
-	return []Finding{{ID: "profile.config_yaml", Class: Scope, Severity: Error, depth: ofFiles, explains: []string{"service.not_running", "service.crashed", "profile.not_loaded", "service.unit_config", "service.start_limit", "scheduler.*"},
-		What: "the configuration cannot be read", Evidence: []string{domain.MessageOf(c.ConfigErr)},
+	f := Finding{ID: "profile.config_yaml", Class: Scope, Severity: Error, depth: ofFiles,
+		explains: []string{"service.not_running", "service.crashed", "service.start_waits", "profile.not_loaded", "service.unit_*", "service.start_limit", "service.crash_loop", "scheduler.*"},
+		What:     "the configuration cannot be read", Evidence: []string{domain.MessageOf(c.ConfigErr)},
 		Means: "None of it is in force, and the gateway does not start with it (status 78).",
-		Fix:   c.thenIfDown(c.hermes("config edit"))}}
+		Fix:   c.thenIfDown(c.hermes("config edit"))}
+	if e, _, ok := home.OpenHistory(c.Profile).LastHealthy(); ok {
+		f.Evidence = append(f.Evidence, fmt.Sprintf("configuration %d of the history served healthily on %s", e.N, e.HealthyAt.Local().Format("2006-01-02 15:04")),
+			"to mend the file in place of going back: "+c.hermes("config edit"))
+		f.Means = "None of it is in force: the one that served healthily last is used in its place."
+		f.Fix = c.thenIfDown(c.hermes("config rollback"))
+	}
+	return []Finding{f}
 }
 
 // placeOf is file and line of a problem.
@@ -342,4 +371,19 @@ func checkAuthFile(c *Case) []Finding {
 		}
 	}
 	return out
+}
+
+// checkUnused tells of settings of the older system that nothing here uses.
+func checkUnused(c *Case) []Finding {
+	if c.Config == nil || c.Env == nil {
+		return nil
+	}
+	v, err := home.Get(c.Profile, c.Env, "mcp_servers")
+	servers, ok := v.Value.(map[string]any)
+	if err != nil || !ok || len(servers) == 0 {
+		return nil
+	}
+	names := slices.Sorted(maps.Keys(servers))
+	return []Finding{{ID: "profile.mcp_unused", Class: Scope, Severity: Advice, depth: ofSetting, What: "the MCP servers of config.yaml are not used by this version",
+		Evidence: []string{c.Profile.ConfigFile() + ": mcp_servers: " + someOf(names, 5)}, Means: "The agent has no tools of theirs.", Fix: c.hermes("config unset mcp_servers")}}
 }

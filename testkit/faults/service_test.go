@@ -1,16 +1,19 @@
 package faults
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
 	"hermes/internal/doctor"
+	"hermes/testkit/rig"
 )
 
 // serviceFaults are about processes, ports, disks and the ledger.
@@ -55,8 +58,16 @@ func serviceFaults() []fault {
 			inject: func(w *world) { w.procs[0].Kill() }},
 		{what: "the gateway is suspended", id: "service.suspended", class: doctor.Service,
 			inject: func(w *world) { w.must(w.procs[0].Cmd.Process.Signal(syscall.SIGSTOP)) }},
-		{what: "a child of a dead gateway holds the profile's lock", id: "service.stale_lock", class: doctor.Service,
+		{what: "a child of a dead gateway holds the profile's lock", id: "service.stale_lock", class: doctor.Service, needs: "flock",
 			inject: func(w *world) { w.procs[0].Kill(); w.lockedBy() }},
+		{what: "the gateway died twice as it started Telegram", id: "service.quarantine", class: doctor.Service, shape: shape{unstarted: true},
+			inject: func(w *world) {
+				for range 2 {
+					w.die("part.platform.telegram:1:fatal")
+				}
+				w.start()
+				w.part("platform.telegram", "down")
+			}},
 		{what: "the ledger is no database", id: "service.ledger_not_database", class: doctor.Service,
 			inject: func(w *world) {
 				w.stop()
@@ -118,4 +129,30 @@ func (w *world) lockedBy() {
 	go func() { _ = cmd.Wait(); close(gone) }()
 	w.t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); <-gone })
 	w.until("the lock to be held", func() bool { return w.doctor().Gateway == "silent" })
+}
+
+// doomed is the program with marks at which it can be told to die.
+var doomed = sync.OnceValues(func() (string, error) {
+	file, err := build()
+	if err != nil {
+		return "", err
+	}
+	return rig.Build(context.Background(), filepath.Dir(file), "failpoint")
+})
+
+// die starts a gateway that ends at a mark.
+func (w *world) die(mark string) {
+	w.t.Helper()
+	binary, err := doomed()
+	w.must(err)
+	h := *w.home
+	h.Binary = binary
+	p, err := h.StartArgs([]string{"HERMES_FAILPOINT=" + mark}, w.args("gateway", "run")...)
+	w.must(err)
+	select {
+	case <-p.Done():
+	case <-w.deadline().Done():
+		p.Kill()
+		w.t.Fatalf("it did not die:\n%s", p.Output())
+	}
 }
