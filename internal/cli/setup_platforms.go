@@ -212,7 +212,7 @@ func (w *wizard) askPeople(ctx context.Context, d platformGuide) error {
 	}
 	set := map[string]*string{home.AllowedVariable(d.name): &ids}
 	if first, _, _ := strings.Cut(ids, ","); d.sameChat && cfg.Platforms[d.name].Home.IsZero() {
-		set[home.HomeVariable(d.name)] = &first
+		set[home.ChannelVariable(d.name)] = &first
 	}
 	w.plan, err = w.plan.SetEnv(set)
 	return err

@@ -123,8 +123,8 @@ func Needs(p domain.Platform) []string {
 // AllowedVariable names the variable with the people who may talk to the bot.
 func AllowedVariable(p domain.Platform) string { return specOf(p).prefix + "ALLOWED_USERS" }
 
-// HomeVariable names the variable with a platform's home channel.
-func HomeVariable(p domain.Platform) string {
+// ChannelVariable names the variable with a platform's home channel.
+func ChannelVariable(p domain.Platform) string {
 	s := specOf(p)
 	if s.home != "" {
 		return s.home
