@@ -121,8 +121,9 @@ func (f fault) run(t *testing.T) outcome {
 // may need a moment to notice.
 func (w *world) first(id string, ask []string) doctor.Report {
 	w.t.Helper()
+	w.said = "-"
 	var r doctor.Report
-	w.until("doctor to say first "+id+"; it says "+"…", func() bool {
+	w.until("doctor to say first "+id, func() bool {
 		r = w.doctor(ask...)
 		return len(r.Findings) > 0 && r.Findings[0].ID == id || w.settled(r)
 	})
