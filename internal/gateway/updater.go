@@ -16,7 +16,12 @@ import (
 
 // updateCommand is /update in a chat. It runs after the session's turn; another
 // process does the update, outlives this one, and tells the chat how it went.
-func (g *Gateway) updateCommand(_ context.Context, c conversation.Call) (conversation.Reply, error) {
+func (g *Gateway) updateCommand(ctx context.Context, c conversation.Call) (conversation.Reply, error) {
+	if known, err := g.gate.Named(ctx, c.In.Source); err != nil {
+		return conversation.Reply{}, err
+	} else if !known {
+		return conversation.Reply{}, domain.E(domain.Forbidden, nil, "only people whom the operator let in by name may update me: by their id on a list of allowed users, or by an approved pairing")
+	}
 	if c.Args != "" && c.Args != "rollback" {
 		return conversation.Reply{}, domain.E(domain.Invalid, nil, "/update brings the newest version, /update rollback goes back to the one before; everything else is done in a shell, by `hermes update`")
 	}

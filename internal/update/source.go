@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
@@ -50,8 +49,10 @@ func Platform() string { return runtime.GOOS + "/" + runtime.GOARCH }
 // NewSource reads what a person or the configuration named. Errors: Config, when
 // nothing is named or no key is known; Invalid.
 func NewSource(text string, keys Keys) (*Source, error) {
-	text = strings.TrimSuffix(strings.TrimSpace(text), "/")
-	text = strings.TrimSuffix(text, "/"+IndexName)
+	text = strings.TrimSuffix(strings.TrimSpace(text), "/"+IndexName)
+	if !strings.HasSuffix(text, "://") {
+		text = strings.TrimSuffix(text, "/")
+	}
 	switch u, err := url.Parse(text); {
 	case text == "":
 		return nil, domain.E(domain.Config, nil, "nobody said where releases are: `hermes config set update.url https://…` names a place for good, HERMES_UPDATE_URL for a time, `--from FILE|URL` for once")
@@ -376,5 +377,5 @@ func (in Index) names(n int) string {
 	if b.Len() == 0 {
 		return "none"
 	}
-	return fmt.Sprint(b.String())
+	return b.String()
 }

@@ -123,7 +123,7 @@ func rightMachine(program, platform string) error {
 	if err != nil {
 		return domain.E(domain.Invalid, err, "the program of the release is no program for Linux; nothing was changed")
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was read only
 	if want := machines()[arch]; f.Machine != want {
 		return domain.E(domain.Invalid, nil, "the program of the release is for %s, and this machine is %s; nothing was changed", f.Machine, platform)
 	}
