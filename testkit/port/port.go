@@ -21,9 +21,16 @@ type Port struct {
 	fd   int
 }
 
-// Keep takes an IPv4 address such as 127.0.0.1:0. A second socket is bound to it
-// and never listens (SO_REUSEPORT, socket(7)).
-func Keep(addr string) (*Port, error) {
+// Keep takes an IPv4 address such as 127.0.0.1:0, for Listen. A second socket is
+// bound to it and never listens (SO_REUSEPORT, socket(7)).
+func Keep(addr string) (*Port, error) { return keep(addr, unix.SO_REUSEPORT) }
+
+// Lend takes an address for a server that is another process: one that binds it
+// by its number and with SO_REUSEADDR, as Go's servers do, is let in; whoever
+// asks for any free port is not given this one.
+func Lend(addr string) (*Port, error) { return keep(addr, unix.SO_REUSEADDR) }
+
+func keep(addr string, option int) (*Port, error) {
 	at, err := net.ResolveTCPAddr("tcp4", addr)
 	if err != nil {
 		return nil, err
@@ -34,7 +41,7 @@ func Keep(addr string) (*Port, error) {
 	}
 	to := &unix.SockaddrInet4{Port: at.Port}
 	copy(to.Addr[:], at.IP.To4())
-	if err = reuse(fd); err == nil {
+	if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 1); err == nil {
 		err = unix.Bind(fd, to)
 	}
 	var got unix.Sockaddr
@@ -49,8 +56,6 @@ func Keep(addr string) (*Port, error) {
 	return &Port{fd: fd, addr: (&net.TCPAddr{IP: in.Addr[:], Port: in.Port}).String()}, nil
 }
 
-func reuse(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }
-
 // Addr is the address, with its port.
 func (p *Port) Addr() string { return p.addr }
 
@@ -58,7 +63,7 @@ func (p *Port) Addr() string { return p.addr }
 func (p *Port) Listen() (net.Listener, error) {
 	c := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
-		if e := raw.Control(func(fd uintptr) { err = reuse(int(fd)) }); e != nil {
+		if e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }); e != nil {
 			return e
 		}
 		return err

@@ -39,3 +39,23 @@ func TestAPortStaysOursWhileNobodyListens(t *testing.T) {
 	}
 	l.Close()
 }
+
+func TestALentPortIsFreeForWhoeverNamesIt(t *testing.T) {
+	p, err := Lend("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Release()
+	for range 2 {
+		l, err := net.Listen("tcp", p.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.Dial("tcp", p.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		l.Close()
+	}
+}
