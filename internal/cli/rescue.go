@@ -183,17 +183,14 @@ const maxSaid = 300
 // tellingLine is a line that names a reason by itself.
 var tellingLine = regexp.MustCompile(`^(panic:|fatal error:|hermes:)|Failed at step |level=ERROR`)
 
-// telling picks from last lines the last that says why, else the very last.
+// telling picks from last lines the last that says why, "" where none does.
 func telling(lines []string) string {
 	for _, l := range slices.Backward(lines) {
 		if l = strings.TrimSpace(l); tellingLine.MatchString(l) {
 			return cut(l, maxSaid)
 		}
 	}
-	if len(lines) == 0 {
-		return ""
-	}
-	return cut(strings.TrimSpace(lines[len(lines)-1]), maxSaid)
+	return ""
 }
 
 // tellLimit is for one attempt to send; the outbox goes on trying within it.

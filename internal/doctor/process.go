@@ -175,7 +175,7 @@ func (c *Case) cronOnly() bool {
 
 // processChecks are about the process that serves.
 func processChecks() []check {
-	return []check{checkOtherSystem, checkSilent, checkDown, checkOldConfig, checkCrashes, checkPin, checkQuarantine, checkParts}
+	return []check{checkOtherSystem, checkSilent, checkDown, checkOldConfig, checkCrashes, checkPin, checkParked, checkQuarantine, checkParts}
 }
 
 // checkOtherSystem finds a gateway of the system that this one replaces.
@@ -373,7 +373,7 @@ func checkCrashes(c *Case) []Finding {
 	if err != nil || c.Now().Sub(at) > 24*time.Hour {
 		return nil
 	}
-	return []Finding{{ID: "service.panicked", Class: Service, Severity: Warning, depth: ofProcess,
+	return []Finding{{ID: "service.panicked", Class: Service, Severity: Advice, depth: ofProcess,
 		What: "the gateway crashed within the last day, and runs again", Evidence: []string{"logs/gateway-exit-diag.log: " + cutTo(g.Exit.String(), 200)},
 		Means: "That is a defect; what was accepted before was not lost.", Fix: c.hermes("logs errors -n 50")}}
 }
@@ -387,31 +387,41 @@ func checkPin(c *Case) []Finding {
 		Evidence: []string{domain.MessageOf(c.Starts.PinErr)}, Means: "Another version serves than was chosen.", Fix: "rm " + versions.PinFile(c.Profile)}}
 }
 
-// checkQuarantine says which parts are kept from starting, because starts died
-// of them, and what is not used any more.
+// checkQuarantine says which parts are held back because the gateway died of
+// them, and that another configuration serves than the one on disk.
 func checkQuarantine(c *Case) []Finding {
+	if c.Gateway.Status == nil || c.Gateway.Status.Safe == nil {
+		return nil
+	}
+	safe := c.Gateway.Status.Safe
 	var out []Finding
-	for _, q := range c.Starts.Quarantine {
-		if !q.Until.After(c.Now()) || c.Gateway.Status == nil {
+	for _, h := range safe.Held {
+		if !h.Until.After(c.Now()) {
 			continue
 		}
-		out = append(out, Finding{ID: "service.quarantine", Class: Service, Severity: Error, depth: ofPart, about: q.Part, explains: []string{"transport.*:" + strings.TrimPrefix(q.Part, "platform.")},
-			What:     fmt.Sprintf("%s is left out, because the gateway died of it %d times", q.Part, q.Times),
-			Evidence: []string{"gateway-starts.json: " + q.Why}, Means: "The rest works; it is tried again at " + q.Until.Local().Format("15:04:05") + ".",
+		out = append(out, Finding{ID: "service.quarantine", Class: Service, Severity: Error, depth: ofProcess, about: h.Part,
+			explains: []string{"transport.*:" + strings.TrimPrefix(h.Part, "platform."), "service.part_" + h.Part, "provider.*:" + h.Part, "scheduler.degraded", "service.panicked", "service.api_down"},
+			What:     fmt.Sprintf("%s is held back, because the gateway died of it %d times", h.Part, h.Times),
+			Evidence: append([]string{"status: " + h.Why}, safe.Why...), Means: "The rest works; it is tried again at " + h.Until.Local().Format("15:04:05") + ".",
 			Fix: c.hermes("gateway restart")})
 	}
-	for _, d := range c.Starts.Distrusted {
-		if d.Config == "" || c.Gateway.Status == nil {
-			continue
-		}
-		if last, ok := c.Starts.Last(); !ok || last.Disk != d.Config || last.Config == last.Disk {
-			continue // it has been changed since
-		}
-		out = append(out, Finding{ID: "profile.distrusted", Class: Scope, Severity: Error, depth: ofSetting, explains: []string{"profile.not_loaded"},
+	if safe.Config != "" && c.ConfigErr == nil {
+		out = append(out, Finding{ID: "profile.not_served", Class: Scope, Severity: Error, depth: ofSetting, explains: []string{"profile.not_loaded"},
 			What:     "the configuration on disk is not the one in force",
-			Evidence: []string{"gateway-starts.json: " + d.Why}, Means: "The last one that served healthily is used in its place.", Fix: c.hermes("config rollback")})
+			Evidence: append([]string{"status: " + safe.Broken, "what serves is kept in " + safe.Config}, safe.NotTold...),
+			Means:    "The one that served healthily last is used in its place.", Fix: c.hermes("config rollback")})
 	}
 	return out
+}
+
+// checkParked says that a start came to nothing and waits.
+func checkParked(c *Case) []Finding {
+	s := c.Gateway.Status
+	if s == nil || s.State != "starting" || len(s.Problems) == 0 {
+		return nil
+	}
+	return []Finding{{ID: "service.start_waits", Class: Service, Severity: Error, depth: ofProcess, explains: []string{"scheduler.*", "service.api_*", "transport.*", "delivery.*"},
+		What: "the gateway cannot start, and waits", Evidence: s.Problems, Means: "Nobody is served until it can; it tries again by itself.", Fix: c.hermes("logs errors -n 50")}}
 }
 
 func onOff(b bool) string {

@@ -105,6 +105,13 @@ func boxFaults() []boxFault {
 			m.run("systemctl --user stop " + m.unit)
 			m.Root(m.t, "chmod 644 "+m.program()+" && chown ada "+m.program())
 		}},
+		{what: "the gateway was killed by a signal after which its unit does not start it", id: "service.unit_failed", class: doctor.Service, byHand: true, inject: func(m *machine) {
+			m.run("mkdir -p " + m.file() + ".d; printf '[Service]\\nRestartPreventExitStatus=SIGKILL\\n' > " + m.file() + ".d/20-kill.conf; systemctl --user daemon-reload; systemctl --user kill -s KILL " + m.unit)
+			m.until("the unit to fail", func() bool { return m.property("ActiveState") == "failed" })
+		}},
+		{what: "the user's systemd is suspended", id: "service.manager_silent", class: doctor.Service, byHand: true, inject: func(m *machine) {
+			m.Root(m.t, fmt.Sprintf("systemctl kill --kill-whom=main -s STOP user@%d.service", m.user.UID))
+		}},
 		{what: "a hand-written unit is killed at its stop", id: "service.unit_stop_timeout", class: doctor.Service, byHand: true, inject: func(m *machine) {
 			m.run("sed -i 's/TimeoutStopSec=20/TimeoutStopSec=1/' " + m.file() + " && systemctl --user daemon-reload")
 		}},
@@ -187,7 +194,8 @@ func (f boxFault) run(m *machine, port int) outcome {
 	}
 	m.bare = false
 	m.awaitWell()
-	shown := strings.NewReplacer(m.user.Home, "~", m.name, "liam").Replace(first.Fix)
+	shown := numbers.ReplaceAllString(first.Fix, "${1}…")
+	shown = strings.NewReplacer(m.user.Home, "~", m.name, "liam").Replace(shown)
 	return outcome{place: 1, fix: shown, healed: !m.t.Failed()}
 }
 
@@ -245,7 +253,22 @@ func (m *machine) healthy() {
 	m.awaitWell()
 	m.run(m.hermes("gateway restart"))
 	m.awaitWell()
+	m.bare = true // as after su, with no way to the user's bus in the environment
+	m.awaitWell()
+	m.bare = false
+	m.bySudo()
 	m.run("systemctl --user disable --now hermes-gateway@" + m.name + " && rm -f ~/.config/systemd/user/hermes-*@.service && systemctl --user daemon-reload")
+}
+
+// bySudo holds that root, who has no installation, is shown the way to that of
+// the user behind sudo, and that this way leads there.
+func (m *machine) bySudo() {
+	m.t.Helper()
+	out, _ := m.Try(m.deadline(), "HOME=/opt/nobody SUDO_USER=ada hermes doctor --json")
+	var r doctor.Report
+	if err := json.Unmarshal([]byte(out), &r); err != nil || len(r.Findings) == 0 || r.Findings[0].ID != "profile.wrong_user" || r.Findings[0].Fix != "sudo -iu ada hermes doctor" {
+		m.t.Errorf("root by sudo is told %v:\n%s", err, out)
+	}
 }
 
 func (m *machine) deadline() context.Context {

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,6 +24,7 @@ type fault struct {
 	class doctor.Class
 	shape shape
 	ask   []string // further arguments of doctor
+	needs string   // a program that must be there
 	// break does it for real. What is only seen once a running gateway has
 	// noticed, it waits for.
 	inject func(w *world)
@@ -71,6 +73,9 @@ func TestFaults(t *testing.T) {
 
 // run goes through one fault.
 func (f fault) run(t *testing.T) outcome {
+	if _, err := exec.LookPath(f.needs); f.needs != "" && err != nil {
+		t.Skipf("%s is needed for that", f.needs)
+	}
 	w := setUp(t, f.shape)
 	for k, v := range f.fill {
 		w.fill[k] = v

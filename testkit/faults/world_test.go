@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -74,6 +75,8 @@ type world struct {
 	secrets []string
 	said    string // by doctor, in IDs; see settled
 	since   time.Time
+
+	ahead atomic.Int64 // of a service's clock; see elsewhen
 
 	mu    sync.Mutex
 	procs []*rig.Process

@@ -29,7 +29,7 @@ func testRescue(t *testing.T, w *world) {
 		w.told("hermes-gateway-liam", "went down and was brought back", "5 times", "panic: spoiled by the test", "PID "+w.property("MainPID"))
 		w.rescued()
 		w.quiet()
-		want(t, w.user.Run(t, good+" -p liam gateway status"), "90-hermes-rescue.conf", "rescue")
+		want(t, w.user.Run(t, good+" -p liam gateway status"), "90-hermes-rescue.conf", "! a rescue lets "+unit+" run "+kept, "brought back on the program that served last", "told telegram:")
 	})
 	t.Run("BackToTheInstalled", func(t *testing.T) {
 		w := w.in(t)
