@@ -22,7 +22,7 @@ import (
 	"hermes/internal/platform/webhook"
 )
 
-var update = flag.Bool("update", false, "write the table of capabilities into docs/platforms.md")
+var rewrite = flag.Bool("update", false, "write the table of capabilities into docs/platforms.md")
 
 // adapters are never connected; what they can do is known all the same.
 func adapters() map[domain.Platform]platform.Adapter {
@@ -72,7 +72,7 @@ func TestTheDocumentedCapabilitiesAreThoseOfTheCode(t *testing.T) {
 	if table == old {
 		return
 	}
-	if !*update {
+	if !*rewrite {
 		t.Fatalf("the table in docs/platforms.md is not what the code can do: run `go test ./internal/gateway -run Capabilities -update`\n%s", table)
 	}
 	if err := os.WriteFile(file, []byte(head+begin+table+end+tail), 0o644); err != nil {
