@@ -248,6 +248,10 @@ func newConfigEditCommand(app *App) *cobra.Command {
 			if err := os.MkdirAll(p.Home, 0o700); err != nil {
 				return domain.E(domain.Unavailable, err, "the folder %s cannot be made", p.Home)
 			}
+			by := home.By{Command: "config edit", Version: Version()}
+			if err := home.OpenHistory(p).Note(by); err != nil {
+				return err
+			}
 			editor := "vi"
 			for _, name := range []string{"EDITOR", "VISUAL"} {
 				if v, _ := app.Lookup(name); v != "" {
@@ -259,6 +263,9 @@ func newConfigEditCommand(app *App) *cobra.Command {
 			run.Stdin, run.Stdout, run.Stderr, run.Env = app.In, app.Out, app.Err, app.Environ
 			if err := run.Run(); err != nil {
 				return domain.E(domain.Unavailable, err, "the editor %q failed; set EDITOR, or open %s yourself", editor, p.ConfigFile())
+			}
+			if err := home.OpenHistory(p).Note(by); err != nil {
+				return err
 			}
 			_, problems, err := app.Config()
 			if err != nil {

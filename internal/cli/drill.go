@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -60,8 +61,10 @@ func (a *App) drill(ctx context.Context, asJSON, yes bool) error {
 		}
 	}
 	o := drill.Options{Key: cfg.API.Key, Now: a.Now, Steps: d.steps(), Ask: func(ctx context.Context) error {
-		_, err := d.client.Status(ctx)
-		return err
+		if _, err := d.client.Status(ctx); err != nil { // whatever it was: nobody was there
+			return fmt.Errorf("%w: %w", syscall.ECONNREFUSED, err)
+		}
+		return nil
 	}}
 	if d.status.API.Address != "" {
 		if o.Address, err = d.status.API.Reachable(); err != nil {
@@ -147,7 +150,7 @@ func (d drillRoom) steps() []drill.Step {
 		restart.Gap, kill.Refused = inPlaceGap, true
 	}
 	if d.status.API.Address == "" { // the control socket is not kept over a kill
-		kill.Refused, restart.Cut, restart.Refused = true, true, true
+		kill.Refused, restart.Refused = true, true
 	}
 	return []drill.Step{
 		{Name: "restart", Promise: restart, Do: d.restart},

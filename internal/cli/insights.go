@@ -128,7 +128,7 @@ func (in *insights) addSessions(ctx context.Context, s *sqlite.Store) error {
 		if !one.CreatedAt.Before(in.From) {
 			in.Started++
 		}
-		in.Sessions = append(in.Sessions, sessionInsight{one.ID, one.Title, one.Source.Platform, int(one.MessageCount), one.Usage})
+		in.Sessions = append(in.Sessions, sessionInsight{one.ID, one.Title, one.Source.Platform, one.MessageCount, one.Usage})
 		slices.SortStableFunc(in.Sessions, func(a, b sessionInsight) int {
 			return cmp.Compare(b.Usage.InputTokens+b.Usage.OutputTokens, a.Usage.InputTokens+a.Usage.OutputTokens)
 		})

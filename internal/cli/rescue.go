@@ -183,17 +183,14 @@ const maxSaid = 300
 // tellingLine is a line that names a reason by itself.
 var tellingLine = regexp.MustCompile(`^(panic:|fatal error:|hermes:)|Failed at step |level=ERROR`)
 
-// telling picks from last lines the last that says why, else the very last.
+// telling picks from last lines the last that says why, "" where none does.
 func telling(lines []string) string {
 	for _, l := range slices.Backward(lines) {
 		if l = strings.TrimSpace(l); tellingLine.MatchString(l) {
 			return cut(l, maxSaid)
 		}
 	}
-	if len(lines) == 0 {
-		return ""
-	}
-	return cut(strings.TrimSpace(lines[len(lines)-1]), maxSaid)
+	return ""
 }
 
 // tellLimit is for one attempt to send; the outbox goes on trying within it.
@@ -210,17 +207,16 @@ func (a *App) tellHomes(ctx context.Context, cfg *home.Config, text string) ([]r
 	if len(to) == 0 {
 		return nil, domain.E(domain.NotFound, nil, "no home channel is set, so nobody was told; write /sethome to the bot")
 	}
+	to = a.buildable(cfg, to)
 	ctx, cancel := context.WithTimeout(ctx, tellLimit)
 	defer cancel()
 	var sent []domain.Delivery
-	opened := false
 	err := a.withLedger(ctx, func(s *sqlite.Store) (bool, error) {
-		opened = true
 		var err error
 		sent, err = a.sendBy(ctx, s, cfg, to, text)
 		return false, err
 	})
-	if !opened {
+	if err != nil && len(sent) == 0 { // no ledger to be had, or none that takes anything
 		return a.tellDirectly(ctx, cfg, to, text)
 	}
 	var told []rescue.Told
@@ -240,9 +236,29 @@ func (a *App) tellHomes(ctx context.Context, cfg *home.Config, text string) ([]r
 	return told, err
 }
 
+// buildable leaves out the addresses whose platform is not set up well enough to
+// send by, so that one of them does not silence the others; all, where none is.
+func (a *App) buildable(cfg *home.Config, to []domain.Address) []domain.Address {
+	var out []domain.Address
+	for _, addr := range to {
+		if a.directSender(cfg).Connect(addr) == nil {
+			out = append(out, addr)
+		}
+	}
+	if len(out) == 0 {
+		return to
+	}
+	return out
+}
+
+// directSender sends without a ledger.
+func (a *App) directSender(cfg *home.Config) *gateway.Sender {
+	return gateway.NewSender(gateway.SenderOptions{Profile: *a.profile, Config: cfg, Env: a.env, Log: slog.New(slog.DiscardHandler), Now: a.Now})
+}
+
 // tellDirectly sends by the adapters alone.
 func (a *App) tellDirectly(ctx context.Context, cfg *home.Config, to []domain.Address, text string) ([]rescue.Told, error) {
-	s := gateway.NewSender(gateway.SenderOptions{Profile: *a.profile, Config: cfg, Env: a.env, Log: slog.New(slog.DiscardHandler), Now: a.Now})
+	s := a.directSender(cfg)
 	if err := s.Connect(to...); err != nil {
 		return nil, err
 	}

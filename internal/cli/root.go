@@ -74,6 +74,7 @@ func (e *ExitError) Unwrap() error { return e.Err }
 // its constructor here and nothing else.
 func commands() []func(*App) *cobra.Command {
 	return []func(*App) *cobra.Command{
+		newSetupCommand,
 		newGatewayCommand,
 		newStatusCommand,
 		newDoctorCommand,

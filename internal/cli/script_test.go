@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"net"
 	"os"
 	"os/signal"
 	"regexp"
@@ -35,6 +36,7 @@ func TestMain(m *testing.M) {
 //	person PERSON               somebody on Telegram; $PERSON is their chat's id
 //	says PERSON TEXT            a person writes to the bot
 //	hears [-set VAR] PERSON RE  the bot's message to a person that matches; VAR gets its first group
+//	freeport VAR                VAR gets a port that nobody listens on
 //	await RE COMMAND…           runs a command again until its output matches
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -51,7 +53,7 @@ func TestScripts(t *testing.T) {
 			return os.MkdirAll(home, 0o700)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"fakellm": fakeLLM, "faketelegram": fakeTelegram, "person": person, "says": says, "hears": hears, "await": await,
+			"fakellm": fakeLLM, "faketelegram": fakeTelegram, "person": person, "says": says, "hears": hears, "await": await, "freeport": freePort,
 		},
 	})
 }
@@ -131,6 +133,14 @@ func hears(ts *testscript.TestScript, _ bool, args []string) {
 	if set != "" {
 		ts.Setenv(set, re.FindStringSubmatch(m.Text)[1])
 	}
+}
+
+// freePort finds a port that nobody listens on.
+func freePort(ts *testscript.TestScript, _ bool, args []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Check(l.Close())
+	ts.Setenv(args[0], strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
 }
 
 func await(ts *testscript.TestScript, _ bool, args []string) {

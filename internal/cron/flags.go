@@ -30,7 +30,7 @@ type Flags struct {
 func NewFlags(set *pflag.FlagSet, editing bool) *Flags {
 	f := &Flags{set: set}
 	set.StringVar(&f.name, "name", "", "name of the job (default: the beginning of the prompt)")
-	set.StringArrayVar(&f.deliver, "deliver", nil, "where the result goes: local, origin, all, telegram, telegram:<chat id>[:<topic>], discord:#channel; repeatable")
+	set.StringArrayVar(&f.deliver, "deliver", nil, "where the result goes: local, origin, all, telegram, telegram:CHAT[:TOPIC], discord:#channel; repeatable")
 	set.StringArrayVar(&f.failure, "failure-deliver", nil, "where alerts go, if not to the same place; repeatable")
 	set.IntVar(&f.repeat, "repeat", 0, "how many times it fires; 0 means for ever")
 	set.StringArrayVar(&f.skills, "skill", nil, "skill to load before the prompt; repeatable")

@@ -172,13 +172,20 @@ func (c *Case) learn(ctx context.Context, facts []fact) {
 		// A little over the question's own limit, so that one which notices its
 		// deadline can still say what it has.
 		late := time.NewTimer(time.Until(began.Add(f.limit + 300*time.Millisecond)))
+		var learnt func(*Case)
 		select {
-		case learnt := <-answers[i]:
-			learnt(c)
+		case learnt = <-answers[i]:
 		case <-late.C:
-			c.Unknown = append(c.Unknown, fmt.Sprintf("%s did not answer within %s", f.name, f.limit))
+			select {
+			case learnt = <-answers[i]: // it came while an earlier one was waited for
+			default:
+				learnt = func(c *Case) {
+					c.Unknown = append(c.Unknown, fmt.Sprintf("%s did not answer within %s", f.name, f.limit))
+				}
+			}
 		}
 		late.Stop()
+		learnt(c)
 	}
 }
 

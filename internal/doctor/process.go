@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -174,7 +175,7 @@ func (c *Case) cronOnly() bool {
 
 // processChecks are about the process that serves.
 func processChecks() []check {
-	return []check{checkOtherSystem, checkSilent, checkDown, checkOldConfig, checkCrashes, checkPin, checkQuarantine}
+	return []check{checkOtherSystem, checkSilent, checkDown, checkOldConfig, checkCrashes, checkPin, checkParked, checkQuarantine, checkParts}
 }
 
 // checkOtherSystem finds a gateway of the system that this one replaces.
@@ -201,10 +202,13 @@ func checkSilent(c *Case) []Finding {
 	if g.Silent == nil {
 		return nil
 	}
+	if processState(g.Holder.PID) == "" {
+		return []Finding{c.orphanedLock()}
+	}
 	state := processState(g.Holder.PID)
 	evidence := []string{"the control socket: " + domain.MessageOf(g.Silent)}
 	fix := fmt.Sprintf("kill -9 %d", g.Holder.PID)
-	if state == "T" {
+	if state == "T" || state == "t" {
 		evidence = append(evidence, fmt.Sprintf("the process is stopped (state T in /proc/%d/stat): somebody sent it SIGSTOP, or pressed Ctrl-Z", g.Holder.PID))
 		return []Finding{{ID: "service.suspended", Class: Service, Severity: Error, depth: ofProcess, explains: []string{"service.silent", "service.ledger_busy", "scheduler.*", "transport.*", "service.api_*", "delivery.*"},
 			What: fmt.Sprintf("the gateway is suspended (PID %d)", g.Holder.PID), Evidence: evidence,
@@ -216,6 +220,72 @@ func checkSilent(c *Case) []Finding {
 	return []Finding{{ID: "service.silent", Class: Service, Severity: Error, depth: ofProcess, explains: []string{"service.ledger_busy", "scheduler.*", "transport.*", "service.api_*", "delivery.*"},
 		What: fmt.Sprintf("PID %d holds the profile and does not answer", g.Holder.PID), Evidence: evidence,
 		Means: "Nothing can be asked of it, and it may serve nobody.", Fix: fix}}
+}
+
+// orphanedLock is about a lock of which the process that took it is dead: a
+// child that it left has the file open.
+func (c *Case) orphanedLock() Finding {
+	g, path := c.Gateway, c.Profile.LockFile()
+	f := Finding{ID: "service.stale_lock", Class: Service, Severity: Error, depth: ofProcess, explains: []string{"service.not_running", "service.crashed", "scheduler.*", "transport.*", "service.api_*", "delivery.*"},
+		What:     "the profile is locked, and the gateway that locked it is dead",
+		Evidence: []string{fmt.Sprintf("%s names PID %d, which is gone", path, g.Holder.PID)},
+		Means:    "No gateway can start as long as that lock is held."}
+	holders := openers(path)
+	if len(holders) == 0 {
+		f.Fix = "sudo fuser -v " + path
+		f.Evidence = append(f.Evidence, "who holds it cannot be seen by this user")
+		return f
+	}
+	var pids []string
+	for _, pid := range holders {
+		pids = append(pids, strconv.Itoa(pid))
+		f.Evidence = append(f.Evidence, fmt.Sprintf("PID %d has it open: %s", pid, cutTo(commandOf(pid), 80)))
+	}
+	f.Fix = c.then("kill " + strings.Join(pids, " "))
+	return f
+}
+
+// openers are the processes that have a file open, as far as they may be looked
+// into.
+func openers(path string) []int {
+	var out []int
+	links, err := filepath.Glob("/proc/[0-9]*/fd/*")
+	if err != nil {
+		return nil
+	}
+	for _, l := range links {
+		if to, err := os.Readlink(l); err != nil || to != path {
+			continue
+		}
+		pid, err := strconv.Atoi(strings.Split(l, "/")[2])
+		if err == nil && pid != os.Getpid() && !slices.Contains(out, pid) {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// toldElsewhere are the parts that have checks of their own.
+var toldElsewhere = []string{"model", "cron", "cron.import", "delivery"}
+
+// checkParts tells of what else in the running gateway does not work.
+func checkParts(c *Case) []Finding {
+	if c.Gateway.Status == nil {
+		return nil
+	}
+	var out []Finding
+	for _, p := range c.Gateway.Status.Parts {
+		if !(partFacts{true, p}).bad() || slices.Contains(toldElsewhere, p.Name) || strings.HasPrefix(p.Name, "platform.") && p.Name != "platform.webchat" {
+			continue
+		}
+		f := Finding{ID: "service.part_" + p.Name, Class: Service, Severity: Error, depth: ofPart, about: p.Name, What: p.Name + " does not work",
+			Evidence: []string{"status since " + p.Since.Local().Format("15:04:05") + ": " + p.Message}, Means: "The rest of the gateway works.", Fix: c.hermes("gateway restart")}
+		if p.State == health.Degraded {
+			f.Severity, f.What = Warning, p.Name+" works partly"
+		}
+		out = append(out, f)
+	}
+	return out
 }
 
 // processState is field 3 of /proc/PID/stat, e.g. "S", "T"; proc_pid_stat(5).
@@ -303,7 +373,7 @@ func checkCrashes(c *Case) []Finding {
 	if err != nil || c.Now().Sub(at) > 24*time.Hour {
 		return nil
 	}
-	return []Finding{{ID: "service.panicked", Class: Service, Severity: Warning, depth: ofProcess,
+	return []Finding{{ID: "service.panicked", Class: Service, Severity: Advice, depth: ofProcess,
 		What: "the gateway crashed within the last day, and runs again", Evidence: []string{"logs/gateway-exit-diag.log: " + cutTo(g.Exit.String(), 200)},
 		Means: "That is a defect; what was accepted before was not lost.", Fix: c.hermes("logs errors -n 50")}}
 }
@@ -317,31 +387,41 @@ func checkPin(c *Case) []Finding {
 		Evidence: []string{domain.MessageOf(c.Starts.PinErr)}, Means: "Another version serves than was chosen.", Fix: "rm " + versions.PinFile(c.Profile)}}
 }
 
-// checkQuarantine says which parts are kept from starting, because starts died
-// of them, and what is not used any more.
+// checkQuarantine says which parts are held back because the gateway died of
+// them, and that another configuration serves than the one on disk.
 func checkQuarantine(c *Case) []Finding {
+	if c.Gateway.Status == nil || c.Gateway.Status.Safe == nil {
+		return nil
+	}
+	safe := c.Gateway.Status.Safe
 	var out []Finding
-	for _, q := range c.Starts.Quarantine {
-		if !q.Until.After(c.Now()) || c.Gateway.Status == nil {
+	for _, h := range safe.Held {
+		if !h.Until.After(c.Now()) {
 			continue
 		}
-		out = append(out, Finding{ID: "service.quarantine", Class: Service, Severity: Error, depth: ofPart, about: q.Part, explains: []string{"transport.*:" + strings.TrimPrefix(q.Part, "platform.")},
-			What:     fmt.Sprintf("%s is left out, because the gateway died of it %d times", q.Part, q.Times),
-			Evidence: []string{"gateway-starts.json: " + q.Why}, Means: "The rest works; it is tried again at " + q.Until.Local().Format("15:04:05") + ".",
+		out = append(out, Finding{ID: "service.quarantine", Class: Service, Severity: Error, depth: ofProcess, about: h.Part,
+			explains: []string{"transport.*:" + strings.TrimPrefix(h.Part, "platform."), "service.part_" + h.Part, "provider.*:" + h.Part, "scheduler.degraded", "service.panicked", "service.api_down"},
+			What:     fmt.Sprintf("%s is held back, because the gateway died of it %d times", h.Part, h.Times),
+			Evidence: append([]string{"status: " + h.Why}, safe.Why...), Means: "The rest works; it is tried again at " + h.Until.Local().Format("15:04:05") + ".",
 			Fix: c.hermes("gateway restart")})
 	}
-	for _, d := range c.Starts.Distrusted {
-		if d.Config == "" || c.Gateway.Status == nil {
-			continue
-		}
-		if last, ok := c.Starts.Last(); !ok || last.Disk != d.Config || last.Config == last.Disk {
-			continue // it has been changed since
-		}
-		out = append(out, Finding{ID: "profile.distrusted", Class: Scope, Severity: Error, depth: ofSetting, explains: []string{"profile.not_loaded"},
+	if safe.Config != "" && c.ConfigErr == nil {
+		out = append(out, Finding{ID: "profile.not_served", Class: Scope, Severity: Error, depth: ofSetting, explains: []string{"profile.not_loaded"},
 			What:     "the configuration on disk is not the one in force",
-			Evidence: []string{"gateway-starts.json: " + d.Why}, Means: "The last one that served healthily is used in its place.", Fix: c.hermes("config rollback")})
+			Evidence: append([]string{"status: " + safe.Broken, "what serves is kept in " + safe.Config}, safe.NotTold...),
+			Means:    "The one that served healthily last is used in its place.", Fix: c.hermes("config rollback")})
 	}
 	return out
+}
+
+// checkParked says that a start came to nothing and waits.
+func checkParked(c *Case) []Finding {
+	s := c.Gateway.Status
+	if s == nil || s.State != "starting" || len(s.Problems) == 0 {
+		return nil
+	}
+	return []Finding{{ID: "service.start_waits", Class: Service, Severity: Error, depth: ofProcess, explains: []string{"scheduler.*", "service.api_*", "transport.*", "delivery.*"},
+		What: "the gateway cannot start, and waits", Evidence: s.Problems, Means: "Nobody is served until it can; it tries again by itself.", Fix: c.hermes("logs errors -n 50")}}
 }
 
 func onOff(b bool) string {

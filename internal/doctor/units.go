@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"os/user"
@@ -17,15 +18,17 @@ import (
 
 // unitFacts are about the units that serve the profile.
 type unitFacts struct {
-	Booted  bool  // systemd runs this machine
-	Manager error // why the user's manager cannot be asked
-	Silent  bool  // it was asked and did not answer in time
-	Lingers bool
-	Account service.Account
-	Files   []unitFile          // on disk, of this profile
-	Live    []service.Found     // as the managers know them, the one that counts first
-	Legacy  []string            // units of the older system under other names
-	Journal map[string][]string // by unit: what it said last, newest first
+	Booted     bool  // systemd runs this machine
+	Manager    error // why the user's manager cannot be asked
+	Silent     bool  // it was asked and did not answer in time
+	ManagerPID int   // of a silent one; 0 unknown
+	Lingers    bool
+	Account    service.Account
+	Files      []unitFile          // on disk, of this profile
+	Live       []service.Found     // as the managers know them, the one that counts first
+	Legacy     []string            // units of the older system under other names
+	Journal    map[string][]string // by unit: its journal, newest first
+	Words      map[string][]string // by unit: what its processes wrote, newest first
 }
 
 // unitFile is a unit on disk as it concerns one profile.
@@ -73,30 +76,56 @@ func (u unitFacts) gatewayLive() *service.Unit {
 // askUnits reads unit files, and asks the managers for what they know.
 func askUnits(ctx context.Context, c *Case) func(*Case) {
 	h := c.host()
-	u := unitFacts{Account: h.Account, Booted: booted()}
+	u := unitFacts{Account: h.Account, Booted: booted(c.env)}
 	u.Lingers = service.Lingers(h.Account.Name)
 	u.Files = findUnits(ctx, c, h)
 	u.Legacy = legacyUnits(h)
 	if u.Booted {
-		u.Live, u.Manager = h.All(ctx, c.Profile, false)
-		u.Silent = domain.IsCode(u.Manager, domain.Timeout)
+		short, cancel := context.WithTimeout(ctx, managerLimit) // one that hangs leaves time to say so
+		defer cancel()
+		u.Live, u.Manager = h.All(short, c.Profile, false)
+		if u.Silent = domain.IsCode(u.Manager, domain.Timeout); u.Silent {
+			u.ManagerPID = managerPID(ctx, c, h.Account.UID)
+		}
 		if len(u.Live) > 0 {
 			u.Manager = nil
 		} else if u.Manager == nil {
 			_, u.Manager = service.Open(false, c.env)
 		}
 	}
-	u.Journal = map[string][]string{}
+	u.Journal, u.Words = map[string][]string{}, map[string][]string{}
 	for _, l := range u.Live {
 		if l.Active != "active" {
-			u.Journal[l.Name] = journalOf(ctx, l.Name, l.System)
+			u.Journal[l.Name] = journalOf(ctx, l.Name, l.System, false)
+			u.Words[l.Name] = journalOf(ctx, l.Name, l.System, true)
 		}
 	}
 	return func(c *Case) { c.Units = u }
 }
 
-// booted is sd_booted(3).
-func booted() bool {
+// managerLimit bounds the questions to the managers.
+const managerLimit = 1500 * time.Millisecond
+
+// managerPID is the process of a user's manager, which the system's knows; 0
+// when it does not say.
+func managerPID(ctx context.Context, c *Case, uid int) int {
+	m, err := service.Open(true, c.env)
+	if err != nil {
+		return 0
+	}
+	u, err := m.Show(ctx, fmt.Sprintf("user@%d.service", uid))
+	if err != nil {
+		return 0
+	}
+	return u.MainPID
+}
+
+// booted is sd_booted(3), unless systemd's own tools were told to leave the
+// manager alone.
+func booted(getenv func(string) string) bool {
+	if getenv("SYSTEMD_OFFLINE") == "1" {
+		return false
+	}
 	_, err := os.Stat("/run/systemd/system")
 	return err == nil
 }

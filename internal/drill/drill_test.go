@@ -215,3 +215,14 @@ func TestNotBegun(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Where the API is off the gateway is asked over its control socket: that nobody
+// listens there between two lives is a refusal, as it is at a port.
+func TestNobodyAtTheControlSocketIsARefusal(t *testing.T) {
+	l := &load{o: Options{Now: time.Now}, turned: make(chan struct{}, 1)}
+	l.judge(t.Context(), domain.E(domain.NotFound, nil, "the gateway is not running"))
+	l.judge(t.Context(), errors.New("nonsense"))
+	if l.refused != 1 || l.failed != 1 {
+		t.Errorf("%d refused and %d failed", l.refused, l.failed)
+	}
+}

@@ -154,7 +154,7 @@ func (l *load) judge(ctx context.Context, err error) {
 		case l.turned <- struct{}{}:
 		default:
 		}
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, syscall.ECONNREFUSED), domain.IsCode(err, domain.NotFound): // nobody at the control socket
 		l.refused++
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		l.cut++

@@ -28,11 +28,21 @@ type caution struct {
 	g    *Gateway
 	turn chan struct{} // with care: held by the part whose turn it is
 
-	mu     sync.Mutex
-	closed bool // nothing starts any more
+	mu      sync.Mutex
+	closed  bool            // nothing starts any more
+	started map[string]bool // by start
 }
 
-func newCaution(g *Gateway) *caution { return &caution{g: g, turn: make(chan struct{}, 1)} }
+func newCaution(g *Gateway) *caution {
+	return &caution{g: g, turn: make(chan struct{}, 1), started: map[string]bool{}}
+}
+
+// has tells whether start has started a part.
+func (c *caution) has(part string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.started[part]
+}
 
 func (c *caution) plan() starts.Plan {
 	if c.g.Safe == nil {
@@ -65,20 +75,25 @@ func (c *caution) start(ctx context.Context, part string, start func()) {
 		// What it leaves running is named by its own code when it dies.
 		c.life().Starting(part)
 		failpoint.Hit(failpoint.PartStarts + part)
-		start()
+		c.begin(part, start)
 		c.life().Started(part)
 		return
 	}
 	c.g.work.Go(func() {
-		if !c.enter(ctx, part) {
-			return
-		}
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if !c.closed { // the drain has not stopped it yet
-			start()
+		if c.enter(ctx, part) {
+			c.begin(part, start)
 		}
 	})
+}
+
+// begin starts a part, unless whatever was started is being stopped by now.
+func (c *caution) begin(part string, start func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		start()
+		c.started[part] = true
+	}
 }
 
 // close lets nothing start any more; what is starting has started when it returns.
@@ -168,6 +183,9 @@ func jobPart(id domain.JobID) string { return "job." + string(id) }
 
 // DueRuns leaves out the jobs that are held back.
 func (j *carefulJobs) DueRuns(ctx context.Context, limit int) ([]domain.Run, error) {
+	if len(j.c.plan().Quarantine) == 0 {
+		return j.Store.DueRuns(ctx, limit)
+	}
 	all, err := j.Store.DueRuns(ctx, 0)
 	var out []domain.Run
 	for _, r := range all {

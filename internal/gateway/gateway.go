@@ -243,6 +243,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	case <-g.shutdown:
 	}
 	g.handing.stop()
+	g.caution.close()
 	switch g.handing.outcome() {
 	case gaveAway:
 		g.linger(ctx)

@@ -56,7 +56,7 @@ func (g *Gateway) Restart(ctx context.Context, r control.RestartRequest) (contro
 	case !filepath.IsAbs(r.Program):
 		return done, domain.E(domain.Invalid, nil, "the program %s is no absolute path", r.Program)
 	case g.currentPhase() != phaseRunning:
-		return done, domain.E(domain.Conflict, nil, "this gateway is %s", g.currentPhase())
+		return done, domain.E(domain.Conflict, nil, "this gateway is %s; ask for a restart once it serves", g.currentPhase())
 	}
 	if err := g.settled(ctx); err != nil {
 		return done, err

@@ -98,12 +98,16 @@ func (g *Gateway) storeSockets() {
 
 // leaveCallers ends the API's work before a stop, where the service manager
 // keeps its socket: what was accepted is still answered, and who connects from
-// now on waits for the next life in place of being sent away by this one.
+// now on waits for the next life in place of being sent away by this one. A
+// process that handed over and is hurried answers what it had accepted, too.
 func (g *Gateway) leaveCallers(ctx context.Context) error {
 	g.mu.Lock()
 	stored := g.stored
 	g.mu.Unlock()
-	if !stored || g.handing.outcome() != serves {
+	switch o := g.handing.outcome(); {
+	case o == gaveAway && g.api != nil:
+		return g.api.Settle(ctx)
+	case !stored || o != serves:
 		return nil
 	}
 	g.lanes.Leave() // what chats said meanwhile is for the next life too
@@ -168,6 +172,9 @@ func (g *Gateway) answers(ctx context.Context, within time.Duration) error {
 	defer cancel()
 	if err := g.store.Check(ctx); err != nil && ctx.Err() != nil {
 		return domain.E(domain.Timeout, err, "the ledger does not answer")
+	}
+	if !g.caution.has("cron") { // it is held back; see caution
+		return g.outbox.Check(ctx)
 	}
 	if err := g.cron.Check(ctx); err != nil {
 		return err

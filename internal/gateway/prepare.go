@@ -119,7 +119,7 @@ func (o Preparation) Program() (path, why string, warn error) {
 			path, why = pin.Path, Pinned
 		}
 	}
-	if len(starts.Read(o.Profile).Starts) == 0 {
+	if o.CronOnly || !starts.Read(o.Profile).Troubled() {
 		return path, why, warn
 	}
 	disk, err := home.ReadFiles(o.Profile)

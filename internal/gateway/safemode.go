@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -96,17 +97,11 @@ func (g *Gateway) keepProgram() {
 func (g *Gateway) settle(s *Safe) {
 	now := g.Now()
 	s.Life.Reach(starts.Settled, now)
-	if len(s.Plan.Quarantine) == 0 {
-		return
-	}
 	s.Life.Update(func(_ *starts.Start, r *starts.Record) {
-		var left []starts.Quarantined
-		for _, q := range r.Quarantine {
-			if now.Sub(q.Until) < starts.SettleTime {
-				left = append(left, q)
-			}
-		}
-		r.Quarantine = left
+		r.Quarantine = slices.DeleteFunc(r.Quarantine, func(q starts.Quarantined) bool {
+			mine, held := g.caution.held(q.Part)
+			return !held || now.Sub(mine.Until) >= starts.SettleTime
+		})
 	})
 }
 

@@ -151,7 +151,12 @@ func (h History) LastHealthy() (e Entry, f Files, ok bool) {
 // StorageFull.
 func (h History) Healthy(f Files, version string, now time.Time) (e Entry, err error) {
 	err = withEditLock(h.profile, By{}, func() error {
-		if e, err = h.keep(f, By{"healthy start", version}); err != nil {
+		// The files may have been changed since the gateway read them, so that what
+		// it serves need not be the last entry.
+		if e, err = h.latest(f.Fingerprint()); err == nil && e.N == 0 {
+			e, err = h.keep(f, By{"healthy start", version})
+		}
+		if err != nil {
 			return err
 		}
 		e.HealthyAt, e.HealthyBy = now, version
@@ -161,6 +166,30 @@ func (h History) Healthy(f Files, version string, now time.Time) (e Entry, err e
 		h.prune()
 		return errors.Join(refresh(h.profile.EnvFile()+".bak", f.Env), refresh(h.profile.ConfigFile()+".bak", f.Config))
 	})
+	return e, err
+}
+
+// Note keeps what the files hold now, where the last entry does not: before and
+// after somebody edits them. Errors: Unavailable, StorageFull.
+func (h History) Note(by By) error {
+	return withEditLock(h.profile, By{}, func() error {
+		now, err := ReadFiles(h.profile)
+		if err != nil || now.Env == nil && now.Config == nil {
+			return err
+		}
+		_, err = h.keep(now, by)
+		return err
+	})
+}
+
+// latest gives the last entry with a fingerprint, N 0 for none.
+func (h History) latest(fingerprint string) (e Entry, err error) {
+	all, err := h.List()
+	for _, one := range all {
+		if one.Fingerprint == fingerprint {
+			e = one
+		}
+	}
 	return e, err
 }
 

@@ -96,8 +96,12 @@ func TestAHealthyStartIsMarkedAndNeverForgotten(t *testing.T) {
 	if !ok || e.N != first.N || string(f.Env) != "A=1\n" || !e.HealthyAt.Equal(at) || e.HealthyBy != "1.0" {
 		t.Fatalf("%+v %+v %v", e, f, ok)
 	}
-	if again, err := h.Healthy(good, "1.1", at.Add(time.Hour)); err != nil || again.N == first.N {
-		t.Errorf("a state that came back is not an entry of its own: %+v %v", again, err)
+	// What is served was read before the files were changed.
+	if again, err := h.Healthy(good, "1.1", at.Add(time.Hour)); err != nil || again.N != first.N || again.HealthyBy != "1.1" {
+		t.Errorf("marked again: %+v %v", again, err)
+	}
+	if after, err := h.List(); err != nil || len(after) != len(all) {
+		t.Errorf("%d entries, were %d (%v)", len(after), len(all), err)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
+	"strings"
 	"time"
 
 	"hermes/internal/domain"
@@ -205,6 +207,17 @@ func (e *Error) Error() string {
 
 // Unwrap gives the cause.
 func (e *Error) Unwrap() error { return e.Cause }
+
+// Unreachable tells whether a failure says nothing of what was asked, only that
+// it could not be asked from here.
+func Unreachable(err error) bool {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Kind == Retry && (strings.HasSuffix(e.Code, "_unreachable") || e.Code == "")
+	}
+	var n net.Error
+	return errors.As(err, &n) || errors.Is(err, context.DeadlineExceeded)
+}
 
 // AsError finds the *Error in err's chain; anything else is a passing failure
 // with an uncertain outcome.

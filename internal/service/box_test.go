@@ -365,6 +365,7 @@ func testCrashLoop(t *testing.T, b bench) {
 	u.AwaitManager(t)
 	b.profile(t, "default", 8642)
 	b.install(t, "")
+	u.Run(t, "systemctl --user mask hermes-rescue@"+unit+".service") // which might bring it back; see testkit/rescue
 	pid := b.awaitServing(t, unit, 8642)
 	b.Write(t, "/opt/bad", "#!/bin/sh\nexit 3\n")
 	b.Root(t, "chmod 755 /opt/bad && cp /opt/bad "+program+".new && mv "+program+".new "+program)

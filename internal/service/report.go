@@ -106,6 +106,9 @@ func (h Host) adviceOn(u Unit, r Report) []string {
 	if !strings.HasPrefix(u.Enabled, "enabled") && u.Load == "loaded" {
 		out = append(out, u.Name+" is not enabled, so it does not start at boot: `hermes gateway install`, or `systemctl enable`")
 	}
+	if Overridden(u) {
+		out = append(out, "a rescue lets "+u.Name+" run "+u.Program+" in place of the installed program, which ended again and again; once that is mended, `hermes gateway restart` goes back to it")
+	}
 	if u.NeedsReload {
 		out = append(out, "unit files changed since systemd read them: `systemctl daemon-reload`")
 	}

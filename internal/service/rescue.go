@@ -226,11 +226,9 @@ const tailSince = "-20min"
 func (m *Manager) Tail(ctx context.Context, unit string, lines int) []string {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	args := []string{"--no-pager", "--quiet", "--output=json", "--since", tailSince, "--lines", strconv.Itoa(2 * lines)}
-	if m.System {
-		args = append(args, "--unit", unit)
-	} else {
-		args = append(args, "--user", "--unit", unit)
+	args := []string{"--no-pager", "--quiet", "--output=json", "--since", tailSince, "--lines", strconv.Itoa(20 * lines)}
+	if !m.System {
+		args = append(args, "--user")
 	}
 	cmd := exec.CommandContext(ctx, "journalctl", args...)
 	cmd.Env = m.env
@@ -244,8 +242,15 @@ func (m *Manager) Tail(ctx context.Context, unit string, lines int) []string {
 		var e struct { // systemd.journal-fields(7)
 			Message any    `json:"MESSAGE"` // bytes where it is no text
 			By      string `json:"SYSLOG_IDENTIFIER"`
+			User    string `json:"_SYSTEMD_USER_UNIT"`
+			System  string `json:"_SYSTEMD_UNIT"`
 		}
-		if json.Unmarshal([]byte(line), &e) != nil || e.By == "systemd" {
+		// What dies at once has no unit any more when journald looks it up.
+		if json.Unmarshal([]byte(line), &e) != nil || !strings.HasPrefix(e.By, "hermes-") || e.By == "hermes-rescue" {
+			continue
+		}
+		orphan := e.User == "" && !strings.HasPrefix(e.System, "hermes-")
+		if e.User != unit && e.System != unit && !orphan {
 			continue
 		}
 		if text, ok := e.Message.(string); ok {

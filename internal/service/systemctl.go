@@ -34,7 +34,7 @@ type Manager struct {
 // The variables that lead to the user's bus are derived where they are missing
 // or another user's, as after su. Errors: Unavailable, which says what to do.
 func Open(system bool, getenv func(string) string) (*Manager, error) {
-	if _, err := os.Stat("/run/systemd/system"); err != nil { // sd_booted(3)
+	if _, err := os.Stat("/run/systemd/system"); err != nil || getenv("SYSTEMD_OFFLINE") == "1" { // sd_booted(3)
 		return nil, domain.E(domain.Unavailable, nil, "this machine is not run by systemd, so there is no service to act on; run `hermes gateway run` in the foreground, or under what starts programs here")
 	}
 	env := []string{"PATH=" + getenv("PATH"), "LANG=C.UTF-8", "SYSTEMD_COLORS=0", "SYSTEMD_PAGER=", "HOME=" + getenv("HOME")}

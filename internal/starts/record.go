@@ -130,6 +130,24 @@ func (r Record) Last() (s Start, ok bool) {
 	return r.Starts[len(r.Starts)-1], true
 }
 
+// Troubled tells whether the record holds a reason to look closer: a life whose
+// end is not known or was a death, or a program that is not to be used.
+func (r Record) Troubled() bool {
+	for _, d := range r.Distrusted {
+		if d.Binary.Path != "" {
+			return true
+		}
+	}
+	for i := len(r.Starts) - 1; i >= 0; i-- {
+		if s := r.Starts[i]; s.End == nil || s.End.Death() {
+			return true
+		} else if s.Reached(Settled) {
+			return false
+		}
+	}
+	return false
+}
+
 // kept bounds the record.
 const kept = 50
 

@@ -84,6 +84,26 @@ func TestTheRecordIsBoundedAndMayBeDamaged(t *testing.T) {
 	}
 }
 
+func TestTroubled(t *testing.T) {
+	clean, died := &starts.End{Cause: starts.Clean}, &starts.End{Cause: starts.Panicked}
+	for name, c := range map[string]struct {
+		r    starts.Record
+		want bool
+	}{
+		"nothing":               {starts.Record{}, false},
+		"a clean stop":          {starts.Record{Starts: []starts.Start{{End: clean}}}, false},
+		"an unknown end":        {starts.Record{Starts: []starts.Start{{}, {End: clean}}}, true},
+		"a death":               {starts.Record{Starts: []starts.Start{{End: died}, {End: clean}}}, true},
+		"a death long ago":      {starts.Record{Starts: []starts.Start{{End: died}, {End: clean, Stage: starts.Settled}}}, false},
+		"a distrusted program":  {starts.Record{Distrusted: []starts.Distrust{{Binary: versions.Binary{Path: "/x"}}}}, true},
+		"a distrusted settings": {starts.Record{Distrusted: []starts.Distrust{{Config: "x"}}}, false},
+	} {
+		if got := c.r.Troubled(); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
 func TestSeveralWritersLoseNothing(t *testing.T) {
 	p := profile(t)
 	var all sync.WaitGroup

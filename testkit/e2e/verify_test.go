@@ -133,3 +133,18 @@ func TestVerifyWhatIsNotWanted(t *testing.T) {
 	checks, _ = w.verified()
 	w.says(checks, "model", "failed", "offline stand-in")
 }
+
+// A drill is refused where nothing would bring the gateway back.
+func TestDrillIsRefused(t *testing.T) {
+	t.Parallel()
+	w := setUp(t, options{})
+	if out, code := w.run("gateway", "drill", "--yes"); code != 1 || !strings.Contains(out, "hermes: ") {
+		t.Errorf("nothing runs: exit %d\n%s", code, out)
+	}
+	p := w.start()
+	out, code := w.run("gateway", "drill", "--yes")
+	if code != 1 || !strings.Contains(out, "so nothing would bring it back after a kill") {
+		t.Errorf("no unit: exit %d\n%s", code, out)
+	}
+	w.stop(p)
+}

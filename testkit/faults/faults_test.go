@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,6 +24,7 @@ type fault struct {
 	class doctor.Class
 	shape shape
 	ask   []string // further arguments of doctor
+	needs string   // a program that must be there
 	// break does it for real. What is only seen once a running gateway has
 	// noticed, it waits for.
 	inject func(w *world)
@@ -71,6 +73,9 @@ func TestFaults(t *testing.T) {
 
 // run goes through one fault.
 func (f fault) run(t *testing.T) outcome {
+	if _, err := exec.LookPath(f.needs); f.needs != "" && err != nil {
+		t.Skipf("%s is needed for that", f.needs)
+	}
 	w := setUp(t, f.shape)
 	for k, v := range f.fill {
 		w.fill[k] = v
@@ -206,8 +211,8 @@ const heading = "# Faults\n\n" +
 	"Written by `go test ./testkit/faults -update` from what was seen; do not edit. Each\n" +
 	"row is an installation that was broken for real with the real binary: `hermes doctor`\n" +
 	"was asked, the fix of its first finding was carried out as it was printed (what stands\n" +
-	"in <…> filled in), and doctor was asked again. The sound installations at the end give\n" +
-	"no finding.\n"
+	"in <…> filled in), and doctor was asked again. Sound installations of every shape give\n" +
+	"no finding; `healthy_test.go` beside it lists them.\n"
 
 // splice replaces one section of the document.
 func splice(old, where, section string) string {

@@ -1,8 +1,12 @@
 package faults
 
 import (
+	"fmt"
+	"os"
 	"strings"
 	"testing"
+
+	"hermes/internal/doctor"
 )
 
 // TestHealthy holds that sound installations of every shape give no finding,
@@ -56,3 +60,60 @@ func TestHealthy(t *testing.T) {
 		})
 	}
 }
+
+// TestFix holds that --fix mends what is safe, says each, and is safe twice.
+func TestFix(t *testing.T) {
+	w := setUp(t, shape{})
+	w.must(os.Chmod(w.path(".env"), 0o644))
+	w.must(os.Chmod(w.path(), 0o777))
+	w.add("config.yaml", "agent:\n  max_turns: many\n") // which is not safe to mend
+	out, _ := w.home.Run(w.deadline(), "doctor", "--fix")
+	w.search("doctor --fix", out)
+	if !strings.Contains(out, "✓ mended: chmod 700") || !strings.Contains(out, "max_turns") || strings.Contains(out, "can change the files") {
+		t.Errorf("--fix says:\n%s", out)
+	}
+	if info, err := os.Stat(w.path(".env")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v %v", info.Mode(), err)
+	}
+	if out, _ := w.home.Run(w.deadline(), "doctor", "--fix"); strings.Contains(out, "mended") {
+		t.Errorf("the second time it says:\n%s", out)
+	}
+}
+
+// TestRunbookUnit holds that the unit of the operators' guides gets advice, and
+// no worse: it must work as it stands.
+func TestRunbookUnit(t *testing.T) {
+	w := setUp(t, shape{profile: "liam"})
+	w.unit("hermes-gateway@.service", fmt.Sprintf(runbookUnit, w.dir, w.dir, w.dir))
+	r := w.doctor()
+	for _, f := range r.Findings {
+		if f.Severity != doctor.Advice {
+			t.Errorf("%s: %s", f.ID, f.What)
+		}
+	}
+	if !r.Healthy || len(r.Findings) != 2 {
+		t.Errorf("healthy %v:\n%s", r.Healthy, w.shown(nil))
+	}
+}
+
+// runbookUnit is what operators write, in this home.
+const runbookUnit = `[Unit]
+Description=Hermes Agent Gateway (profile: %%i)
+After=network-online.target
+Wants=network-online.target
+[Service]
+Type=simple
+ExecStart=%s/bin/hermes --profile %%i gateway run
+Restart=always
+RestartSec=10
+StartLimitInterval=60
+StartLimitBurst=3
+Environment="HERMES_HOME=%s/.hermes"
+EnvironmentFile=-%s/.hermes/profiles/%%i/.env
+StandardOutput=journal
+StandardError=journal
+SyslogIdentifier=hermes-gateway-%%i
+TimeoutStopSec=20
+[Install]
+WantedBy=default.target
+`

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"time"
 
@@ -37,6 +38,12 @@ func providerFaults() []fault {
 		{what: "the model's address is wrong", id: "provider.unreachable", class: doctor.Provider,
 			inject: func(w *world) {
 				w.edit("config.yaml", w.brain.URL(), fmt.Sprintf("http://127.0.0.1:%d/v1", freePort(w.t)))
+				w.hermes("gateway", "restart")
+				w.fill["address"] = w.brain.URL()
+			}},
+		{what: "the provider takes the connection and never answers", id: "provider.unreachable", class: doctor.Provider,
+			inject: func(w *world) {
+				w.edit("config.yaml", w.brain.URL(), w.deaf())
 				w.hermes("gateway", "restart")
 				w.fill["address"] = w.brain.URL()
 			}},
@@ -91,4 +98,12 @@ func (w *world) login(state string) {
 	w.write("auth.json", `{"version":1,"credential_pool":{"xai":[{"id":"a1b2c3","label":"me","auth_type":"oauth","access_token":"a-0123456789",`+state+`}]}}`)
 	w.fill["key"] = modelKey
 	w.start()
+}
+
+// deaf is the address of a service that accepts and says nothing.
+func (w *world) deaf() string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	w.must(err)
+	w.t.Cleanup(func() { l.Close() })
+	return "http://" + l.Addr().String() + "/v1"
 }

@@ -1,15 +1,19 @@
 package faults
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
 	"hermes/internal/doctor"
+	"hermes/testkit/rig"
 )
 
 // serviceFaults are about processes, ports, disks and the ledger.
@@ -54,6 +58,16 @@ func serviceFaults() []fault {
 			inject: func(w *world) { w.procs[0].Kill() }},
 		{what: "the gateway is suspended", id: "service.suspended", class: doctor.Service,
 			inject: func(w *world) { w.must(w.procs[0].Cmd.Process.Signal(syscall.SIGSTOP)) }},
+		{what: "a child of a dead gateway holds the profile's lock", id: "service.stale_lock", class: doctor.Service, needs: "flock",
+			inject: func(w *world) { w.procs[0].Kill(); w.lockedBy() }},
+		{what: "the gateway died twice as it started Telegram", id: "service.quarantine", class: doctor.Service, shape: shape{unstarted: true},
+			inject: func(w *world) {
+				for range 2 {
+					w.die("part.platform.telegram:1:fatal")
+				}
+				w.start()
+				w.part("platform.telegram", "down")
+			}},
 		{what: "the ledger is no database", id: "service.ledger_not_database", class: doctor.Service,
 			inject: func(w *world) {
 				w.stop()
@@ -69,6 +83,11 @@ func serviceFaults() []fault {
 			}},
 		{what: "the program that the profile is pinned to was deleted", id: "service.pin", class: doctor.Service,
 			inject: func(w *world) { w.write("binary.pin", "/opt/hermes/0.1/hermes\n") }},
+		{what: "the clock is wrong by hours", id: "service.clock", class: doctor.Service,
+			inject: func(w *world) {
+				w.edit("config.yaml", w.brain.URL(), w.elsewhen(3*time.Hour))
+				w.hermes("gateway", "restart")
+			}, hand: func(w *world) { w.ahead.Store(0) }},
 		{what: "the clock was set back", id: "service.clock", class: doctor.Service,
 			inject: func(w *world) {
 				at := time.Now().Add(3 * time.Hour)
@@ -104,4 +123,57 @@ func (w *world) tear() {
 		w.must(err)
 	}
 	w.must(f.Close())
+}
+
+// lockedBy lets a program that is no gateway hold the profile's lock.
+func (w *world) lockedBy() {
+	cmd := exec.Command("flock", w.path("gateway.lock"), "sleep", "300")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	w.must(cmd.Start())
+	gone := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(gone) }()
+	w.t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); <-gone })
+	w.until("the lock to be held", func() bool { return w.doctor().Gateway == "silent" })
+}
+
+// doomed is the program with marks at which it can be told to die.
+var doomed = sync.OnceValues(func() (string, error) {
+	file, err := build()
+	if err != nil {
+		return "", err
+	}
+	return rig.Build(context.Background(), filepath.Dir(file), "failpoint")
+})
+
+// die starts a gateway that ends at a mark.
+func (w *world) die(mark string) {
+	w.t.Helper()
+	binary, err := doomed()
+	w.must(err)
+	h := *w.home
+	h.Binary = binary
+	p, err := h.StartArgs([]string{"HERMES_FAILPOINT=" + mark}, w.args("gateway", "run")...)
+	w.must(err)
+	select {
+	case <-p.Done():
+	case <-w.deadline().Done():
+		p.Kill()
+		w.t.Fatalf("it did not die:\n%s", p.Output())
+	}
+}
+
+// elsewhen is the model's service as it looks from a machine whose clock is
+// wrong: its Date is ahead.
+func (w *world) elsewhen(by time.Duration) string {
+	w.ahead.Store(int64(by))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	w.must(err)
+	srv := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Date", time.Now().Add(time.Duration(w.ahead.Load())).UTC().Format(http.TimeFormat))
+		_, _ = rw.Write([]byte(`{"data":[{"id":"fake-1"}]}`))
+	})}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = srv.Serve(l) }()
+	w.t.Cleanup(func() { _ = srv.Close(); <-done })
+	return "http://" + l.Addr().String() + "/v1"
 }

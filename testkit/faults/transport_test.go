@@ -4,10 +4,14 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 
 	"hermes/internal/doctor"
 	"hermes/testkit/discord"
+	"hermes/testkit/email"
+	"hermes/testkit/rig"
+	"hermes/testkit/slack"
 )
 
 // transportFaults keep chat platforms from hearing and sending.
@@ -35,6 +39,13 @@ func transportFaults() []fault {
 			inject: func(w *world) { w.stop(); w.tg.SetWebhook("https://example.org/hook"); w.start() }},
 		{what: "a second program polls the bot", id: "transport.second_poller", class: doctor.Transport,
 			inject: func(w *world) { w.poll(); w.fill["token"] = w.newBot() }},
+		{what: "another installation on this machine uses the bot", id: "transport.bot_in_use", class: doctor.Transport, shape: shape{unstarted: true},
+			inject: func(w *world) {
+				w.neighbour()
+				w.start()
+				w.part("platform.telegram", "down")
+				w.fill["token"] = w.newBot()
+			}},
 		{what: "Telegram's address is wrong", id: "transport.unreachable", class: doctor.Transport, shape: shape{unstarted: true},
 			inject: func(w *world) {
 				w.edit(".env", w.tg.URL(), fmt.Sprintf("http://127.0.0.1:%d", freePort(w.t)))
@@ -58,6 +69,36 @@ func transportFaults() []fault {
 				w.part("platform.discord", "degraded")
 			},
 			hand: func(w *world) { w.dc.RefuseIntents(0) }},
+		{what: "Slack's bot token was revoked", id: "transport.token_refused", class: doctor.Transport, shape: shape{noBot: true},
+			inject: func(w *world) {
+				sl := w.slack()
+				w.add(".env", "SLACK_BOT_TOKEN=xoxb-1-2-an-old-token-of-the-app\nSLACK_APP_TOKEN="+sl.AppToken()+"\nSLACK_BASE_URL="+sl.URL()+"\nSLACK_ALLOW_ALL_USERS=true\n")
+				w.restart()
+				w.part("platform.slack", "down")
+				w.fill["token"] = sl.Token()
+			}},
+		{what: "Slack's app token was revoked", id: "transport.token_refused", class: doctor.Transport, shape: shape{noBot: true},
+			inject: func(w *world) {
+				sl := w.slack()
+				w.add(".env", "SLACK_BOT_TOKEN="+sl.Token()+"\nSLACK_APP_TOKEN="+sl.AppToken()+"0\nSLACK_BASE_URL="+sl.URL()+"\nSLACK_ALLOW_ALL_USERS=true\n")
+				w.restart()
+				w.part("platform.slack", "down")
+				w.fill["token"] = sl.AppToken()
+			}},
+		{what: "Slack's two tokens belong to two apps", id: "transport.two_apps", class: doctor.Transport, shape: shape{noBot: true},
+			inject: func(w *world) {
+				sl := w.slack()
+				w.add(".env", "SLACK_BOT_TOKEN="+sl.Token()+"\nSLACK_APP_TOKEN=xapp-1-A0OTHER-2-a-token-of-another-app\nSLACK_BASE_URL="+sl.URL()+"\nSLACK_ALLOW_ALL_USERS=true\n")
+				w.restart()
+				w.part("platform.slack", "down")
+				w.fill["bot token"], w.fill["app token"] = sl.Token(), sl.AppToken()
+			}},
+		{what: "the mailbox's password was changed", id: "transport.token_refused", class: doctor.Transport, shape: shape{noBot: true},
+			inject: func(w *world) {
+				w.fill["token"] = w.mail("an-old-password-of-the-mailbox")
+				w.restart()
+				w.part("platform.email", "down")
+			}},
 		{what: "Mattermost has a token and no address", id: "transport.incomplete", class: doctor.Transport,
 			inject: func(w *world) {
 				w.stop()
@@ -102,4 +143,42 @@ func (w *world) poll() {
 			}
 		}
 	}()
+}
+
+// neighbour runs a gateway of another home with the same bot, and the same
+// folder of locks.
+func (w *world) neighbour() {
+	dir := filepath.Join(w.dir, "other", ".hermes")
+	env := w.read(".env")
+	env = env[:strings.Index(env, "API_SERVER")]
+	other, err := rig.NewHome(dir, w.home.Binary, w.read("config.yaml"), env)
+	w.must(err)
+	other.Env = []string{"HERMES_GATEWAY_LOCK_DIR=" + filepath.Join(w.home.Dir, "locks"), "SYSTEMD_OFFLINE=1"}
+	p, err := other.Start()
+	w.must(err)
+	w.t.Cleanup(func() { _, _ = p.Stop(w.deadline()) })
+	w.must(p.Ready(w.deadline()))
+	w.until("the other one to be connected", func() bool { return strings.Contains(p.Output(), "connected to Telegram") })
+}
+
+// slack makes a workspace.
+func (w *world) slack() *slack.Server {
+	s, err := slack.New(slack.Options{})
+	w.must(err)
+	w.t.Cleanup(s.Close)
+	w.secrets = append(w.secrets, s.Token(), s.AppToken())
+	return s
+}
+
+// mail makes a mailbox, puts a password for it into .env, and gives the right
+// one.
+func (w *world) mail(password string) string {
+	const right = "faults-password-of-the-mailbox"
+	s, err := email.New(email.Options{Password: right})
+	w.must(err)
+	w.t.Cleanup(s.Close)
+	w.secrets = append(w.secrets, right)
+	w.add(".env", fmt.Sprintf("EMAIL_ADDRESS=%s\nEMAIL_PASSWORD=%s\nEMAIL_IMAP_HOST=127.0.0.1\nEMAIL_IMAP_PORT=%d\nEMAIL_IMAP_SECURITY=none\nEMAIL_SMTP_HOST=127.0.0.1\nEMAIL_SMTP_PORT=%d\nEMAIL_SMTP_SECURITY=none\nEMAIL_ALLOWED_USERS=ann@people.test\nEMAIL_HOME_ADDRESS=ann@people.test\n",
+		s.Address(), password, s.IMAPPort(), s.SMTPPort()))
+	return right
 }

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -75,6 +76,8 @@ type world struct {
 	said    string // by doctor, in IDs; see settled
 	since   time.Time
 
+	ahead atomic.Int64 // of a service's clock; see elsewhen
+
 	mu    sync.Mutex
 	procs []*rig.Process
 
@@ -107,11 +110,13 @@ func setUp(t *testing.T, s shape) *world {
 	w.secrets = append(w.secrets, w.tg.Token())
 	w.port = freePort(t)
 	root := filepath.Join(w.dir, ".hermes")
-	w.home = &rig.Home{Dir: root, Binary: binary, Env: []string{"EDITOR=false"}}
+	w.home = &rig.Home{Dir: root, Binary: binary, Env: []string{"EDITOR=false", "SYSTEMD_OFFLINE=1"}}
 	bin := filepath.Join(w.dir, "bin")
 	if err := errors.Join(os.MkdirAll(bin, 0o755), os.Symlink(binary, filepath.Join(bin, "hermes"))); err != nil {
 		t.Fatal(err)
 	}
+	// The clock of the machine is nobody's to set from here.
+	w.must(os.WriteFile(filepath.Join(bin, "timedatectl"), []byte("#!/bin/sh\n"), 0o755))
 	w.home.Env = append(w.home.Env, "PATH="+bin+":"+os.Getenv("PATH"))
 	w.shell = &rig.Home{Dir: root, Binary: "/bin/bash", Env: w.home.Env}
 	t.Cleanup(w.end)

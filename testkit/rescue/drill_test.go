@@ -56,6 +56,17 @@ func testDrill(t *testing.T, w *world) {
 	}
 	u.Run(t, "rm "+drop+"; systemctl --user daemon-reload; systemctl --user reset-failed "+unit+"; systemctl --user restart "+unit)
 	w.serves(program)
+	// Without the API the gateway is asked over its control socket.
+	env := w.Read(w.file(".env"))
+	u.Run(t, "sed -i s/API_SERVER_ENABLED=true/API_SERVER_ENABLED=false/ "+w.file(".env")+" && hermes -p liam gateway restart && systemctl --user reset-failed "+unit)
+	out = u.Run(t, "hermes -p liam gateway drill --yes")
+	want(t, out, "✓ restart", "✓ kill -9", "✓ bad successor", "0 failed")
+	if strings.Contains(out, "messages") {
+		t.Errorf("messages were counted without an API:\n%s", out)
+	}
+	u.Write(t, w.file(".env"), env)
+	u.Run(t, "hermes -p liam gateway restart")
+	w.serves(program)
 	if strings.Contains(w.tg.Transcript(w.ann.ID), "/title") {
 		t.Error("the drill was heard in a chat")
 	}

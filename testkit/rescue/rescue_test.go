@@ -29,7 +29,7 @@ func testRescue(t *testing.T, w *world) {
 		w.told("hermes-gateway-liam", "went down and was brought back", "5 times", "panic: spoiled by the test", "PID "+w.property("MainPID"))
 		w.rescued()
 		w.quiet()
-		want(t, w.user.Run(t, good+" -p liam gateway status"), "90-hermes-rescue.conf", "rescue")
+		want(t, w.user.Run(t, good+" -p liam gateway status"), "90-hermes-rescue.conf", "! a rescue lets "+unit+" run "+kept, "brought back on the program that served last", "told telegram:")
 	})
 	t.Run("BackToTheInstalled", func(t *testing.T) {
 		w := w.in(t)
@@ -65,6 +65,7 @@ func testNoConfiguration(t *testing.T, w *world) {
 	u, eve := w.user, "hermes-gateway-eve.service"
 	u.Run(t, "hermes -p liam gateway stop && hermes profile create eve && cp "+w.file(".env")+" ~/.hermes/profiles/eve/.env")
 	u.Write(t, u.Home+"/.hermes/profiles/eve/config.yaml", "model: [\n")
+	u.Run(t, "rm -f ~/.hermes/profiles/eve/ledger.db && mkdir ~/.hermes/profiles/eve/ledger.db") // nor a ledger
 	u.Fails(t, "hermes -p eve gateway install")
 	w.told("hermes-gateway-eve", "is down", "status 78", "config.yaml", "was not started again")
 	w.Until(t, limit, "the rescue to end", func(ctx context.Context) error {
@@ -80,7 +81,49 @@ func testNoConfiguration(t *testing.T, w *world) {
 	if w.Read(u.Home+"/.config/systemd/user/hermes-rescue@.service") == "" {
 		t.Error("the rescue unit is gone, and liam's unit names it")
 	}
+	// The same as a unit of the system, whose rescue runs as ada.
+	u.Run(t, "rm ~/.hermes/profiles/eve/rescue.json")
+	if out, err := w.Try(context.Background(), "hermes -p eve gateway install --system --run-as-user ada"); err == nil {
+		t.Errorf("it serves:\n%s", out)
+	}
+	want(t, w.Root(t, "systemd-analyze verify /etc/systemd/system/hermes-rescue-ada@.service /etc/systemd/system/"+eve+" 2>&1 && echo clean"), "clean")
+	w.told("hermes-gateway-eve", "is down", "status 78")
+	if owner := strings.TrimSpace(w.Root(t, "stat -c %U "+u.Home+"/.hermes/profiles/eve/rescue.json")); owner != "ada" {
+		t.Errorf("the record belongs to %s", owner)
+	}
+	want(t, w.Root(t, "mkdir -p /root/.hermes/profiles/eve && hermes -p eve gateway uninstall --system"), "✓ Removed /etc/systemd/system/hermes-rescue-ada@.service")
+	w.quiet()
 	u.Run(t, "hermes -p liam gateway start")
+}
+
+// An instance of a template, of which the rescue unit's name is made, and one
+// that was written by hand and adopted, are brought back too.
+func testTemplates(t *testing.T, w *world) {
+	u, instance := w.user, "hermes-gateway@liam.service"
+	u.Run(t, "hermes -p liam gateway uninstall")
+	units := u.Home + "/.config/systemd/user/"
+	handWritten := "[Service]\nType=simple\nExecStart=" + program + " --profile %i gateway run\nRestart=on-failure\nRestartSec=100ms\n" +
+		"StartLimitInterval=60\nStartLimitBurst=3\nEnvironment=HERMES_HOME=%h/.hermes\n[Install]\nWantedBy=default.target\n"
+	for _, how := range []string{"generated", "adopted"} {
+		if how == "generated" {
+			u.Run(t, "hermes -p liam gateway install --template")
+		} else {
+			u.Write(t, units+"hermes-gateway@.service", handWritten)
+			u.Run(t, "systemctl --user daemon-reload && systemctl --user enable --now "+instance+" && hermes -p liam gateway install --adopt && hermes -p liam gateway restart")
+		}
+		w.servedBy(instance, program)
+		u.Run(t, "rm -f "+w.file("rescue.json"))
+		w.place(bad)
+		u.Run(t, "systemctl --user kill --signal=KILL "+instance)
+		w.servedBy(instance, kept)
+		w.told("hermes-gateway@liam", "went down and was brought back")
+		w.place(good)
+		want(t, u.Run(t, "hermes -p liam gateway restart"), "✓ Restarted hermes-gateway@liam")
+		w.servedBy(instance, program)
+		w.quiet()
+		u.Run(t, "hermes -p liam gateway uninstall; rm -rf "+units+"hermes-gateway@.service*; systemctl --user daemon-reload; systemctl --user reset-failed")
+	}
+	u.Run(t, "hermes -p liam gateway install")
 }
 
 // What status tells of the past is what happened.

@@ -64,6 +64,7 @@ func TestOnSystemd(t *testing.T) {
 		{"Drill", testDrill},
 		{"Rescue", testRescue},
 		{"NoConfiguration", testNoConfiguration},
+		{"Templates", testTemplates},
 		{"Past", testPast},
 	} {
 		if !t.Run(c.name, func(t *testing.T) { c.test(t, w.in(t)) }) {
@@ -140,6 +141,12 @@ func (w *world) property(name string) string { return w.user.Property(w.t, unit,
 
 // serves waits until the unit serves by a program.
 func (w *world) serves(by string) {
+	w.t.Helper()
+	w.servedBy(unit, by)
+}
+
+// servedBy is serves for a unit of any name.
+func (w *world) servedBy(unit, by string) {
 	w.t.Helper()
 	w.Until(w.t, limit, unit+" to serve by "+by, func(ctx context.Context) error {
 		if out, err := w.Try(ctx, "curl -fsS -m 2 http://127.0.0.1:8642/health"); err != nil {

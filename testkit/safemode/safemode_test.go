@@ -168,3 +168,42 @@ func TestPin(t *testing.T) {
 		t.Errorf("nothing is said of the pin:\n%s", p.Output())
 	}
 }
+
+// What was written since the last healthy life, and died, yields to what served
+// then; what the operator wrote stays, and a planned restart tries it again.
+func TestAChangedConfigurationThatDies(t *testing.T) {
+	w := setUp(t)
+	w.home.Binary = w.dying
+	without := strings.Replace(w.env, "TELEGRAM_BOT_TOKEN=", "# TELEGRAM_BOT_TOKEN=", 1)
+	w.write(".env", without)
+	w.healthy()
+	w.write(".env", w.env)
+	bad := "HERMES_FAILPOINT=part.platform.telegram:1:fatal"
+	w.dies(bad)
+	w.dies(bad)
+	w.serves(bad)
+	s := w.status(1)
+	if s.Safe == nil || s.Safe.Config == "" || !strings.Contains(s.Safe.Broken, "died") {
+		t.Fatalf("safe mode %+v", s.Safe)
+	}
+	for _, p := range s.Parts {
+		if p.Name == "platform.telegram" {
+			t.Errorf("Telegram is there: %+v", p)
+		}
+	}
+	if text, err := os.ReadFile(filepath.Join(w.home.Dir, ".env")); err != nil || string(text) != w.env {
+		t.Errorf("what the operator wrote is %q (%v)", text, err)
+	}
+	ctx, cancel := rig.Deadline(patience)
+	defer cancel()
+	out, err := w.home.Run(ctx, "config", "diff")
+	if err != nil || !strings.Contains(out, "+TELEGRAM_BOT_TOKEN=<secret>") {
+		t.Errorf("diff: %v\n%s", err, out)
+	}
+	if out, err := w.home.Run(ctx, "config", "rollback"); err != nil || !strings.Contains(out, "Restarted") {
+		t.Errorf("rollback: %v\n%s", err, out)
+	}
+	if s := w.status(0); s.Safe != nil || !s.Healthy {
+		t.Errorf("after the rollback: %+v", s)
+	}
+}

@@ -209,7 +209,8 @@ func rowStopDuringRestart(p *profile) {
 	p.staysStopped()
 }
 
-// Without any configuration that can be used it ends for good and says why.
+// Without any configuration that can be used it ends for good and says why. Where
+// the unit would start it again and again, it waits in place of ending.
 func rowUnusable(p *profile) {
 	t := p.t
 	good := p.Read(p.file("config.yaml"))
@@ -229,7 +230,7 @@ func rowUnusable(p *profile) {
 	}
 	want(t, said, "78")
 	p.until("systemd to give up", func() bool { return p.show("ActiveState") == "failed" })
-	if got := p.show("ExecMainStatus") + " " + p.show("NRestarts"); p.mode.name != guarded.name && got != "78 0" {
+	if got := p.show("ExecMainStatus") + " " + p.show("NRestarts"); got != "78 0" {
 		t.Errorf("with a broken configuration the unit is %s", got)
 	}
 	p.user.Write(t, p.file("config.yaml"), good)
@@ -240,7 +241,7 @@ func rowUnusable(p *profile) {
 // A gateway that hangs is killed and started again by systemd.
 func rowWatchdog(p *profile) {
 	t := p.t
-	p.dropIn("20-watchdog.conf", "[Service]\nWatchdogSec=3s\n")
+	p.dropIn("20-watchdog.conf", "[Service]\nWatchdogSec=4s\n")
 	p.user.Run(t, "systemctl --user daemon-reload && systemctl --user restart "+p.unit)
 	p.awaitServing()
 	for _, after := range []string{"a start", "a restart"} {
@@ -257,8 +258,8 @@ func rowWatchdog(p *profile) {
 		old := p.kill("STOP")
 		p.awaitAnother(old)
 		p.awaitServing()
-		if got := p.show("NRestarts"); got != strconv.Itoa(restarts+1) {
-			t.Errorf("after %s: NRestarts is %s, was %d", after, got, restarts)
+		if got, err := strconv.Atoi(p.show("NRestarts")); err != nil || got <= restarts {
+			t.Errorf("after %s: NRestarts is %d, was %d", after, got, restarts)
 		}
 	}
 }

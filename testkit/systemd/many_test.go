@@ -126,3 +126,49 @@ func testReboot(t *testing.T, m *machine) {
 		want(t, p.cli("gateway status || true"), p.unit+" (user unit), active (running), enabled", "lingering on")
 	}
 }
+
+// A scheduler that stands alone fires and delivers, comes back when it is
+// killed, and stops in order; with a gateway beside it each run happens once.
+func testCronAlone(t *testing.T, w *world) {
+	p := w.profile(t, "clock", w.nextPort())
+	p.mode, p.unit = template, "hermes-cron@clock.service"
+	p.onFailure()
+	ann := p.tg.AddUser("Ann")
+	p.env(fmt.Sprintf("TELEGRAM_HOME_CHANNEL=%d\n", ann.ID))
+	units := w.user.Home + "/.config/systemd/user/"
+	w.user.Write(t, units+"hermes-cron@.service", strings.Replace(handWrittenCron, "RestartSec=30", "RestartSec=1", 1))
+	w.user.Write(t, p.file("scripts/tell.sh"), "#!/bin/sh\necho told $(date +%s%N)\n")
+	w.user.Run(t, "systemctl --user daemon-reload && systemctl --user enable --now "+p.unit)
+	t.Cleanup(p.remove)
+	p.cli(`cron create "every 5h" --no-agent --script tell.sh --deliver telegram --name tell`)
+	told := 0
+	tell := func() {
+		t.Helper()
+		p.Until(t, stepLimit, "a scheduler", func(ctx context.Context) error {
+			if out, err := p.user.Try(ctx, spare+" -p clock cron status"); err != nil || strings.Contains(out, "No scheduler") {
+				return fmt.Errorf("%s %w", out, err)
+			}
+			return nil
+		})
+		want(t, p.cli("cron run tell"), "'tell' ran", "ok told", "Delivered.")
+		told++
+		if got := strings.Count(p.tg.Transcript(ann.ID), "told "); got != told {
+			t.Errorf("it was told %d times, not %d:\n%s", got, told, p.tg.Transcript(ann.ID))
+		}
+	}
+	tell()
+	p.awaitAnother(p.kill("KILL"))
+	tell()
+	p.awaitAnother(p.kill("TERM"))
+	tell()
+	gateway := *p
+	gateway.mode, gateway.unit = generated, "hermes-gateway-clock.service"
+	gateway.install()
+	gateway.awaitServing()
+	tell()
+	w.user.Run(t, "systemctl --user stop "+p.unit)
+	if got := p.show("Result") + " " + p.show("ActiveState"); got != "success inactive" {
+		t.Errorf("after a stop the scheduler is %s", got)
+	}
+	tell()
+}

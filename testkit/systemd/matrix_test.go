@@ -60,6 +60,7 @@ var cases = []struct {
 }{
 	{"HandWrittenFourProfiles", testFourProfiles},
 	{"Runbook", testRunbook},
+	{"CronAlone", testCronAlone},
 }
 
 // TestSystemd runs every row in every mode, modes beside each other, in one box,

@@ -143,6 +143,7 @@ var runbook = []step{
 	{words: "hermes -p liam cron lint"},
 
 	// 8. Where to look
+	{words: "hermes -p liam doctor --local", do: either, says: []string{"liam"}},
 	{words: "hermes -p liam gateway status", says: []string{"✓ Gateway (liam)"}},
 	{words: "hermes -p liam config check"},
 	{words: "hermes -p liam model check", says: []string{"✓"}},
@@ -160,9 +161,21 @@ var runbook = []step{
 		return out
 	}},
 	{words: "/restart", do: say, after: func(o *operator) { o.heard("♻️ I am back (version…") }},
+	{words: "hermes -p liam gateway drill --yes", before: func(o *operator) { o.liam.forgive() }, says: []string{"restart", "kill -9", "refused"}, after: func(o *operator) {
+		o.healthy("liam")
+		o.liam.forgive()
+	}},
 	{words: "hermes gateway restart --all", before: func(o *operator) { o.healthy("liam") }, says: []string{"✓ Restarted hermes-gateway@drj", "✓ Restarted hermes-gateway@harry", "✓ Restarted hermes-gateway@jeff", "✓ Restarted hermes-gateway-liam"}},
 
 	// 10. A configuration that was a mistake
+	{words: "hermes -p drj config history", before: func(o *operator) {
+		o.drj.cli("config set API_SERVER_PORT 1")
+	}, says: []string{"API_SERVER_PORT"}},
+	{words: "hermes -p drj config diff", says: []string{"API_SERVER_PORT"}},
+	{words: "hermes -p drj config rollback", after: func(o *operator) {
+		o.drj.awaitServing()
+		o.drj.forgive()
+	}},
 	{words: "systemctl --user stop hermes-gateway@drj", before: func(o *operator) {
 		o.drj.cli("config set API_SERVER_PORT 1")
 		if now := o.Read(o.drj.file(".env")); !strings.Contains(now, "API_SERVER_PORT=1\n") {

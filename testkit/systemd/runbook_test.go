@@ -152,6 +152,17 @@ func fails(code int) func(*operator, typed) string {
 	}
 }
 
+// either is a command whose status tells what it found.
+func either(o *operator, c typed) string {
+	o.t.Helper()
+	out, err := o.shell(c.words)
+	var exit *exec.ExitError
+	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 1) {
+		o.t.Fatalf("%s: %v\n%s", c.words, err, out)
+	}
+	return out
+}
+
 // answering makes a step that asks, and is answered line by line.
 func answering(lines ...string) func(*operator, typed) string {
 	return func(o *operator, c typed) string {

@@ -221,7 +221,7 @@ func (p *profile) onFailure() {
 		if p.t.Failed() && p.mode.managed() {
 			ctx, cancel := rig.Deadline(stepLimit)
 			defer cancel()
-			out, _ := p.Try(ctx, "journalctl --no-pager -o cat -n 60 _SYSTEMD_USER_UNIT="+p.unit+" + USER_UNIT="+p.unit)
+			out, _ := p.Try(ctx, fmt.Sprintf("journalctl --no-pager -o cat -n 60 _UID=%[1]d _SYSTEMD_USER_UNIT=%[2]s + _UID=%[1]d USER_UNIT=%[2]s", p.user.UID, p.unit))
 			p.t.Logf("the journal of %s:\n%s", p.unit, out)
 		}
 	})

@@ -58,7 +58,7 @@ func (s *Store) classify(err error) error {
 	case isBusy(err):
 		return domain.E(domain.Unavailable, err, "the ledger %s is held by another process; nothing was written; it is tried again", s.path)
 	case isDamaged(err):
-		_ = os.WriteFile(damageMark(s.path), nil, 0o600) // without it the next start sees only what it happens to read
+		_ = os.WriteFile(DamageMark(s.path), nil, 0o600) // without it the next start sees only what it happens to read
 	}
 	return classifyFile(err, s.path)
 }

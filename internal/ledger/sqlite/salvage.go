@@ -31,19 +31,19 @@ func isDamaged(err error) bool { return resultCode(err)&0xff == sqlite3.SQLITE_C
 
 func salvagePath(ledger string) string { return ledger + ".salvage" }
 
-// damageMark is a file that says that a process met damage; the next start looks
+// DamageMark is a file that says that a process met damage; the next start looks
 // at the whole ledger then, which it otherwise has no time for.
-func damageMark(ledger string) string { return filepath.Join(runDir(ledger), "damaged") }
+func DamageMark(ledger string) string { return filepath.Join(runDir(ledger), "damaged") }
 
 // suspect tells whether a process before this one met damage, and there is some.
 func suspect(o Options) bool {
-	if _, err := os.Stat(damageMark(o.Path)); err != nil {
+	if _, err := os.Stat(DamageMark(o.Path)); err != nil {
 		return false
 	}
 	if damagedFile(o.Path) {
 		return true
 	}
-	_ = os.Remove(damageMark(o.Path)) // a disk's passing fault
+	_ = os.Remove(DamageMark(o.Path)) // a disk's passing fault
 	return false
 }
 
@@ -100,7 +100,7 @@ func salvage(ctx context.Context, o Options) error {
 	if err := os.Rename(salvagePath(o.Path), o.Path); err != nil {
 		return err
 	}
-	_ = os.Remove(damageMark(o.Path)) // it would cost the next start a look
+	_ = os.Remove(DamageMark(o.Path)) // it would cost the next start a look
 	o.Log.Error("a new ledger stands in the place of the damaged one", "component", "ledger", "rows", s.Rows, "incomplete", s.Lost, "kept", s.Kept)
 	return nil
 }

@@ -126,6 +126,7 @@ func (a *Adapter) Check(ctx context.Context) error {
 		return e
 	}
 	s.end()
+	a.health.Note("bot", a.cfg.Address)
 	return nil
 }
 

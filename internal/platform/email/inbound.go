@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/emersion/go-imap/v2"
-	"github.com/emersion/go-imap/v2/imapclient"
 	"github.com/emersion/go-message/charset"
 	"github.com/emersion/go-message/textproto"
 
@@ -28,32 +27,21 @@ const (
 
 var headerSection = &imap.FetchItemBodySection{Specifier: imap.PartSpecifierHeader, Peek: true, Partial: &imap.SectionPartial{Size: maxHeader}}
 
-// mail makes an event of a mail; ok is false when it is not to be answered. An
-// error is one of the connection.
-func (a *Adapter) mail(c *imapConn, validity uint32, m *imapclient.FetchMessageBuffer) (in domain.Inbound, ok bool, err error) {
-	raw := m.FindBodySection(headerSection)
-	if raw == nil && len(m.BodySection) > 0 {
-		raw = m.BodySection[0].Bytes
-	}
-	h := readHeader(raw)
-	in, why := a.envelope(h, m.RFC822Size, m.InternalDate)
+// mail makes an event of a mail; ok is false when it is not to be answered.
+func (a *Adapter) mail(validity uint32, m letter) (in domain.Inbound, ok bool) {
+	in, why := a.envelope(m.header, m.size, m.arrived)
 	if why != "" {
-		a.log.Info("a mail is not answered: "+why, "uid", uint32(m.UID), "from", clip(in.UserID, 100))
-		return in, false, nil
+		a.log.Info("a mail is not answered: "+why, "uid", uint32(m.uid), "from", clip(in.UserID, 100))
+		return in, false
 	}
-	found := parts(m.BodyStructure)
-	body, err := a.text(c, m.UID, found)
-	if err != nil {
-		return in, false, err
-	}
-	subject := h.subject()
-	in.Text = composed(subject, trimQuoted(body), isReply(h))
-	in.Attachments = found.attachments(validity, m.UID)
+	subject := m.header.subject()
+	in.Text = composed(subject, trimQuoted(m.text(a.cfg.MaxText)), isReply(m.header))
+	in.Attachments = m.attachments(validity)
 	if in.Text == "" && len(in.Attachments) == 0 {
 		in.Text = "(an empty mail)"
 	}
 	a.threads.set(in.ThreadID, thread{subject: plainSubject(subject), last: in.MessageID})
-	return in, true, nil
+	return in, true
 }
 
 // header is a mail's header; the zero value is empty.

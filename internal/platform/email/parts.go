@@ -1,6 +1,8 @@
 package email
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -20,74 +22,147 @@ import (
 
 // The bounds of a mail's parts.
 const (
-	maxParts = 100 // that are looked at
-	maxTexts = 5   // that are joined
+	maxMail  = 64 << 20 // bytes of a mail that are looked at
+	maxParts = 100
+	maxTexts = 5 // that are joined
 	maxFiles = 10
 )
 
-// part is one leaf of a mail.
+// letter is a mail as far as it is needed. The server's own idea of its parts
+// (BODYSTRUCTURE) is not asked for: programs disagree on that grammar, and one
+// mail that cannot be read must not close the mailbox.
+type letter struct {
+	uid     imap.UID
+	arrived time.Time
+	size    int64 // bytes
+	header  header
+	plain   []string
+	html    []string
+	files   []part
+}
+
+// part is one file of a mail.
 type part struct {
-	path        []int
-	contentType string // with its character set
-	encoding    string
-	name        string
-	size        int64 // encoded
-	media       string
+	path     []int // as IMAP numbers it
+	encoding string
+	name     string
+	media    string
+	size     int64 // bytes, decoded
 }
 
-// partList is what a mail is made of.
-type partList struct {
-	plain, html []part
-	files       []part
+// read reads a mail; found is false when it is not there any more. What is not
+// text runs through without being kept.
+func (a *Adapter) read(c *imapConn, uid imap.UID) (m letter, found bool, err error) {
+	m.uid = uid
+	late := time.AfterFunc(a.cfg.Timeout, func() { _ = c.raw.Close() })
+	defer late.Stop()
+	cmd := c.Client.Fetch(imap.UIDSetNum(uid), &imap.FetchOptions{UID: true, InternalDate: true, RFC822Size: true, BodySection: []*imap.FetchItemBodySection{{Peek: true}}})
+	for one := cmd.Next(); one != nil; one = cmd.Next() {
+		for item := one.Next(); item != nil; item = one.Next() {
+			switch item := item.(type) {
+			case imapclient.FetchItemDataInternalDate:
+				m.arrived = item.Time
+			case imapclient.FetchItemDataRFC822Size:
+				m.size = item.Size
+			case imapclient.FetchItemDataBodySection:
+				if item.Literal != nil && !found {
+					found = true
+					m.take(onRead{item.Literal, func() { late.Reset(a.cfg.Timeout) }}, a.cfg.MaxText)
+				}
+			}
+		}
+	}
+	return m, found, cmd.Close()
 }
 
-// parts sorts the leaves of a mail.
-func parts(bs imap.BodyStructure) partList {
-	var l partList
-	if bs == nil {
-		return l
+// take reads the text of a mail, as well as it can be read.
+func (m *letter) take(r io.Reader, maxText int) {
+	in := bufio.NewReaderSize(io.LimitReader(r, maxMail), maxHeader)
+	head, _ := in.Peek(maxHeader)
+	if i := bytes.Index(head, []byte("\r\n\r\n")); i >= 0 {
+		head = head[:i+4]
+	}
+	m.header = readHeader(bytes.Clone(head))
+	e, err := message.Read(in)
+	if e != nil {
+		if media, params, _ := e.Header.ContentType(); strings.HasPrefix(media, "multipart/") && params["boundary"] == "" {
+			// Nobody knows where its parts begin.
+			rest, _ := io.ReadAll(io.LimitReader(e.Body, int64(maxText)))
+			m.plain = append(m.plain, clean(string(rest)))
+			return
+		}
+	}
+	if e == nil || err != nil && !message.IsUnknownCharset(err) && !message.IsUnknownEncoding(err) {
+		rest, _ := io.ReadAll(io.LimitReader(in, int64(maxText)))
+		m.plain = append(m.plain, clean(string(rest)))
+		return
 	}
 	n := 0
-	bs.Walk(func(p []int, b imap.BodyStructure) bool {
-		one, leaf := b.(*imap.BodyStructureSinglePart)
-		if !leaf {
-			return n < maxParts
+	// A mail that breaks off in the middle is read as far as it goes.
+	_ = e.Walk(func(path []int, e *message.Entity, err error) error {
+		if err != nil && !message.IsUnknownCharset(err) && !message.IsUnknownEncoding(err) {
+			return err
 		}
 		if n++; n > maxParts {
-			return false
+			return io.EOF
 		}
-		l.add(p, one)
-		return true
+		if media, _, _ := e.Header.ContentType(); !strings.HasPrefix(media, "multipart/") {
+			m.leaf(path, e, maxText)
+		}
+		return nil
 	})
-	return l
 }
 
-func (l *partList) add(at []int, b *imap.BodyStructureSinglePart) {
-	media := b.MediaType()
-	params := map[string]string{}
-	if cs := b.Params["charset"]; cs != "" {
-		params["charset"] = cs
+// leaf sorts one part.
+func (m *letter) leaf(path []int, e *message.Entity, maxText int) {
+	media, params, _ := e.Header.ContentType()
+	disposition, more, _ := e.Header.ContentDisposition()
+	name := more["filename"]
+	if name == "" {
+		name = params["name"]
 	}
-	name := b.Filename()
 	if decoded, err := words.DecodeHeader(name); err == nil {
 		name = decoded
 	}
-	p := part{path: append([]int(nil), at...), contentType: mime.FormatMediaType(media, params), encoding: b.Encoding, name: safeName(name), size: int64(b.Size), media: media}
-	attached := b.Disposition() != nil && strings.EqualFold(b.Disposition().Value, "attachment")
+	attached := strings.EqualFold(disposition, "attachment")
+	text := func(most int) string {
+		b, _ := io.ReadAll(io.LimitReader(e.Body, int64(most))) // a cut part ends too early
+		return clean(string(b))
+	}
 	switch {
 	case media == "text/plain" && !attached && name == "":
-		l.plain = append(l.plain, p)
+		m.plain = append(m.plain, text(maxText))
 	case media == "text/html" && !attached && name == "":
-		l.html = append(l.html, p)
+		m.html = append(m.html, text(4*maxText)) // pages are mostly marks
 	case media == "application/pgp-signature" || media == "application/pkcs7-signature" || media == "application/x-pkcs7-signature":
-	case name == "" && b.ID != "" && !attached:
+	case name == "" && e.Header.Has("Content-Id") && !attached:
 		// a picture inside the page
-	default:
+	case len(m.files) < maxFiles:
+		p := part{encoding: e.Header.Get("Content-Transfer-Encoding"), name: safeName(name), media: media}
+		for _, i := range path {
+			p.path = append(p.path, i+1)
+		}
+		if len(p.path) == 0 {
+			p.path = []int{1}
+		}
 		if p.name == "" {
 			p.name = "file" + fileExt(media)
 		}
-		l.files = append(l.files, p)
+		p.size, _ = io.Copy(io.Discard, e.Body)
+		m.files = append(m.files, p)
 	}
+}
+
+// text is what the mail says: its plain text, else its page.
+func (m *letter) text(most int) string {
+	plain := strings.Join(m.plain[:min(len(m.plain), maxTexts)], "\n")
+	if strings.TrimSpace(plain) != "" || len(m.html) == 0 {
+		if len(plain) > most {
+			plain = strings.ToValidUTF8(plain[:most], "")
+		}
+		return plain
+	}
+	return htmlText(m.html[0], most)
 }
 
 // safeName is a file's name without a path, and without what shells, terminals
@@ -124,17 +199,10 @@ func fileExt(media string) string {
 }
 
 // attachments are the files of a mail, to be fetched when they are needed.
-func (l partList) attachments(validity uint32, uid imap.UID) []domain.Attachment {
+func (m *letter) attachments(validity uint32) []domain.Attachment {
 	var out []domain.Attachment
-	for _, p := range l.files {
-		if len(out) == maxFiles {
-			break
-		}
-		a := domain.Attachment{Kind: kindOf(p.media), Name: p.name, MIME: p.media, Size: p.size, Ref: fileRef{validity, uid, p.path, p.encoding}.String()}
-		if strings.EqualFold(p.encoding, "base64") {
-			a.Size = p.size / 78 * 57 // lines of 76 characters and their ends
-		}
-		out = append(out, a)
+	for _, p := range m.files {
+		out = append(out, domain.Attachment{Kind: kindOf(p.media), Name: p.name, MIME: p.media, Size: p.size, Ref: fileRef{validity, m.uid, p.path, p.encoding}.String()})
 	}
 	return out
 }
@@ -149,40 +217,6 @@ func kindOf(media string) domain.AttachmentKind {
 		return domain.Video
 	}
 	return domain.Document
-}
-
-// text reads what a mail says: its plain text, else its page.
-func (a *Adapter) text(c *imapConn, uid imap.UID, l partList) (string, error) {
-	var b strings.Builder
-	for i, p := range l.plain {
-		if i == maxTexts || b.Len() >= a.cfg.MaxText {
-			break
-		}
-		s, err := a.partText(c, uid, p)
-		if err != nil {
-			return "", err
-		}
-		b.WriteString(s + "\n")
-	}
-	if strings.TrimSpace(b.String()) != "" || len(l.html) == 0 {
-		return b.String(), nil
-	}
-	page, err := a.partText(c, uid, l.html[0])
-	return htmlText(page, a.cfg.MaxText), err
-}
-
-// partText reads the beginning of a part.
-func (a *Adapter) partText(c *imapConn, uid imap.UID, p part) (string, error) {
-	most := a.cfg.MaxText
-	if strings.HasPrefix(p.contentType, "text/html") {
-		most *= 4 // pages are mostly marks
-	}
-	section := &imap.FetchItemBodySection{Part: p.path, Peek: true, Partial: &imap.SectionPartial{Size: int64(most)}}
-	got, err := c.fetch(imap.UIDSetNum(uid), &imap.FetchOptions{UID: true, BodySection: []*imap.FetchItemBodySection{section}})
-	if err != nil || len(got) == 0 || len(got[0].BodySection) == 0 {
-		return "", err
-	}
-	return decodeText(got[0].BodySection[0].Bytes, p.contentType, p.encoding, most), nil
 }
 
 // fileRef finds a file again.

@@ -184,38 +184,34 @@ func (r *receiver) catchUp(ctx context.Context, c *imapConn, box *imap.SelectDat
 
 // batch reads some mails and commits them with the position behind them.
 func (r *receiver) batch(ctx context.Context, c *imapConn, validity uint32, uids []imap.UID) error {
-	mails, err := c.fetch(imap.UIDSetNum(uids...), &imap.FetchOptions{
-		UID: true, InternalDate: true, RFC822Size: true, BodyStructure: &imap.FetchItemBodyStructure{Extended: true},
-		BodySection: []*imap.FetchItemBodySection{headerSection},
-	})
-	if err != nil {
-		return r.a.unreachable("IMAP", err)
-	}
-	slices.SortFunc(mails, func(x, y *imapclient.FetchMessageBuffer) int { return int(int64(x.UID) - int64(y.UID)) })
 	next := r.at
 	next.Validity, next.UID = validity, uids[len(uids)-1]
 	var events []domain.Inbound
 	var taken []imap.UID
-	for _, m := range mails {
-		arrived := m.InternalDate.Unix()
-		if !m.InternalDate.IsZero() {
+	for _, uid := range uids {
+		m, found, err := r.a.read(c, uid)
+		if err != nil {
+			return r.a.unreachable("IMAP", err)
+		}
+		if !found {
+			continue // deleted or moved meanwhile
+		}
+		if !m.arrived.IsZero() {
+			arrived := m.arrived.Unix()
 			next.Seen = max(next.Seen, min(arrived, r.a.now().Unix()))
 			if arrived < r.at.From-60 && validity != r.at.Validity {
 				continue // it was there before the first connection
 			}
 		}
-		in, ok, err := r.a.mail(c, validity, m)
-		if err != nil {
-			return r.a.unreachable("IMAP", err)
-		}
-		if ok {
-			events, taken = append(events, in), append(taken, m.UID)
-			if validity == r.at.Validity && in.ThreadID == in.MessageID {
-				r.a.sends.begun(in.Address.String())
-			}
-		} else {
+		in, ok := r.a.mail(validity, m)
+		if !ok {
 			r.skipped++
 			r.a.health.Note("not_answered", strconv.Itoa(r.skipped))
+			continue
+		}
+		events, taken = append(events, in), append(taken, uid)
+		if validity == r.at.Validity && in.ThreadID == in.MessageID {
+			r.a.sends.begun(in.Address.String())
 		}
 	}
 	if err := r.accept(ctx, events, next); err != nil {

@@ -293,3 +293,34 @@ func TestUnreachable(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 }
+
+// Mail that is broken is read as far as it can be, and closes the mailbox to
+// nobody.
+func TestOddMail(t *testing.T) {
+	r := newRig(t, fake.Options{}, nil)
+	r.connect()
+	for i, l := range []fake.Letter{
+		{Subject: "cut", Body: "Content-Type: multipart/mixed; boundary=m\n\n--m\nContent-Type: text/plain\n\nhalf"},
+		{Subject: "no boundary", Body: "Content-Type: multipart/mixed\n\nall of it"},
+		{Subject: "unknown", Body: "Content-Type: text/plain; charset=x-nobody-knows\nContent-Transfer-Encoding: x-strange\n\nas it is"},
+		{Subject: "base64", Body: "Content-Type: text/plain\nContent-Transfer-Encoding: base64\n\nbm90IGFsbA==!!!"},
+		{Subject: "=?x-nobody-knows?q?=E4?=", Text: "odd subject"},
+		{Subject: "nothing", Text: " "},
+		{Subject: "forwarded", Body: "Content-Type: multipart/mixed; boundary=m\n\n--m\nContent-Type: text/html\n\n<p>see\n--m\nContent-Type: message/rfc822\n\nFrom: x@y.test\nSubject: inner\n\ninner\n--m--\n"},
+	} {
+		l.From = "ann@people.test"
+		r.srv.Write(l)
+		in := r.sink.wait(t, r.ctx, i+1)[i]
+		for _, want := range []string{"half", "all of it", "as it is", "not all", "odd subject", "nothing", "see"}[i : i+1] {
+			if !strings.Contains(in.Text, want) {
+				t.Errorf("%s: %q", l.Subject, in.Text)
+			}
+		}
+		if l.Subject == "forwarded" && (len(in.Attachments) != 1 || in.Attachments[0].Name != "file.eml") {
+			t.Errorf("%+v", in.Attachments)
+		}
+	}
+	if !strings.Contains(r.part().Evidence["reconnects"], "0") {
+		t.Errorf("the connection was lost %s times", r.part().Evidence["reconnects"])
+	}
+}

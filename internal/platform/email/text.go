@@ -1,30 +1,13 @@
 package email
 
 import (
-	"bytes"
-	"io"
 	"regexp"
 	"strings"
 	"unicode"
 
-	"github.com/emersion/go-message"
 	"golang.org/x/net/html"
 	"golang.org/x/net/html/atom"
 )
-
-// decodeText undoes a part's transfer encoding and character set. What cannot be
-// decoded is kept as far as it can.
-func decodeText(raw []byte, contentType, encoding string, most int) string {
-	var h message.Header
-	h.Set("Content-Type", contentType)
-	h.Set("Content-Transfer-Encoding", encoding)
-	e, err := message.New(h, bytes.NewReader(raw))
-	if e == nil || err != nil && !message.IsUnknownCharset(err) {
-		return clean(string(raw))
-	}
-	text, _ := io.ReadAll(io.LimitReader(e.Body, int64(most))) // a cut part ends too early
-	return clean(string(text))
-}
 
 // clean makes text valid UTF-8 with plain line ends and no control characters.
 func clean(s string) string {

@@ -225,9 +225,11 @@ func (a *Adapter) connect(ctx context.Context) *platform.Error {
 // from being polled.
 func (a *Adapter) Check(ctx context.Context) error {
 	mctx, c := withCall(ctx, "getMe")
-	if _, err := a.bot.GetMe(mctx); err != nil {
+	me, err := a.bot.GetMe(mctx)
+	if err != nil {
 		return a.classify(c, err)
 	}
+	a.health.Note("bot", "@"+me.Username)
 	hctx, c := withCall(ctx, "getWebhookInfo")
 	hook, err := a.bot.GetWebhookInfo(hctx)
 	if err != nil {
