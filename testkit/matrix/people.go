@@ -421,6 +421,13 @@ func (s *Server) AccountData(kind string, out any) error {
 	return json.Unmarshal(s.account[kind], out)
 }
 
+// Devices counts the sessions of the account.
+func (s *Server) Devices() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.devices)
+}
+
 // Calls counts the requests of a pattern, failed ones included.
 func (s *Server) Calls(pattern string) int {
 	s.mu.Lock()

@@ -25,6 +25,11 @@ func (s *Server) routes() {
 	})
 	s.route("GET /v3/sync", false, nil)
 	s.route("POST /v3/login", true, s.login)
+	s.route("POST /v3/logout", false, func(c *caller) (any, *apiError) {
+		delete(s.devices, c.token)
+		s.touch()
+		return struct{}{}, nil
+	})
 	s.route("GET /v3/account/whoami", false, func(c *caller) (any, *apiError) {
 		return map[string]any{"user_id": s.self.ID, "device_id": c.device}, nil
 	})

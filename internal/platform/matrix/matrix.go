@@ -57,7 +57,8 @@ type Deps struct {
 	Admits func(ctx context.Context, user string) (bool, error)
 	// Secrets is told what no log may show: a token that a password was exchanged for.
 	Secrets func(...string)
-	// SessionFile is where such a token is kept (0600); "" keeps it in memory only.
+	// SessionFile is where such a token is kept (0600). With "" the account is
+	// logged in for a moment only, as another device.
 	SessionFile string
 }
 
@@ -210,9 +211,11 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 }
 
 // Check asks the homeserver whether it takes the credentials. It does not log in
-// with a password while a token is known, so that it disturbs nobody.
+// with a password while a token is known, and where no token can be kept it logs
+// out again, so that it disturbs nobody.
 func (a *Adapter) Check(ctx context.Context) error {
 	defer a.http.CloseIdleConnections()
+	defer a.logOut(ctx)
 	if _, e := a.whoAmI(ctx); e != nil {
 		return harmless(e, "the homeserver did not say who the account is")
 	}

@@ -400,6 +400,15 @@ func TestAPasswordIsExchangedOnce(t *testing.T) {
 	if n := r.srv.Calls(login); n != 2 {
 		t.Errorf("%d logins", n)
 	}
+	// A check that knows no file disturbs none of them.
+	had := r.srv.Devices()
+	r.file = ""
+	if err := r.with(t, change).Check(r.ctx); err != nil || r.srv.Devices() != had {
+		t.Errorf("after a check there are %d sessions, before %d; %v", r.srv.Devices(), had, err)
+	}
+	if err := first.Check(r.ctx); err != nil || r.srv.Calls(login) != 3 {
+		t.Errorf("%d logins, %v", r.srv.Calls(login), err)
+	}
 	wrong := r.with(t, func(c *matrix.Config) { c.Token, c.UserID, c.Password, c.DeviceID = "", "hermes", "wrong", "OTHER" })
 	if e := fails(t, wrong.Check(r.ctx), platform.BadCredentials); e.Code != "matrix_login" {
 		t.Errorf("%+v", e)

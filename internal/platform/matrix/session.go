@@ -87,8 +87,10 @@ func (a *Adapter) logIn(ctx context.Context) (secret.Value, *platform.Error) {
 		"type":                        "m.login.password",
 		"identifier":                  map[string]string{"type": "m.id.user", "user": a.cfg.UserID},
 		"password":                    a.cfg.Password.Reveal(),
-		"device_id":                   a.cfg.DeviceID,
 		"initial_device_display_name": "hermes",
+	}
+	if a.session.file != "" { // else it is for a moment, and must not end the session of a process that serves
+		in["device_id"] = a.cfg.DeviceID
 	}
 	var out struct {
 		Token  string `json:"access_token"`
@@ -109,6 +111,18 @@ func (a *Adapter) logIn(ctx context.Context) (secret.Value, *platform.Error) {
 	a.secrets(out.Token)
 	a.log.Info("logged in to the homeserver", "user", out.User, "device", out.Device)
 	return secret.Value(out.Token), nil
+}
+
+// logOut ends a session that was begun for a moment only,
+// https://spec.matrix.org/v1.15/client-server-api/#post_matrixclientv3logout.
+func (a *Adapter) logOut(ctx context.Context) {
+	if a.session.file != "" || !a.canLogIn() || !a.session.get().IsSet() {
+		return
+	}
+	if _, e := a.once(ctx, request{method: http.MethodPost, path: "/v3/logout", in: struct{}{}}, nil); e != nil {
+		a.log.Debug("the session could not be ended", "code", e.Code)
+	}
+	a.session.set("")
 }
 
 // loadToken reads the token that is kept of this account; "" when there is none.

@@ -2,6 +2,7 @@ package matrix
 
 import (
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -23,13 +24,10 @@ type reading struct {
 func (a *Adapter) read(self *identity, c *content, body string) reading {
 	text := strings.TrimSpace(withoutFallback(clean.Text(body), c.Relates.Reply.EventID != ""))
 	pill := false
-	switch {
-	case c.Mentions == nil:
+	if c.Mentions == nil {
 		pill = hasPill(c.Formatted, self.user)
-	default:
-		for _, u := range c.Mentions.Users {
-			pill = pill || u == self.user
-		}
+	} else {
+		pill = slices.Contains(c.Mentions.Users, self.user)
 	}
 	var r reading
 	r.text, r.mentioned = withoutSelf(text, self, pill)
