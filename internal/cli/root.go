@@ -79,6 +79,7 @@ func commands() []func(*App) *cobra.Command {
 		newStatusCommand,
 		newDoctorCommand,
 		newModelCommand,
+		newAuthCommand,
 		newSendCommand,
 		newPlatformsCommand,
 		newWebhookCommand,
