@@ -201,7 +201,8 @@ func (s *Store) notRenewed(d document, e map[string]any, c Credential, a answer,
 		return domain.E(domain.Unavailable, nil, "%s cannot renew logins just now (HTTP %d)", host, a.status)
 	}
 	again := fmt.Sprintf("log in again: `hermes auth add %s --type oauth`", c.Provider)
-	why, message := orElse(a.Error, fmt.Sprintf("http_%d", a.status)), ""
+	why := orElse(a.Error, fmt.Sprintf("http_%d", a.status))
+	var message string
 	switch {
 	case a.Error == "invalid_grant" && !c.CutShort.IsZero():
 		why = "invalid_grant: a renewal was cut short"
