@@ -22,7 +22,6 @@ import (
 	"hermes/internal/platform/telegram"
 	"hermes/internal/platform/webchat"
 	"hermes/internal/platform/webhook"
-	"hermes/internal/secret"
 	"hermes/internal/succession"
 )
 
@@ -30,10 +29,8 @@ import (
 type kind struct {
 	// scope names the credential's machine-wide lock; "" means that there is none.
 	scope string
-	// identity is what the lock is about; nil means the credential itself.
-	identity func(c home.PlatformConfig) string
-	// credential is what that lock is about; nil means the token.
-	credential func(c home.PlatformConfig) secret.Value
+	// owned is what that lock is about; nil means the token.
+	owned func(c home.PlatformConfig) string
 	// capabilities are known before an adapter is there, so that answers can be
 	// rendered for a platform that is down.
 	capabilities platform.Capabilities
@@ -73,7 +70,7 @@ var kinds = map[domain.Platform]kind{
 		},
 	},
 	email.Name: {
-		scope: "email-account", identity: email.Identity, capabilities: new(email.Adapter).Capabilities(),
+		scope: "email-account", owned: email.Identity, capabilities: new(email.Adapter).Capabilities(),
 		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
 			cfg, err := email.FromProfile(c)
 			if err != nil {
@@ -93,7 +90,7 @@ var kinds = map[domain.Platform]kind{
 		},
 	},
 	slack.Name: {
-		scope: "slack-app-token", credential: slack.AppToken, capabilities: new(slack.Adapter).Capabilities(),
+		scope: "slack-app-token", owned: func(c home.PlatformConfig) string { return slack.AppToken(c).Reveal() }, capabilities: new(slack.Adapter).Capabilities(),
 		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
 			cfg, err := slack.FromProfile(c)
 			if err != nil {
@@ -261,13 +258,13 @@ func (l *link) takeCredential(ctx context.Context) *succession.CredentialLock {
 	if l.kind.scope == "" {
 		return nil
 	}
-	credential := l.cfg.Token
-	if l.kind.credential != nil {
-		credential = l.kind.credential(l.cfg)
+	owned := l.cfg.Token.Reveal()
+	if l.kind.owned != nil {
+		owned = l.kind.owned(l.cfg)
 	}
 	told := false
 	for ctx.Err() == nil {
-		lock, err := succession.LockCredential(succession.LockDir(l.g.Env.Get), l.kind.scope, credential.Reveal(), l.g.record(), l.g.Now())
+		lock, err := succession.LockCredential(succession.LockDir(l.g.Env.Get), l.kind.scope, owned, l.g.record(), l.g.Now())
 		if err == nil {
 			return lock
 		}

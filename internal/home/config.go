@@ -26,6 +26,7 @@ type Config struct {
 	Memory    MemoryConfig
 	Logging   LoggingConfig
 	Timezone  *time.Location // HERMES_TIMEZONE, timezone:, host
+	Update    UpdateConfig
 	// Heartbeat is an address that is asked for once a minute while all is well,
 	// for a watcher outside; "" for none.
 	Heartbeat secret.Value
@@ -178,6 +179,13 @@ type CronConfig struct {
 type MemoryConfig struct {
 	Enabled, UserProfile   bool
 	MemoryLimit, UserLimit int // characters; 2200, 1375
+}
+
+// UpdateConfig says where new versions come from.
+type UpdateConfig struct {
+	URL       string // of the folder that holds the index; "" for what the program was built with
+	PublicKey string // of who signs them, as minisign prints it; beside those that the program was built with
+	Channel   string // stable, beta
 }
 
 // LoggingConfig is the log files.
