@@ -57,7 +57,13 @@ release:
 man:
 	$(GO) run ./testkit/man -out build/man -version $(VERSION)
 
-## torture: kill the gateway N times and count what was lost or doubled
+## isolation: let each platform misbehave in each way for WINDOW each, and measure how long people on the others wait
+WINDOW ?= 20s
+.PHONY: isolation
+isolation:
+	HERMES_ISOLATION=$(WINDOW) $(GO) test -count=1 -timeout 120m -v ./testkit/isolation
+
+## torture: kill the gateway N times on each platform and count what was lost or doubled
 N ?= 2000
 .PHONY: torture
 torture: build

@@ -118,6 +118,28 @@ func (g *Gate) listed(on domain.Platform, user string) bool {
 	return p.AllowAll || has(p.AllowedUsers, user) || has(g.cfg.Access.AllowedUsers, user) || g.cfg.Access.AllowAll
 }
 
+// Named tells whether the operator let this very person in: by their id on a list,
+// or by approving their pairing. Whoever may talk only because everybody may, or
+// everybody of a group, is not named; neither is a program. A person on the
+// profile's own page or API holds its key.
+func (g *Gate) Named(ctx context.Context, from domain.Source) (bool, error) {
+	switch from.Platform {
+	case domain.PlatformAPI, domain.PlatformWebchat, domain.PlatformCLI:
+		return true, nil
+	case domain.PlatformCron, domain.PlatformWebhook:
+		return false, nil
+	}
+	if from.UserID == "" || from.UserID == "*" {
+		return false, nil
+	}
+	p := g.cfg.Platforms[from.Platform]
+	if slices.Contains(slices.Concat(p.AllowedUsers, p.GroupUsers, g.cfg.Access.AllowedUsers), from.UserID) {
+		return true, nil
+	}
+	known, err := g.store.ListPairings(ctx, from.Platform)
+	return slices.ContainsFunc(known, func(k ledger.Pairing) bool { return k.UserID == from.UserID && !k.ApprovedAt.IsZero() }), err
+}
+
 // offer makes a pairing request, unless the user has a fresh one or too many wait.
 func (g *Gate) offer(in domain.Inbound, known []ledger.Pairing, mine int) (Verdict, error) {
 	now := g.now()

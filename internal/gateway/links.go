@@ -30,8 +30,8 @@ import (
 type kind struct {
 	// scope names the credential's machine-wide lock; "" means that there is none.
 	scope string
-	// identity is what that lock is about; nil means the token.
-	identity func(c home.PlatformConfig) string
+	// owned is what that lock is about; nil means the token.
+	owned func(c home.PlatformConfig) string
 	// capabilities are known before an adapter is there, so that answers can be
 	// rendered for a platform that is down.
 	capabilities platform.Capabilities
@@ -39,14 +39,6 @@ type kind struct {
 	// passed on from process to process. nil for all others.
 	address func(c home.PlatformConfig) (host string, port int)
 	build   func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error)
-}
-
-// locked is what the machine-wide lock of a configured platform is about.
-func (k kind) locked(c home.PlatformConfig) string {
-	if k.identity != nil {
-		return k.identity(c)
-	}
-	return c.Token.Reveal()
 }
 
 // adapterDeps is what an adapter is given beside its configuration.
@@ -81,7 +73,7 @@ var kinds = map[domain.Platform]kind{
 		},
 	},
 	email.Name: {
-		scope: "email-account", identity: email.Identity, capabilities: new(email.Adapter).Capabilities(),
+		scope: "email-account", owned: email.Identity, capabilities: new(email.Adapter).Capabilities(),
 		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
 			cfg, err := email.FromProfile(c)
 			if err != nil {
@@ -91,7 +83,7 @@ var kinds = map[domain.Platform]kind{
 		},
 	},
 	matrix.Name: {
-		scope: "matrix-account", identity: matrix.Identity, capabilities: new(matrix.Adapter).Capabilities(),
+		scope: "matrix-account", owned: matrix.Identity, capabilities: new(matrix.Adapter).Capabilities(),
 		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
 			cfg, err := matrix.FromProfile(c)
 			if err != nil {
@@ -115,7 +107,7 @@ var kinds = map[domain.Platform]kind{
 		},
 	},
 	slack.Name: {
-		scope: "slack-app-token", identity: func(c home.PlatformConfig) string { return slack.AppToken(c).Reveal() }, capabilities: new(slack.Adapter).Capabilities(),
+		scope: "slack-app-token", owned: func(c home.PlatformConfig) string { return slack.AppToken(c).Reveal() }, capabilities: new(slack.Adapter).Capabilities(),
 		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
 			cfg, err := slack.FromProfile(c)
 			if err != nil {
@@ -284,10 +276,13 @@ func (l *link) takeCredential(ctx context.Context) *succession.CredentialLock {
 	if l.kind.scope == "" {
 		return nil
 	}
-	identity := l.kind.locked(l.cfg)
+	owned := l.cfg.Token.Reveal()
+	if l.kind.owned != nil {
+		owned = l.kind.owned(l.cfg)
+	}
 	told := false
 	for ctx.Err() == nil {
-		lock, err := succession.LockCredential(succession.LockDir(l.g.Env.Get), l.kind.scope, identity, l.g.record(), l.g.Now())
+		lock, err := succession.LockCredential(succession.LockDir(l.g.Env.Get), l.kind.scope, owned, l.g.record(), l.g.Now())
 		if err == nil {
 			return lock
 		}

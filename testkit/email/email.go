@@ -61,6 +61,7 @@ type Server struct {
 	refuse   error // every IMAP login
 	refuseTx error // every SMTP login
 	logins   int
+	watch    func(taken bool)
 }
 
 // Fault is how the SMTP server treats one mail.
@@ -313,6 +314,24 @@ func (s *Server) fault(stage string) *Fault {
 	return &f
 }
 
+// Watch sets a function that is called with each mail that has come in whole:
+// before it is taken, and before the client is told that it was. nil takes it
+// away.
+func (s *Server) Watch(f func(taken bool)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watch = f
+}
+
+func (s *Server) tell(taken bool) {
+	s.mu.Lock()
+	f := s.watch
+	s.mu.Unlock()
+	if f != nil {
+		f(taken)
+	}
+}
+
 // Logins is how often somebody was let into the mailbox.
 func (s *Server) Logins() int {
 	s.mu.Lock()
@@ -486,10 +505,12 @@ func (t *smtpSession) Data(r io.Reader) error {
 	if err != nil {
 		return err
 	}
+	t.s.tell(false)
 	f := t.s.fault("end")
 	if f == nil || f.Act {
 		t.s.take(t.from, t.to, raw)
 	}
+	t.s.tell(true)
 	switch {
 	case f == nil:
 		return nil
