@@ -169,6 +169,11 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 		Burst:        10,
 		Idempotency:  platform.IdempotencyAlways,
 		CommandSign:  "!",
+		Reacts:       true,
+		Away: platform.Away{
+			Kept: "all that was said, of one room at most the latest 2000 messages; numbers that were pressed and invitations too",
+			Lost: "what was deleted meanwhile; what is encrypted",
+		},
 	}
 	if self := a.self.Load(); self != nil {
 		c.MentionName = self.user
