@@ -95,6 +95,11 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 		MaxText: maxText, MaxCaption: maxText, Unit: platform.Runes, Dialect: platform.DialectMarkdown,
 		Threads: true, MaxUpload: maxUpload, PerSecond: 2, Burst: 5, PerChatEvery: 2 * time.Second,
 		Idempotency: platform.IdempotencyNone,
+		Away: platform.Away{
+			Kept:  "up to 10,000 mails, also after the mailbox was numbered anew",
+			Lost:  "mail that somebody deletes or moves before it is read",
+			Twice: "where the provider keeps no copy of sent mail; the repetition has the same Message-ID",
+		},
 	}
 }
 
