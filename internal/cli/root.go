@@ -93,6 +93,8 @@ func commands() []func(*App) *cobra.Command {
 		newUpdateCommand,
 		newConfigCommand,
 		newLogsCommand,
+		newDumpCommand,
+		newExitCodesTopic,
 		newVersionCommand,
 	}
 }
@@ -155,6 +157,7 @@ func newRoot(app *App) *cobra.Command {
 	for _, newCommand := range commands() {
 		root.AddCommand(newCommand(app))
 	}
+	addExamples(root)
 	return root
 }
 
