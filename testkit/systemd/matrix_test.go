@@ -61,6 +61,7 @@ var cases = []struct {
 	{"HandWrittenFourProfiles", testFourProfiles},
 	{"Runbook", testRunbook},
 	{"CronAlone", testCronAlone},
+	{"FromNothing", testFromNothing},
 }
 
 // TestSystemd runs every row in every mode, modes beside each other, in one box,
