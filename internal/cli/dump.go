@@ -235,7 +235,7 @@ func (a *App) dumpFiles(p home.Profile) error {
 		rel, _ := filepath.Rel(p.Home, path)
 		if err != nil {
 			fmt.Fprintf(a.Out, "(not read: %s)\n", rel)
-			return nil
+			return nil //nolint:nilerr // it is named, and the others are listed
 		}
 		deep := strings.Count(rel, string(filepath.Separator)) > 1
 		if d.IsDir() && (deep || rel == "profiles" || rel == "config-history" || rel == "cache") {
