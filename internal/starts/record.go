@@ -51,6 +51,7 @@ func (s Start) Reached(stage Stage) bool { return s.Stage.rank() >= stage.rank()
 type Start struct {
 	ID      string            `json:"id"`
 	At      time.Time         `json:"at"`
+	Up      time.Duration     `json:"up,omitempty"` // of the machine, in nanoseconds; 0 unknown
 	Process succession.Record `json:"process"`
 	Boot    string            `json:"boot,omitempty"` // of the machine; see random(4), boot_id
 	Unit    string            `json:"invocation,omitempty"`
@@ -226,7 +227,7 @@ func Begin(p home.Profile, s Start, warn func(error)) *Life {
 func New(p home.Profile, binary versions.Binary, getenv func(string) string, now time.Time) Start {
 	return Start{
 		ID: now.UTC().Format("20060102T150405.000") + "-" + strconv.Itoa(os.Getpid()), At: now.UTC(), Process: succession.Self(p.Home, p.Name),
-		Boot: bootID(), Unit: getenv("INVOCATION_ID"), Binary: binary, Stage: Begun, Kills: oomKills(),
+		Up: uptime(), Boot: bootID(), Unit: getenv("INVOCATION_ID"), Binary: binary, Stage: Begun, Kills: oomKills(),
 	}
 }
 
