@@ -5,7 +5,9 @@ package torture
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -190,6 +192,16 @@ func (m message) answered(t telegram.Message) bool {
 	return t.FromBot && word(t.Text) == m.id && strings.Contains(t.Text, "answer ")
 }
 
+// start starts the gateway as if the life before had ended well. A death that
+// nothing explains makes the starts that follow careful, which is what the
+// record of starts is for; here each death is explained, by this test.
+func (b *bench) start(env ...string) (*rig.Process, error) {
+	if err := os.Remove(filepath.Join(b.home.Dir, "gateway-starts.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return b.home.Start(env...)
+}
+
 // round starts the gateway so that it dies at a point, lets people write, starts
 // it again (now and then to die again), and checks what they see.
 func (b *bench) round(ctx context.Context, point string) error {
@@ -227,7 +239,7 @@ func (b *bench) round(ctx context.Context, point string) error {
 			return err
 		}
 	}
-	p, err := b.home.Start()
+	p, err := b.start()
 	if err != nil {
 		return err
 	}
@@ -263,7 +275,7 @@ func (b *bench) live(ctx context.Context, point string, nth int, sure bool, say 
 	if slices.Contains(failpoint.All(), point) {
 		env = []string{fmt.Sprintf("HERMES_FAILPOINT=%s:%d", point, nth)}
 	}
-	p, err := b.home.Start(env...)
+	p, err := b.start(env...)
 	if err != nil {
 		return err
 	}
