@@ -175,7 +175,7 @@ func (o Preparation) announce(program versions.Binary, f starts.Facts, plan star
 	if plan.LastHealthy {
 		s.Config = f.Good
 	}
-	starts.Begin(o.Profile, s, nil)
+	starts.Begin(o.Profile, s)
 }
 
 // Prepare judges the lives before this one, chooses the configuration, and puts
@@ -199,7 +199,7 @@ func Prepare(o Preparation) (*Prepared, error) {
 		own.Config = out.Safe.Served.Fingerprint()
 	}
 	own.Careful, own.Slow = out.Safe.Plan.Careful, out.Safe.Plan.Slow
-	out.Safe.Life = starts.Begin(o.Profile, own, nil)
+	out.Safe.Life = starts.Begin(o.Profile, own)
 	return out, err
 }
 

@@ -97,7 +97,7 @@ func (h History) List() ([]Entry, error) {
 func (h History) entry(n int) (Entry, error) {
 	var e Entry
 	text, err := readBounded(filepath.Join(h.Dir(n), "entry.json"))
-	if err == nil {
+	if err == nil && text != nil {
 		err = json.Unmarshal(text, &e)
 	}
 	if err != nil || e.N != n {
