@@ -14,6 +14,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"hermes/testkit/llm"
+	"hermes/testkit/releases"
 	"hermes/testkit/telegram"
 )
 
@@ -37,6 +38,7 @@ func TestMain(m *testing.M) {
 //	says PERSON TEXT            a person writes to the bot
 //	hears [-set VAR] PERSON RE  the bot's message to a person that matches; VAR gets its first group
 //	freeport VAR                VAR gets a port that nobody listens on
+//	releases DIR VERSION        a folder of releases with one version; $RELEASE_KEY signed it
 //	await RE COMMAND…           runs a command again until its output matches
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -53,7 +55,7 @@ func TestScripts(t *testing.T) {
 			return os.MkdirAll(home, 0o700)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"fakellm": fakeLLM, "faketelegram": fakeTelegram, "person": person, "says": says, "hears": hears, "await": await, "freeport": freePort,
+			"fakellm": fakeLLM, "faketelegram": fakeTelegram, "person": person, "says": says, "hears": hears, "await": await, "releases": offerRelease, "freeport": freePort,
 		},
 	})
 }
@@ -70,6 +72,17 @@ type world struct {
 type worldKey struct{}
 
 func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*world) }
+
+func offerRelease(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: releases DIR VERSION")
+	}
+	f, err := releases.New(args[0])
+	ts.Check(err)
+	_, err = f.Add("stable", args[1], []byte("no program"))
+	ts.Check(err)
+	ts.Setenv("RELEASE_KEY", f.PublicKey)
+}
 
 func fakeLLM(ts *testscript.TestScript, _ bool, args []string) {
 	key := ""
