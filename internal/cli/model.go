@@ -46,7 +46,7 @@ func viewOf(m home.ModelConfig) modelView {
 	if !m.IsSet() {
 		return modelView{}
 	}
-	return modelView{Set: true, Provider: m.Provider, Model: m.Model, BaseURL: m.BaseURL, HasKey: m.Key.IsSet(), KeyOrigin: m.KeyOrigin, Offline: m.Provider == home.OfflineProvider}
+	return modelView{Set: true, Provider: m.Provider, Model: m.Model, BaseURL: m.BaseURL, HasKey: m.Key.IsSet() || m.LoginFile != "", KeyOrigin: orText(m.KeyOrigin, m.LoginFile), Offline: m.Provider == home.OfflineProvider}
 }
 
 func newModelShowCommand(app *App) *cobra.Command {

@@ -80,6 +80,7 @@ func commands() []func(*App) *cobra.Command {
 		newStatusCommand,
 		newDoctorCommand,
 		newModelCommand,
+		newAuthCommand,
 		newSendCommand,
 		newPlatformsCommand,
 		newWebhookCommand,

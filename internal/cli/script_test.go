@@ -14,6 +14,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"hermes/testkit/llm"
+	"hermes/testkit/oauth"
 	"hermes/testkit/releases"
 	"hermes/testkit/telegram"
 )
@@ -37,6 +38,7 @@ func TestMain(m *testing.M) {
 //	person PERSON               somebody on Telegram; $PERSON is their chat's id
 //	says PERSON TEXT            a person writes to the bot
 //	hears [-set VAR] PERSON RE  the bot's message to a person that matches; VAR gets its first group
+//	oauth SECONDS | revoke      a sign-in service where somebody confirms at once; $OAUTH_URL
 //	freeport VAR                VAR gets a port that nobody listens on
 //	releases DIR VERSION        a folder of releases with one version; $RELEASE_KEY signed it
 //	await RE COMMAND…           runs a command again until its output matches
@@ -55,7 +57,7 @@ func TestScripts(t *testing.T) {
 			return os.MkdirAll(home, 0o700)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"fakellm": fakeLLM, "faketelegram": fakeTelegram, "person": person, "says": says, "hears": hears, "await": await, "releases": offerRelease, "freeport": freePort,
+			"fakellm": fakeLLM, "faketelegram": fakeTelegram, "person": person, "says": says, "hears": hears, "await": await, "releases": offerRelease, "freeport": freePort, "oauth": signInService,
 		},
 	})
 }
@@ -67,6 +69,7 @@ const patience = 30 * time.Second
 type world struct {
 	tg     *telegram.Server
 	people map[string]telegram.User
+	oauth  *oauth.Server
 }
 
 type worldKey struct{}
@@ -146,6 +149,21 @@ func hears(ts *testscript.TestScript, _ bool, args []string) {
 	if set != "" {
 		ts.Setenv(set, re.FindStringSubmatch(m.Text)[1])
 	}
+}
+
+// signInService starts a sign-in service, or makes it revoke what it gave.
+func signInService(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	if args[0] == "revoke" {
+		w.oauth.Revoke()
+		return
+	}
+	seconds, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	w.oauth = oauth.Start(seconds)
+	w.oauth.Confirm()
+	ts.Defer(w.oauth.Close)
+	ts.Setenv("OAUTH_URL", strings.TrimSuffix(w.oauth.TokenURL(), "/token"))
 }
 
 // freePort finds a port that nobody listens on.

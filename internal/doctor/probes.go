@@ -116,7 +116,8 @@ func askModels(ctx context.Context, c *Case) func(*Case) {
 	done := make(chan modelProbe, len(models))
 	n := 0
 	for i, m := range models {
-		if m.BaseURL == "" || m.Model == "" || m.Provider == home.OfflineProvider {
+		// A login's token changes, and is renewed by who calls the model.
+		if m.BaseURL == "" || m.Model == "" || m.Provider == home.OfflineProvider || m.LoginFile != "" && !m.Key.IsSet() {
 			continue
 		}
 		n++

@@ -54,6 +54,12 @@ type ModelConfig struct {
 	APIMode       string // chat_completions
 	ContextLength int    // tokens; 0 means unknown
 	MaxTokens     int    // 0 means the provider's default
+	// LoginFile is the auth.json whose credentials for the provider are used;
+	// "" where a key stands elsewhere. Key is then the first API key of it, if
+	// there is one: a login's token changes, and is read when it is needed.
+	LoginFile    string
+	PoolStrategy string // how to choose among them; "" means one after the other
+	OwnAddress   bool   // BaseURL was configured, so that a login does not change it
 }
 
 // IsSet tells whether a model is configured.

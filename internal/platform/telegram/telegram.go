@@ -151,6 +151,13 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 		Burst:         3,
 		Idempotency:   platform.IdempotencyNone,
 		DigitIDs:      true,
+		MaxDownload:   maxDownload,
+		Reacts:        true,
+		Away: platform.Away{
+			Kept:  "all of the last 24 hours, buttons too",
+			Lost:  "what is older, which Telegram drops",
+			Twice: "when the connection broke between the send and Telegram's answer",
+		},
 	}
 	if self := a.self.Load(); self != nil {
 		c.MentionName = "@" + self.name
