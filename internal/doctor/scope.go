@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"hermes/internal/api"
 	"hermes/internal/domain"
 	"hermes/internal/gateway"
 	"hermes/internal/home"
@@ -65,10 +67,9 @@ func (c *Case) thenIfDown(command string) string {
 	return c.then(command)
 }
 
-// checkModes finds secrets that others can read.
+// checkModes finds secrets that others can read, and a home that they can write.
 func checkModes(c *Case) []Finding {
-	var open []string
-	var paths []string
+	var open, paths []string
 	for _, f := range c.Home.Files {
 		if f.Path == c.Profile.ConfigFile() && !c.secretsInConfig() {
 			continue
@@ -78,35 +79,36 @@ func checkModes(c *Case) []Finding {
 			paths = append(paths, f.Path)
 		}
 	}
-	wide := !c.Home.Missing && c.Home.Mode&0o022 != 0
-	if len(open) == 0 && !wide {
+	f := Finding{ID: "profile.file_modes", Class: Scope, Severity: Warning, depth: ofFiles, What: "other users of this machine can read secrets of this profile",
+		Evidence: open, Means: "Whoever reads the bot's token is the bot."}
+	var fixes []string
+	home := ""
+	if !c.Home.Missing && c.Home.Mode&0o022 != 0 {
+		home = c.Profile.Home
+		f.ID, f.What = "profile.home_mode", "other users of this machine can change the files of this profile"
+		f.Evidence = append([]string{fmt.Sprintf("%s is %04o", home, c.Home.Mode)}, open...)
+		f.Means = "Whoever can change them decides what the agent runs."
+		fixes = append(fixes, "chmod 700 "+home)
+	}
+	if len(paths) > 0 {
+		fixes = append(fixes, "chmod 600 "+strings.Join(paths, " "))
+	}
+	if len(fixes) == 0 {
 		return nil
 	}
-	f := Finding{ID: "profile.file_modes", Class: Scope, Severity: Warning, depth: ofFiles, What: "other users of this machine can read secrets of this profile",
-		Evidence: open, Means: "Whoever reads the bot's token is the bot.", Fix: "chmod 600 " + strings.Join(paths, " ")}
-	f.repair = safely(func() error {
+	f.Fix = strings.Join(fixes, " && ")
+	f.repair = func(context.Context) error {
+		if home != "" {
+			if err := os.Chmod(home, 0o700); err != nil {
+				return err
+			}
+		}
 		for _, p := range paths {
 			if err := os.Chmod(p, 0o600); err != nil {
 				return err
 			}
 		}
 		return nil
-	})
-	if wide {
-		f.ID, f.What = "profile.home_mode", "other users of this machine can change the files of this profile"
-		f.Evidence = append([]string{fmt.Sprintf("%s is %04o", c.Profile.Home, c.Home.Mode)}, open...)
-		f.Means = "Whoever can change them decides what the agent runs."
-		f.Fix = strings.TrimSpace("chmod 700 " + c.Profile.Home)
-		if len(paths) > 0 {
-			f.Fix += " && chmod 600 " + strings.Join(paths, " ")
-		}
-		files := f.repair
-		f.repair = safely(func() error {
-			if err := os.Chmod(c.Profile.Home, 0o700); err != nil {
-				return err
-			}
-			return files(nil) //nolint:staticcheck // it asks nobody
-		})
 	}
 	return []Finding{f}
 }
@@ -253,6 +255,7 @@ func (c *Case) change(p home.Problem, value string) string {
 // sortModelProblem is sortProblem for models.
 func (c *Case) sortModelProblem(f *Finding, p home.Problem) {
 	f.Class, f.Means, f.explains = Provider, "Nothing can be answered by that model.", []string{"provider.*"}
+	f.What = p.Message
 	set := c.then(c.hermes("model set <provider> <model>"))
 	switch {
 	case strings.HasSuffix(p.File, "auth.json"):
@@ -330,7 +333,7 @@ func checkSharedPorts(c *Case) []Finding {
 	return nil
 }
 
-// freePort is the next port that no profile has.
+// freePort is the next port that no profile has and nobody listens on.
 func (c *Case) freePort() int {
 	used := []int{c.Config.API.Port}
 	for _, n := range c.Neighbours {
@@ -339,7 +342,7 @@ func (c *Case) freePort() int {
 		}
 	}
 	for port := c.Config.API.Port + 1; ; port++ {
-		if !slices.Contains(used, port) {
+		if !slices.Contains(used, port) && api.PortHolder(port) == "" {
 			return port
 		}
 	}

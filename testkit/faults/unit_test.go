@@ -55,6 +55,10 @@ func unitFaults() []fault {
 		needing("systemd-analyze", edit("a key of the unit is misspelt", "service.unit_keys", "TimeoutStopSec=20", "TimeoutStopSec=20\nRestratSec=5")),
 		needing("systemd-analyze", edit("a value of the unit cannot be read", "service.unit_keys", "TimeoutStopSec=20", "TimeoutStopSec=20\nWatchdogSec=soon")),
 		edit("the unit kills the gateway before it has drained", "service.unit_stop_timeout", "TimeoutStopSec=20", "TimeoutStopSec=2"),
+		{what: "the unit allows a stop less time than the drain that is configured", id: "service.unit_stop_timeout", class: doctor.Service, inject: func(w *world) {
+			w.add("config.yaml", "agent:\n  restart_drain_timeout: 180\n")
+			w.unit("hermes-gateway.service", w.unitText())
+		}},
 		{what: "a drop-in switches Restart= off", id: "service.unit_no_restart", class: doctor.Service, inject: func(w *world) {
 			w.unit("hermes-gateway.service", w.unitText())
 			w.dropIn("hermes-gateway.service", "20-debug.conf", "[Service]\nRestart=no\n")
