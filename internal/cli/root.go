@@ -87,6 +87,7 @@ func commands() []func(*App) *cobra.Command {
 		newDeliveriesCommand,
 		newCronCommand,
 		newProfileCommand,
+		newMigrateCommand,
 		newConfigCommand,
 		newLogsCommand,
 		newVersionCommand,

@@ -13,6 +13,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"hermes/testkit/llm"
+	"hermes/testkit/oldhome"
 	"hermes/testkit/telegram"
 )
 
@@ -36,6 +37,7 @@ func TestMain(m *testing.M) {
 //	says PERSON TEXT            a person writes to the bot
 //	hears [-set VAR] PERSON RE  the bot's message to a person that matches; VAR gets its first group
 //	await RE COMMAND…           runs a command again until its output matches
+//	oldhome DIR                 a home of the Python system
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -51,7 +53,7 @@ func TestScripts(t *testing.T) {
 			return os.MkdirAll(home, 0o700)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"fakellm": fakeLLM, "faketelegram": fakeTelegram, "person": person, "says": says, "hears": hears, "await": await,
+			"fakellm": fakeLLM, "faketelegram": fakeTelegram, "person": person, "says": says, "hears": hears, "await": await, "oldhome": oldHome,
 		},
 	})
 }
@@ -88,6 +90,11 @@ func fakeTelegram(ts *testscript.TestScript, _ bool, _ []string) {
 	worldOf(ts).tg = s
 	ts.Setenv("TELEGRAM_URL", s.URL())
 	ts.Setenv("TELEGRAM_TOKEN", s.Token())
+}
+
+// oldHome makes a home as the Python system leaves it when it is killed.
+func oldHome(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(oldhome.Build(ts.MkAbs(args[0]), oldhome.Options{Era: oldhome.Late, OpenLog: true}))
 }
 
 // person makes somebody on Telegram.
