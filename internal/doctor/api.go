@@ -33,7 +33,8 @@ func checkPort(c *Case) []Finding {
 	part := c.part("api")
 	mine := up && strings.Contains(a.Holder, fmt.Sprintf("PID %d", c.Gateway.Status.PID))
 	switch {
-	case a.Holder != "" && !mine && (part.Code == "port_in_use" || !up && !c.Gateway.Held):
+	case a.Holder != "" && !mine && !strings.HasPrefix(a.Holder, "systemd ") && // which keeps the socket between two lives
+		(part.Code == "port_in_use" || !up && !c.Gateway.Held):
 		return []Finding{{ID: "service.port_taken", Class: Service, Severity: Error, depth: ofPart, explains: []string{"service.part_api", "service.api_down"},
 			What:     fmt.Sprintf("API_SERVER_PORT already in use: %d is held by %s", c.Config.API.Port, a.Holder),
 			Evidence: append([]string{"/proc/net/tcp: " + a.Address + " is listened on by " + a.Holder}, c.Gateway.lineWith("already in use")...),

@@ -46,7 +46,8 @@ type space struct {
 	ReadOnly      bool
 }
 
-// secretFiles hold secrets or what people said.
+// secretFiles hold secrets or what people said. Whether config.yaml does is
+// known only when it is read.
 var secretFiles = []string{".env", ".env.bak", "config.yaml", "auth.json", "ledger.db"}
 
 // askFiles looks at the home folder and reads the configuration.

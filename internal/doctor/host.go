@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"context"
 	"fmt"
 	"io/fs"
 	"os"
@@ -12,6 +11,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/ledger/sqlite"
+	"hermes/internal/service"
 )
 
 // The least that must be left on the disk: under it the ledger's reserve for a
@@ -38,6 +38,11 @@ func checkHome(c *Case) []Finding {
 	h := c.Home
 	f := Finding{Class: Scope, Severity: Error, depth: ofHost, explains: []string{"service.*", "profile.not_loaded", "provider.*", "scheduler.*", "profile.owner*"}}
 	switch {
+	case h.Missing && c.behindSudo() != "":
+		f.ID, f.What = "profile.wrong_user", "this is root by sudo, and root has no installation; "+c.env("SUDO_USER")+" has one"
+		f.Evidence = []string{c.Profile.Home + " does not exist", c.behindSudo() + " does"}
+		f.Means = "Commands run by sudo look at another home, and what they write there belongs to root."
+		f.Fix = "sudo -iu " + c.env("SUDO_USER") + " " + c.hermes("doctor")
 	case h.Missing:
 		f.ID, f.What = "profile.home_missing", "nothing is set up: "+c.Profile.Home+" does not exist"
 		f.Evidence = []string{"the home folder comes from " + c.homeFrom()}
@@ -78,6 +83,19 @@ func (c *Case) own(path string) string {
 	return fmt.Sprintf("sudo chown -R %s %s && chmod -R u+rwX %s", owner, path, path)
 }
 
+// behindSudo is the home of the user behind sudo, "" where there is none.
+func (c *Case) behindSudo() string {
+	account, err := service.FindAccount(c.env("SUDO_USER"))
+	if os.Getuid() != 0 || c.env("HERMES_HOME") != "" || err != nil {
+		return ""
+	}
+	dir := filepath.Join(account.Home, ".hermes")
+	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+		return ""
+	}
+	return dir
+}
+
 // homeFrom says what chose the home folder.
 func (c *Case) homeFrom() string {
 	switch {
@@ -107,7 +125,7 @@ func mountOf(path string) string {
 // checkSpace looks at what is left on the disk.
 func checkSpace(c *Case) []Finding {
 	s := c.Home.Free
-	f := Finding{Class: Service, Severity: Error, depth: ofHost, explains: []string{"service.not_running", "service.crashed", "service.ledger*", "delivery.*", "scheduler.*"},
+	f := Finding{Class: Service, Severity: Error, depth: ofHost, explains: []string{"service.not_running", "service.crashed", "service.start_waits", "service.ledger*", "service.part_*", "delivery.*", "scheduler.*"},
 		Means: "What is accepted is committed first; without space nothing can be accepted."}
 	switch {
 	case !s.Known || s.ReadOnly:
@@ -188,7 +206,7 @@ func (c *Case) salvaged(ledger string) string {
 // checkLedger looks at the file of the durable store.
 func checkLedger(c *Case) []Finding {
 	l, path := c.Ledger, c.Profile.LedgerFile()
-	f := Finding{Class: Service, Severity: Error, depth: ofFiles, explains: []string{"service.not_running", "service.crashed", "service.part_ledger", "scheduler.*"}}
+	f := Finding{Class: Service, Severity: Error, depth: ofFiles, explains: []string{"service.not_running", "service.crashed", "service.start_waits", "service.part_ledger", "scheduler.*"}}
 	aside := fmt.Sprintf("mv %[1]s %[1]s.damaged && rm -f %[1]s-wal %[1]s-shm", path)
 	if c.Gateway.Status != nil {
 		aside = c.hermes("gateway stop") + " && " + aside
@@ -244,9 +262,4 @@ func checkLedger(c *Case) []Finding {
 // supervisedInstall tells whether a unit is there that starts the profile.
 func (c *Case) supervisedInstall() bool {
 	return c.Units.managed() && c.Units.gatewayLive() != nil
-}
-
-// safely makes a command's deed out of a change to a file.
-func safely(f func() error) func(context.Context) error {
-	return func(context.Context) error { return f() }
 }

@@ -38,6 +38,22 @@ func (p partFacts) bad() bool {
 	return p.Known && (p.State == health.Down || p.State == health.Degraded)
 }
 
+// youth is how long a process may take to begin to answer.
+const youth = 30 * time.Second
+
+// age is how long a process has lived, by field 22 of /proc/PID/stat and the
+// machine's uptime; youth where that is not known.
+func age(r succession.Record) time.Duration {
+	text, err := os.ReadFile("/proc/uptime")
+	up, _, _ := strings.Cut(string(text), " ")
+	seconds, perr := strconv.ParseFloat(up, 64)
+	if err != nil || perr != nil || r.StartTime == 0 {
+		return youth
+	}
+	const ticks = 100 // a second; USER_HZ
+	return time.Duration((seconds - float64(r.StartTime)/ticks) * float64(time.Second))
+}
+
 // statusLimit bounds the wait for a gateway that does not answer.
 const statusLimit = 1500 * time.Millisecond
 
@@ -46,11 +62,19 @@ func askGateway(ctx context.Context, c *Case) func(*Case) {
 	var g gatewayFacts
 	short, cancel := context.WithTimeout(ctx, statusLimit) // one that hangs leaves time for the rest
 	defer cancel()
-	status, err := control.Dial(control.SocketPath(c.Profile, c.env)).Status(short)
+	client := control.Dial(control.SocketPath(c.Profile, c.env))
+	status, err := client.Status(short)
+	g.Holder, g.Held = succession.Holder(c.Profile)
+	for err != nil && g.Held && age(g.Holder) < youth && short.Err() == nil { // it has just been started
+		select {
+		case <-short.Done():
+		case <-time.After(50 * time.Millisecond):
+			status, err = client.Status(short)
+		}
+	}
 	if err == nil {
 		g.Status = &status
 	}
-	g.Holder, g.Held = succession.Holder(c.Profile)
 	if g.Status == nil && g.Held {
 		g.Silent = err
 	}
@@ -175,7 +199,7 @@ func (c *Case) cronOnly() bool {
 
 // processChecks are about the process that serves.
 func processChecks() []check {
-	return []check{checkOtherSystem, checkSilent, checkDown, checkOldConfig, checkCrashes, checkPin, checkQuarantine, checkParts}
+	return []check{checkOtherSystem, checkSilent, checkDown, checkOldConfig, checkCrashes, checkPin, checkParked, checkQuarantine, checkParts}
 }
 
 // checkOtherSystem finds a gateway of the system that this one replaces.
@@ -213,6 +237,11 @@ func checkSilent(c *Case) []Finding {
 		return []Finding{{ID: "service.suspended", Class: Service, Severity: Error, depth: ofProcess, explains: []string{"service.silent", "service.ledger_busy", "scheduler.*", "transport.*", "service.api_*", "delivery.*"},
 			What: fmt.Sprintf("the gateway is suspended (PID %d)", g.Holder.PID), Evidence: evidence,
 			Means: "It does nothing at all until it is told to go on.", Fix: fmt.Sprintf("kill -CONT %d", g.Holder.PID)}}
+	}
+	if state != "T" && state != "t" && age(g.Holder) < youth {
+		return []Finding{{ID: "service.starting", Class: Service, Severity: Warning, depth: ofProcess, explains: []string{"service.ledger_busy", "scheduler.*", "transport.*", "service.api_*", "delivery.*"},
+			What: fmt.Sprintf("the gateway was started %s ago and does not answer yet (PID %d)", age(g.Holder).Round(time.Second), g.Holder.PID), Evidence: evidence,
+			Means: "It may be about to serve.", Fix: c.hermes("gateway status")}}
 	}
 	if !c.supervised() {
 		fix = c.then(fix)
@@ -373,7 +402,7 @@ func checkCrashes(c *Case) []Finding {
 	if err != nil || c.Now().Sub(at) > 24*time.Hour {
 		return nil
 	}
-	return []Finding{{ID: "service.panicked", Class: Service, Severity: Warning, depth: ofProcess,
+	return []Finding{{ID: "service.panicked", Class: Service, Severity: Advice, depth: ofProcess,
 		What: "the gateway crashed within the last day, and runs again", Evidence: []string{"logs/gateway-exit-diag.log: " + cutTo(g.Exit.String(), 200)},
 		Means: "That is a defect; what was accepted before was not lost.", Fix: c.hermes("logs errors -n 50")}}
 }
@@ -387,31 +416,41 @@ func checkPin(c *Case) []Finding {
 		Evidence: []string{domain.MessageOf(c.Starts.PinErr)}, Means: "Another version serves than was chosen.", Fix: "rm " + versions.PinFile(c.Profile)}}
 }
 
-// checkQuarantine says which parts are kept from starting, because starts died
-// of them, and what is not used any more.
+// checkQuarantine says which parts are held back because the gateway died of
+// them, and that another configuration serves than the one on disk.
 func checkQuarantine(c *Case) []Finding {
+	if c.Gateway.Status == nil || c.Gateway.Status.Safe == nil {
+		return nil
+	}
+	safe := c.Gateway.Status.Safe
 	var out []Finding
-	for _, q := range c.Starts.Quarantine {
-		if !q.Until.After(c.Now()) || c.Gateway.Status == nil {
+	for _, h := range safe.Held {
+		if !h.Until.After(c.Now()) {
 			continue
 		}
-		out = append(out, Finding{ID: "service.quarantine", Class: Service, Severity: Error, depth: ofPart, about: q.Part, explains: []string{"transport.*:" + strings.TrimPrefix(q.Part, "platform.")},
-			What:     fmt.Sprintf("%s is left out, because the gateway died of it %d times", q.Part, q.Times),
-			Evidence: []string{"gateway-starts.json: " + q.Why}, Means: "The rest works; it is tried again at " + q.Until.Local().Format("15:04:05") + ".",
+		out = append(out, Finding{ID: "service.quarantine", Class: Service, Severity: Error, depth: ofProcess, about: h.Part,
+			explains: []string{"transport.*:" + strings.TrimPrefix(h.Part, "platform."), "service.part_" + h.Part, "provider.*:" + h.Part, "scheduler.degraded", "service.panicked", "service.api_down"},
+			What:     fmt.Sprintf("%s is held back, because the gateway died of it %d times", h.Part, h.Times),
+			Evidence: append([]string{"status: " + h.Why}, safe.Why...), Means: "The rest works; it is tried again at " + h.Until.Local().Format("15:04:05") + ".",
 			Fix: c.hermes("gateway restart")})
 	}
-	for _, d := range c.Starts.Distrusted {
-		if d.Config == "" || c.Gateway.Status == nil {
-			continue
-		}
-		if last, ok := c.Starts.Last(); !ok || last.Disk != d.Config || last.Config == last.Disk {
-			continue // it has been changed since
-		}
-		out = append(out, Finding{ID: "profile.distrusted", Class: Scope, Severity: Error, depth: ofSetting, explains: []string{"profile.not_loaded"},
+	if safe.Config != "" && c.ConfigErr == nil {
+		out = append(out, Finding{ID: "profile.not_served", Class: Scope, Severity: Error, depth: ofSetting, explains: []string{"profile.not_loaded"},
 			What:     "the configuration on disk is not the one in force",
-			Evidence: []string{"gateway-starts.json: " + d.Why}, Means: "The last one that served healthily is used in its place.", Fix: c.hermes("config rollback")})
+			Evidence: append([]string{"status: " + safe.Broken, "what serves is kept in " + safe.Config}, safe.NotTold...),
+			Means:    "The one that served healthily last is used in its place.", Fix: c.hermes("config rollback")})
 	}
 	return out
+}
+
+// checkParked says that a start came to nothing and waits.
+func checkParked(c *Case) []Finding {
+	s := c.Gateway.Status
+	if s == nil || s.State != "starting" || len(s.Problems) == 0 {
+		return nil
+	}
+	return []Finding{{ID: "service.start_waits", Class: Service, Severity: Error, depth: ofProcess, explains: []string{"scheduler.*", "service.api_*", "transport.*", "delivery.*"},
+		What: "the gateway cannot start, and waits", Evidence: s.Problems, Means: "Nobody is served until it can; it tries again by itself.", Fix: c.hermes("logs errors -n 50")}}
 }
 
 func onOff(b bool) string {

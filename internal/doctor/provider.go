@@ -146,7 +146,7 @@ func (c *Case) judge(p modelProbe) (f Finding, bad bool) {
 		f.ID, f.What, f.Means, f.Fix = "provider.key_forbidden", m.Provider+" forbids this key what it is used for", "Nothing can be answered with it.", newKey
 	case p.Status == http.StatusPaymentRequired, p.Empty, p.Status == http.StatusTooManyRequests && strings.Contains(p.Said, "quota"):
 		f.ID, f.What, f.Means, f.Fix = "provider.quota", "the credit at "+m.Provider+" is used up", "Every call is refused until it is topped up, or another key is used.", newKey
-	case len(p.Models) > 0 && !slices.Contains(p.Models, m.Model) && !slices.Contains(p.Models, "models/"+m.Model):
+	case len(p.Models) > 0 && !served(p.Models, m.Model) && !c.answersWith(m):
 		f.ID, f.What, f.Means = "provider.model_unknown", m.Provider+" does not serve the model "+m.Model, "Every call to it ends in an error."
 		f.Evidence = []string{m.BaseURL + "/models lists: " + someOf(p.Models, 5)}
 		f.Fix = c.then(c.hermes("config set model.default <model>"))
@@ -157,6 +157,19 @@ func (c *Case) judge(p modelProbe) (f Finding, bad bool) {
 		return f, false
 	}
 	return f, true
+}
+
+// served tells whether a provider's list holds a model, under one of the forms
+// in which its name is written: models/NAME, and NAME:latest.
+func served(list []string, name string) bool {
+	return slices.ContainsFunc(list, func(m string) bool { return m == name || m == "models/"+name || m == name+":latest" })
+}
+
+// answersWith tells whether the running gateway has had an answer of a model:
+// some providers list fewer than they serve.
+func (c *Case) answersWith(m home.ModelConfig) bool {
+	p := c.part("model")
+	return p.Known && p.State == health.OK && !p.LastOK.IsZero() && c.Gateway.Status.Model.Name == m.Model
 }
 
 // keyPlace is what to set for another key: where the present one stands.

@@ -1,14 +1,17 @@
 package doctor
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 
+	"hermes/internal/api"
 	"hermes/internal/domain"
 	"hermes/internal/gateway"
 	"hermes/internal/home"
@@ -16,7 +19,7 @@ import (
 
 // scopeChecks are about the files of profiles: missing, unreadable, mixed up.
 func scopeChecks() []check {
-	return []check{checkProfile, checkOwners, checkModes, checkReadable, checkConfigFile, checkProblems, checkSharedBots, checkSharedPorts, checkTwoPlaces, checkAuthFile}
+	return []check{checkProfile, checkOwners, checkModes, checkReadable, checkConfigFile, checkProblems, checkSharedBots, checkSharedPorts, checkTwoPlaces, checkAuthFile, checkUnused}
 }
 
 // checkProfile says that the profile which is meant does not exist.
@@ -64,47 +67,67 @@ func (c *Case) thenIfDown(command string) string {
 	return c.then(command)
 }
 
-// checkModes finds secrets that others can read.
+// checkModes finds secrets that others can read, and a home that they can write.
 func checkModes(c *Case) []Finding {
-	var open []string
-	var paths []string
+	var open, paths []string
 	for _, f := range c.Home.Files {
+		if f.Path == c.Profile.ConfigFile() && !c.secretsInConfig() {
+			continue
+		}
 		if f.Secret && f.Mode.IsRegular() && f.Mode.Perm()&0o077 != 0 {
 			open = append(open, fmt.Sprintf("%s is %04o", f.Path, f.Mode.Perm()))
 			paths = append(paths, f.Path)
 		}
 	}
-	wide := !c.Home.Missing && c.Home.Mode&0o022 != 0
-	if len(open) == 0 && !wide {
+	f := Finding{ID: "profile.file_modes", Class: Scope, Severity: Warning, depth: ofFiles, What: "other users of this machine can read secrets of this profile",
+		Evidence: open, Means: "Whoever reads the bot's token is the bot."}
+	var fixes []string
+	home := ""
+	if !c.Home.Missing && c.Home.Mode&0o022 != 0 {
+		home = c.Profile.Home
+		f.ID, f.What = "profile.home_mode", "other users of this machine can change the files of this profile"
+		f.Evidence = append([]string{fmt.Sprintf("%s is %04o", home, c.Home.Mode)}, open...)
+		f.Means = "Whoever can change them decides what the agent runs."
+		fixes = append(fixes, "chmod 700 "+home)
+	}
+	if len(paths) > 0 {
+		fixes = append(fixes, "chmod 600 "+strings.Join(paths, " "))
+	}
+	if len(fixes) == 0 {
 		return nil
 	}
-	f := Finding{ID: "profile.file_modes", Class: Scope, Severity: Warning, depth: ofFiles, What: "other users of this machine can read secrets of this profile",
-		Evidence: open, Means: "Whoever reads the bot's token is the bot.", Fix: "chmod 600 " + strings.Join(paths, " ")}
-	f.repair = safely(func() error {
+	f.Fix = strings.Join(fixes, " && ")
+	f.repair = func(context.Context) error {
+		if home != "" {
+			if err := os.Chmod(home, 0o700); err != nil {
+				return err
+			}
+		}
 		for _, p := range paths {
 			if err := os.Chmod(p, 0o600); err != nil {
 				return err
 			}
 		}
 		return nil
-	})
-	if wide {
-		f.ID, f.What = "profile.home_mode", "other users of this machine can change the files of this profile"
-		f.Evidence = append([]string{fmt.Sprintf("%s is %04o", c.Profile.Home, c.Home.Mode)}, open...)
-		f.Means = "Whoever can change them decides what the agent runs."
-		f.Fix = strings.TrimSpace("chmod 700 " + c.Profile.Home)
-		if len(paths) > 0 {
-			f.Fix += " && chmod 600 " + strings.Join(paths, " ")
-		}
-		files := f.repair
-		f.repair = safely(func() error {
-			if err := os.Chmod(c.Profile.Home, 0o700); err != nil {
-				return err
-			}
-			return files(nil) //nolint:staticcheck // it asks nobody
-		})
 	}
 	return []Finding{f}
+}
+
+// secretsInConfig tells whether config.yaml holds a key or a token. One that
+// cannot be read may.
+func (c *Case) secretsInConfig() bool {
+	if c.Config == nil {
+		return true
+	}
+	in := func(origin string) bool {
+		return strings.HasPrefix(origin, "config.yaml") || strings.HasPrefix(origin, "custom_providers")
+	}
+	for _, p := range c.Config.Platforms {
+		if in(p.TokenOrigin) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(append([]home.ModelConfig{c.Config.Model}, c.Config.Fallbacks...), func(m home.ModelConfig) bool { return in(m.KeyOrigin) })
 }
 
 // checkReadable finds files that this very user cannot read.
@@ -134,10 +157,18 @@ func checkConfigFile(c *Case) []Finding {
 	if c.ConfigErr == nil || c.Home.Trouble != nil || c.Home.NotDir {
 		return nil
 	}
-	return []Finding{{ID: "profile.config_yaml", Class: Scope, Severity: Error, depth: ofFiles, explains: []string{"service.not_running", "service.crashed", "profile.not_loaded", "service.unit_config", "service.start_limit", "scheduler.*"},
-		What: "the configuration cannot be read", Evidence: []string{domain.MessageOf(c.ConfigErr)},
+	f := Finding{ID: "profile.config_yaml", Class: Scope, Severity: Error, depth: ofFiles,
+		explains: []string{"service.not_running", "service.crashed", "service.start_waits", "profile.not_loaded", "service.unit_*", "service.start_limit", "service.crash_loop", "scheduler.*"},
+		What:     "the configuration cannot be read", Evidence: []string{domain.MessageOf(c.ConfigErr)},
 		Means: "None of it is in force, and the gateway does not start with it (status 78).",
-		Fix:   c.thenIfDown(c.hermes("config edit"))}}
+		Fix:   c.thenIfDown(c.hermes("config edit"))}
+	if e, _, ok := home.OpenHistory(c.Profile).LastHealthy(); ok {
+		f.Evidence = append(f.Evidence, fmt.Sprintf("configuration %d of the history served healthily on %s", e.N, e.HealthyAt.Local().Format("2006-01-02 15:04")),
+			"to mend the file in place of going back: "+c.hermes("config edit"))
+		f.Means = "None of it is in force: the one that served healthily last is used in its place."
+		f.Fix = c.thenIfDown(c.hermes("config rollback"))
+	}
+	return []Finding{f}
 }
 
 // placeOf is file and line of a problem.
@@ -224,6 +255,7 @@ func (c *Case) change(p home.Problem, value string) string {
 // sortModelProblem is sortProblem for models.
 func (c *Case) sortModelProblem(f *Finding, p home.Problem) {
 	f.Class, f.Means, f.explains = Provider, "Nothing can be answered by that model.", []string{"provider.*"}
+	f.What = p.Message
 	set := c.then(c.hermes("model set <provider> <model>"))
 	switch {
 	case strings.HasSuffix(p.File, "auth.json"):
@@ -301,7 +333,7 @@ func checkSharedPorts(c *Case) []Finding {
 	return nil
 }
 
-// freePort is the next port that no profile has.
+// freePort is the next port that no profile has and nobody listens on.
 func (c *Case) freePort() int {
 	used := []int{c.Config.API.Port}
 	for _, n := range c.Neighbours {
@@ -310,7 +342,7 @@ func (c *Case) freePort() int {
 		}
 	}
 	for port := c.Config.API.Port + 1; ; port++ {
-		if !slices.Contains(used, port) {
+		if !slices.Contains(used, port) && api.PortHolder(port) == "" {
 			return port
 		}
 	}
@@ -342,4 +374,19 @@ func checkAuthFile(c *Case) []Finding {
 		}
 	}
 	return out
+}
+
+// checkUnused tells of settings of the older system that nothing here uses.
+func checkUnused(c *Case) []Finding {
+	if c.Config == nil || c.Env == nil {
+		return nil
+	}
+	v, err := home.Get(c.Profile, c.Env, "mcp_servers")
+	servers, ok := v.Value.(map[string]any)
+	if err != nil || !ok || len(servers) == 0 {
+		return nil
+	}
+	names := slices.Sorted(maps.Keys(servers))
+	return []Finding{{ID: "profile.mcp_unused", Class: Scope, Severity: Advice, depth: ofSetting, What: "the MCP servers of config.yaml are not used by this version",
+		Evidence: []string{c.Profile.ConfigFile() + ": mcp_servers: " + someOf(names, 5)}, Means: "The agent has no tools of theirs.", Fix: c.hermes("config unset mcp_servers")}}
 }

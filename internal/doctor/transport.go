@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -16,6 +17,10 @@ import (
 
 // transportChecks are about the chat platforms.
 func transportChecks() []check { return []check{checkPlatforms, checkUnknownPlatforms} }
+
+// notCredentials end the codes of a platform that is down for other reasons
+// than that its credentials are refused.
+var notCredentials = []string{"_lock", "config", "quarantine", "_webhook", "_409", "_taken", "_two_apps", "panic"}
 
 // checkPlatforms judges each platform by what the running gateway found, or by
 // its answer to a probe.
@@ -34,7 +39,11 @@ func checkPlatforms(c *Case) []Finding {
 		switch p := c.Probes[name]; {
 		case part.bad():
 			f.Evidence = []string{"status since " + part.Since.Local().Format("15:04:05") + ": " + part.Message}
-			c.judgePlatform(&f, name, cfg, part.Code, part.Message, part.State == health.Degraded)
+			code := part.Code
+			if part.State == health.Down && !slices.ContainsFunc(notCredentials, func(s string) bool { return strings.HasSuffix(code, s) }) {
+				code = "token" // an adapter is down for good only when its credentials are refused
+			}
+			c.judgePlatform(&f, name, cfg, code, part.Message, part.State == health.Degraded)
 		case p.Err != nil:
 			var e *platform.Error
 			code, reason := "config", domain.MessageOf(p.Err)
@@ -45,7 +54,7 @@ func checkPlatforms(c *Case) []Finding {
 				}
 			}
 			f.Evidence = []string{string(name) + " was asked: " + reason}
-			c.judgePlatform(&f, name, cfg, code, reason, unreachable(p.Err))
+			c.judgePlatform(&f, name, cfg, code, reason, platform.Unreachable(p.Err))
 		default:
 			continue
 		}
@@ -54,11 +63,16 @@ func checkPlatforms(c *Case) []Finding {
 	return out
 }
 
+// secretVariable finds the name of a credential in what an adapter says.
+var secretVariable = regexp.MustCompile(`\b[A-Z]+_[A-Z_]*(?:TOKEN|PASSWORD|SECRET|KEY)\b`)
+
 // judgePlatform names what is wrong with a platform by the code that its
 // adapter gave.
 func (c *Case) judgePlatform(f *Finding, name domain.Platform, cfg home.PlatformConfig, code, reason string, passing bool) {
-	token := tokenName(name)
-	where := cfg.TokenOrigin
+	token, where := tokenName(name), cfg.TokenOrigin
+	if other := secretVariable.FindString(reason); strings.HasPrefix(other, strings.ToUpper(string(name))+"_") && other != token && c.Env != nil {
+		token, where = other, c.Env.Origin(other).String() // a platform may have two
+	}
 	if where == "" {
 		where = "where it stands is not known"
 	}
@@ -74,6 +88,10 @@ func (c *Case) judgePlatform(f *Finding, name domain.Platform, cfg home.Platform
 		f.ID, f.What = "transport.token_refused", fmt.Sprintf("%s refuses the token", name)
 		f.Evidence = append(f.Evidence, "the token: "+c.fullOrigin(where))
 		f.Means, f.Fix = "Nobody is heard and nothing is sent there.", newToken
+	case strings.HasSuffix(code, "_two_apps"):
+		f.ID, f.What = "transport.two_apps", "the two tokens of Slack belong to two apps"
+		f.Means = "Nobody is heard and nothing is sent there."
+		f.Fix = c.then(c.hermes("config set SLACK_BOT_TOKEN <bot token>") + " && " + c.hermes("config set SLACK_APP_TOKEN <app token>"))
 	case strings.HasSuffix(code, "_webhook"):
 		f.ID, f.What = "transport.webhook", "a webhook is set for the bot, so it cannot be polled"
 		f.Means, f.Fix = "Messages go to the webhook's address, not here.", c.then(c.hermes("config set platforms."+string(name)+".extra.delete_webhook true"))
@@ -92,6 +110,9 @@ func (c *Case) judgePlatform(f *Finding, name domain.Platform, cfg home.Platform
 	case strings.HasSuffix(code, "_429"):
 		f.ID, f.Severity, f.What, f.Means = "transport.limited", Warning, fmt.Sprintf("%s asks this bot to slow down", name), "Messages wait, and go out by themselves."
 		f.Fix = c.hermes("deliveries --open")
+	case passing && !strings.HasSuffix(code, "_unreachable") && code != "":
+		f.ID, f.Severity, f.What = "transport.degraded", Warning, fmt.Sprintf("%s is held up", name)
+		f.Means, f.Fix = "It is tried again by itself; what is said there comes late.", c.hermes("gateway restart")
 	case passing || strings.HasSuffix(code, "_unreachable"):
 		f.ID, f.Severity, f.What = "transport.unreachable", Warning, fmt.Sprintf("%s could not be reached from here", name)
 		f.Means = "That says nothing of the token: the address may be wrong, the service off, or this machine without network."

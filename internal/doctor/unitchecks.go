@@ -324,18 +324,26 @@ func checkStopTime(c *Case) []Finding {
 		if f.Kind != service.Gateway || text == "" || text == "infinity" {
 			continue
 		}
+		need, why := leastStop, "what it needs to send what was said"
+		if c.Config != nil && c.Config.Agent.DrainTimeout+stopMargin > need {
+			need, why = c.Config.Agent.DrainTimeout+stopMargin, "agent.restart_drain_timeout and what follows it"
+		}
 		limit := service.Span(text)
-		if limit >= leastStop {
+		if limit >= need {
 			continue
 		}
-		fix := fmt.Sprintf("sed -i 's/^TimeoutStopSec=.*/TimeoutStopSec=60s/' %s", strings.Join(append([]string{f.Path}, f.DropIns...), " "))
+		value := fmt.Sprintf("%ds", int(max(need, time.Minute).Seconds()))
+		fix := fmt.Sprintf("sed -i 's/^TimeoutStopSec=.*/TimeoutStopSec=%s/' %s", value, strings.Join(append([]string{f.Path}, f.DropIns...), " "))
 		out = append(out, Finding{ID: "service.unit_stop_timeout", Class: Service, Severity: Warning, depth: ofUnit, about: f.Name,
-			What:     fmt.Sprintf("%s leaves %s for a stop, and the gateway needs up to %s", f.Name, limit, leastStop),
-			Evidence: []string{fmt.Sprintf("%s: TimeoutStopSec=%s", f.Path, text)},
-			Means:    "systemd kills it while turns and messages are under way; they go on at the next start.", Fix: c.reload(f, fix, false)})
+			What:     fmt.Sprintf("%s leaves %s for a stop, and the gateway may take %s", f.Name, limit, need),
+			Evidence: []string{fmt.Sprintf("%s: TimeoutStopSec=%s", f.Path, text), fmt.Sprintf("%s: %s", need, why)},
+			Means:    "What is under way then is cut, and goes on at the next start.", Fix: c.reload(f, fix, false)})
 	}
 	return out
 }
+
+// stopMargin is what a stop takes besides the drain; see service.StopDrain.
+const stopMargin = 5 * time.Second
 
 // leastStop is what a stop needs: the margin that the drain leaves, and time to
 // send what was said.
@@ -366,8 +374,12 @@ func checkManager(c *Case) []Finding {
 		What: "the user's systemd cannot be reached", Evidence: []string{domain.MessageOf(c.Units.Manager)},
 		Means: "The gateway's unit runs only while that manager does.", Fix: "sudo loginctl enable-linger " + c.Units.Account.Name}
 	if c.Units.Silent {
-		f.ID, f.Severity, f.What, f.Means = "service.manager_silent", Warning, "systemd does not answer", "Whether the units are well is not known."
+		f.ID, f.Severity, f.What, f.Means = "service.manager_silent", Warning, "the user's systemd does not answer", "Whether the units are well is not known, and it would not start them again."
 		f.Fix = fmt.Sprintf("sudo systemctl restart user@%d.service", c.Units.Account.UID)
+		if pid := c.Units.ManagerPID; processState(pid) == "T" {
+			f.Evidence = append(f.Evidence, fmt.Sprintf("its process, PID %d, is suspended", pid))
+			f.Fix = fmt.Sprintf("sudo kill -CONT %d", pid)
+		}
 	}
 	return []Finding{f}
 }

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"os/user"
@@ -17,16 +18,17 @@ import (
 
 // unitFacts are about the units that serve the profile.
 type unitFacts struct {
-	Booted  bool  // systemd runs this machine
-	Manager error // why the user's manager cannot be asked
-	Silent  bool  // it was asked and did not answer in time
-	Lingers bool
-	Account service.Account
-	Files   []unitFile          // on disk, of this profile
-	Live    []service.Found     // as the managers know them, the one that counts first
-	Legacy  []string            // units of the older system under other names
-	Journal map[string][]string // by unit: its journal, newest first
-	Words   map[string][]string // by unit: what its processes wrote, newest first
+	Booted     bool  // systemd runs this machine
+	Manager    error // why the user's manager cannot be asked
+	Silent     bool  // it was asked and did not answer in time
+	ManagerPID int   // of a silent one; 0 unknown
+	Lingers    bool
+	Account    service.Account
+	Files      []unitFile          // on disk, of this profile
+	Live       []service.Found     // as the managers know them, the one that counts first
+	Legacy     []string            // units of the older system under other names
+	Journal    map[string][]string // by unit: its journal, newest first
+	Words      map[string][]string // by unit: what its processes wrote, newest first
 }
 
 // unitFile is a unit on disk as it concerns one profile.
@@ -79,8 +81,12 @@ func askUnits(ctx context.Context, c *Case) func(*Case) {
 	u.Files = findUnits(ctx, c, h)
 	u.Legacy = legacyUnits(h)
 	if u.Booted {
-		u.Live, u.Manager = h.All(ctx, c.Profile, false)
-		u.Silent = domain.IsCode(u.Manager, domain.Timeout)
+		short, cancel := context.WithTimeout(ctx, managerLimit) // one that hangs leaves time to say so
+		defer cancel()
+		u.Live, u.Manager = h.All(short, c.Profile, false)
+		if u.Silent = domain.IsCode(u.Manager, domain.Timeout); u.Silent {
+			u.ManagerPID = managerPID(ctx, c, h.Account.UID)
+		}
 		if len(u.Live) > 0 {
 			u.Manager = nil
 		} else if u.Manager == nil {
@@ -95,6 +101,23 @@ func askUnits(ctx context.Context, c *Case) func(*Case) {
 		}
 	}
 	return func(c *Case) { c.Units = u }
+}
+
+// managerLimit bounds the questions to the managers.
+const managerLimit = 1500 * time.Millisecond
+
+// managerPID is the process of a user's manager, which the system's knows; 0
+// when it does not say.
+func managerPID(ctx context.Context, c *Case, uid int) int {
+	m, err := service.Open(true, c.env)
+	if err != nil {
+		return 0
+	}
+	u, err := m.Show(ctx, fmt.Sprintf("user@%d.service", uid))
+	if err != nil {
+		return 0
+	}
+	return u.MainPID
 }
 
 // booted is sd_booted(3), unless systemd's own tools were told to leave the

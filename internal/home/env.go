@@ -172,6 +172,8 @@ func IsSecretName(name string) bool {
 		name = name[i+1:]
 	}
 	switch name {
+	case "PUBLIC_KEY":
+		return false
 	case "TOKEN", "KEY", "API_KEY", "SECRET", "PASSWORD", "API_SERVER_KEY", "HERMES_HEARTBEAT_URL", "HEARTBEAT_URL":
 		return true
 	}

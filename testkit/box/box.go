@@ -26,10 +26,11 @@ import (
 //go:embed hold.sh
 var holdScript string
 
-// needs maps each program that a box uses to the Debian package that brings it.
+// needs maps each program that a box, or a test in it, uses to the Debian package that brings it.
 var needs = map[string]string{
 	"systemd-nspawn": "systemd-container", "dbus-daemon": "dbus-user-session", "loginctl": "libpam-systemd",
 	"nsenter": "util-linux", "unshare": "util-linux", "setpriv": "util-linux", "useradd": "passwd",
+	"pgrep": "procps", "curl": "curl", "python3": "python3", "ss": "iproute2", "openssl": "openssl",
 }
 
 // Missing says why no box can be made here, "" when one can.

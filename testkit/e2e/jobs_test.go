@@ -63,12 +63,15 @@ func (w *world) lastRun(job string) cron.RunView {
 // runJob runs a job and waits until it and its messages are through.
 func (w *world) runJob(job string) cron.RunView {
 	w.t.Helper()
-	w.must("cron", "run", job)
+	said, code := w.run("cron", "run", job)
 	var r cron.RunView
 	w.eventually("the run of "+job+" ends", func() bool {
 		r = w.lastRun(job)
 		return r.State.Ended() && (r.Delivery == "" || r.Delivery == "sent" || r.Delivery == "dead")
 	})
+	if well := r.State == domain.RunOK || r.State == domain.RunSilent; well != (code == 0) {
+		w.t.Errorf("the run of %s ended %s, and the command that asked for it exited %d:\n%s", job, r.State, code, said)
+	}
 	return r
 }
 

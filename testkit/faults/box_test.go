@@ -38,17 +38,18 @@ type boxFault struct {
 	hand    func(m *machine)
 	logout  bool // the user manager goes away with the fault
 	profile string
+	shows   []string // what the finding must tell beside its ID
 }
 
 // boxFaults are about managers, units, lingering and what they make of ends.
 func boxFaults() []boxFault {
 	return []boxFault{
-		{what: "a generated unit's program is gone, and systemd could not start it", id: "service.exec", class: doctor.Service, inject: func(m *machine) {
+		{what: "a generated unit's program is gone, and systemd could not start it", id: "service.exec", class: doctor.Service, shows: []string{"/usr/local/bin/hermes-old", "the right path is /usr/local/bin/hermes", "Failed at step EXEC"}, inject: func(m *machine) {
 			m.run("systemctl --user stop " + m.unit)
 			m.run("sed -i 's|^ExecStart=[^ ]*|ExecStart=/usr/local/bin/hermes-old|' " + m.file() + " && systemctl --user daemon-reload && systemctl --user start --no-block " + m.unit)
 			m.until("the unit to fail", func() bool { return m.property("ExecMainStatus") == "203" })
 		}},
-		{what: "the program ends at once, again and again, until systemd gives it up", id: "service.start_limit", class: doctor.Service, byHand: true, inject: func(m *machine) {
+		{what: "the program ends at once, again and again, until systemd gives it up", id: "service.start_limit", class: doctor.Service, shows: []string{"panic: the disk of the database is gone"}, byHand: true, inject: func(m *machine) {
 			m.run("systemctl --user stop " + m.unit)
 			m.Write(m.t, m.program(), "#!/bin/sh\necho 'panic: the disk of the database is gone' >&2\nexit 2\n")
 			m.Root(m.t, "chmod 755 "+m.program())
@@ -104,6 +105,13 @@ func boxFaults() []boxFault {
 		{what: "the unit's program may not be executed any more", id: "service.exec", class: doctor.Service, byHand: true, inject: func(m *machine) {
 			m.run("systemctl --user stop " + m.unit)
 			m.Root(m.t, "chmod 644 "+m.program()+" && chown ada "+m.program())
+		}},
+		{what: "the gateway was killed by a signal after which its unit does not start it", id: "service.unit_failed", class: doctor.Service, byHand: true, inject: func(m *machine) {
+			m.run("mkdir -p " + m.file() + ".d; printf '[Service]\\nRestartPreventExitStatus=SIGKILL\\n' > " + m.file() + ".d/20-kill.conf; systemctl --user daemon-reload; systemctl --user kill -s KILL " + m.unit)
+			m.until("the unit to fail", func() bool { return m.property("ActiveState") == "failed" })
+		}},
+		{what: "the user's systemd is suspended", id: "service.manager_silent", class: doctor.Service, byHand: true, inject: func(m *machine) {
+			m.Root(m.t, fmt.Sprintf("systemctl kill --kill-whom=main -s STOP user@%d.service", m.user.UID))
 		}},
 		{what: "a hand-written unit is killed at its stop", id: "service.unit_stop_timeout", class: doctor.Service, byHand: true, inject: func(m *machine) {
 			m.run("sed -i 's/TimeoutStopSec=20/TimeoutStopSec=1/' " + m.file() + " && systemctl --user daemon-reload")
@@ -176,6 +184,12 @@ func (f boxFault) run(m *machine, port int) outcome {
 	if first.Class != f.class || len(first.Evidence) == 0 {
 		m.t.Errorf("the finding is not whole, or of another class: %+v", first)
 	}
+	told := first.What + "\n" + strings.Join(first.Evidence, "\n")
+	for _, part := range f.shows {
+		if !strings.Contains(told, part) {
+			m.t.Errorf("the finding does not tell %q:\n%s", part, told)
+		}
+	}
 	if f.hand != nil {
 		f.hand(m)
 	}
@@ -187,7 +201,8 @@ func (f boxFault) run(m *machine, port int) outcome {
 	}
 	m.bare = false
 	m.awaitWell()
-	shown := strings.NewReplacer(m.user.Home, "~", m.name, "liam").Replace(first.Fix)
+	shown := numbers.ReplaceAllString(first.Fix, "${1}…")
+	shown = strings.NewReplacer(m.user.Home, "~", m.name, "liam").Replace(shown)
 	return outcome{place: 1, fix: shown, healed: !m.t.Failed()}
 }
 
@@ -245,7 +260,22 @@ func (m *machine) healthy() {
 	m.awaitWell()
 	m.run(m.hermes("gateway restart"))
 	m.awaitWell()
+	m.bare = true // as after su, with no way to the user's bus in the environment
+	m.awaitWell()
+	m.bare = false
+	m.bySudo()
 	m.run("systemctl --user disable --now hermes-gateway@" + m.name + " && rm -f ~/.config/systemd/user/hermes-*@.service && systemctl --user daemon-reload")
+}
+
+// bySudo holds that root, who has no installation, is shown the way to that of
+// the user behind sudo, and that this way leads there.
+func (m *machine) bySudo() {
+	m.t.Helper()
+	out, _ := m.Try(m.deadline(), "HOME=/opt/nobody SUDO_USER=ada hermes doctor --json")
+	var r doctor.Report
+	if err := json.Unmarshal([]byte(out), &r); err != nil || len(r.Findings) == 0 || r.Findings[0].ID != "profile.wrong_user" || r.Findings[0].Fix != "sudo -iu ada hermes doctor" {
+		m.t.Errorf("root by sudo is told %v:\n%s", err, out)
+	}
 }
 
 func (m *machine) deadline() context.Context {

@@ -18,17 +18,17 @@ func rootFaults() []fault {
 		return nil
 	}
 	return []fault{
-		{what: "a command was once run by sudo, and left files of root", id: "profile.owner", class: doctor.Scope, shape: shape{as: stranger},
+		{what: "a command was once run by sudo, and left files of root", id: "profile.owner", class: doctor.Scope, needs: "setpriv", shape: shape{as: stranger},
 			inject: func(w *world) { w.stop(); w.must(os.Chown(w.path("config.yaml"), 0, 0)) }},
-		{what: "the ledger belongs to root", id: "profile.owner", class: doctor.Scope, shape: shape{as: stranger},
+		{what: "the ledger belongs to root", id: "profile.owner", class: doctor.Scope, needs: "setpriv", shape: shape{as: stranger},
 			inject: func(w *world) { w.stop(); w.must(os.Chown(w.path("ledger.db"), 0, 0)) }},
-		{what: "the home folder belongs to root", id: "profile.home_unreadable", class: doctor.Scope, shape: shape{as: stranger},
+		{what: "the home folder belongs to root", id: "profile.home_unreadable", class: doctor.Scope, needs: "setpriv", shape: shape{as: stranger},
 			inject: func(w *world) { w.stop(); w.must(os.Chown(w.path(), 0, 0)) }},
-		{what: "the home folder may not be written", id: "profile.home_not_writable", class: doctor.Scope, shape: shape{as: stranger},
+		{what: "the home folder may not be written", id: "profile.home_not_writable", class: doctor.Scope, needs: "setpriv", shape: shape{as: stranger},
 			inject: func(w *world) { w.stop(); w.must(os.Chmod(w.path(), 0o500)) }},
-		{what: ".env may not be read", id: "profile.unreadable", class: doctor.Scope, shape: shape{as: stranger},
+		{what: ".env may not be read", id: "profile.unreadable", class: doctor.Scope, needs: "setpriv", shape: shape{as: stranger},
 			inject: func(w *world) { w.stop(); w.must(os.Chmod(w.path(".env"), 0)) }},
-		{what: "the logs may not be written", id: "profile.unreadable", class: doctor.Scope, shape: shape{as: stranger},
+		{what: "the logs may not be written", id: "profile.unreadable", class: doctor.Scope, needs: "setpriv", shape: shape{as: stranger},
 			inject: func(w *world) { w.must(os.Chmod(w.path("logs"), 0o500)) }},
 		{what: "the disk is full", id: "service.disk_full", class: doctor.Service, shape: shape{disk: "size=200m"},
 			inject: func(w *world) { w.fillDisk(150) },

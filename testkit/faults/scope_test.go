@@ -3,6 +3,7 @@ package faults
 import (
 	"os"
 	"path/filepath"
+	"strings"
 
 	"hermes/internal/doctor"
 )
@@ -43,12 +44,21 @@ func scopeFaults() []fault {
 				w.edit("config.yaml", "session_reset:\n", "session_reset: [\n")
 				w.editor(`sed -i 's/session_reset: \[/session_reset:/' "$1"`)
 			}},
+		{what: "config.yaml was broken, and the last one that served is used in its place", id: "profile.config_yaml", class: doctor.Scope,
+			inject: func(w *world) {
+				w.until("the configuration to have served", func() bool { return strings.Contains(w.hermes("config", "history", "--json"), "healthy_at") })
+				w.edit("config.yaml", "session_reset:\n", "session_reset: [\n")
+				w.procs[0].Kill()
+				w.start()
+			}},
 		{what: "a setting has a value that it cannot have", id: "profile.setting", class: doctor.Scope,
 			inject: func(w *world) { w.add("config.yaml", "agent:\n  max_turns: many\n") }, fill: map[string]string{"value": "90"}},
 		{what: "the bot's token stands in both files, and differs", id: "profile.two_places", class: doctor.Scope,
 			inject: func(w *world) {
 				w.add("config.yaml", "platforms:\n  telegram:\n    token: 7000000009:AAF-an_old_token_of_another_bot_\n")
 			}},
+		{what: "config.yaml names MCP servers, which this version does not use", id: "profile.mcp_unused", class: doctor.Scope,
+			inject: func(w *world) { w.add("config.yaml", "mcp_servers:\n  files:\n    command: npx\n") }},
 		{what: "two profiles have one bot", id: "profile.shared_token", class: doctor.Scope, shape: shape{profile: "liam", noAPI: true, unstarted: true},
 			inject: func(w *world) {
 				w.must(os.WriteFile(filepath.Join(w.home.Dir, ".env"), []byte("TELEGRAM_BOT_TOKEN="+w.tg.Token()+"\nTELEGRAM_BASE_URL="+w.tg.URL()+"\n"), 0o600))

@@ -1,26 +1,29 @@
 package faults
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
 	"hermes/internal/doctor"
+	"hermes/testkit/rig"
 )
 
 // serviceFaults are about processes, ports, disks and the ledger.
 func serviceFaults() []fault {
 	return []fault{
-		{what: "another program holds the API's port", id: "service.port_taken", class: doctor.Service, shape: shape{unstarted: true},
+		{what: "another program holds the API's port", id: "service.port_taken", class: doctor.Service, shape: shape{unstarted: true}, shows: []string{"already in use", "faults.test (PID"},
 			inject: func(w *world) { w.occupy(); w.start(); w.part("api", "down") }},
 		{what: "another program holds the API's port, and the gateway down", id: "service.port_taken", class: doctor.Service, shape: shape{unstarted: true},
 			inject: func(w *world) { w.occupy() }},
-		{what: "the API is bound to the network without a key", id: "service.bind_without_key", class: doctor.Service,
+		{what: "the API is bound to the network without a key", id: "service.bind_without_key", class: doctor.Service, shows: []string{"Refusing to start: binding to 0.0.0.0 requires API_SERVER_KEY", "/.hermes/.env line"},
 			inject: func(w *world) {
 				w.edit(".env", "API_SERVER_KEY="+apiKey+"\n", "API_SERVER_HOST=0.0.0.0\n")
 				w.restart()
@@ -43,7 +46,7 @@ func serviceFaults() []fault {
 			}},
 		{what: "a page calls the API, which is off", id: "service.api_off", class: doctor.Service, shape: shape{noAPI: true}, ask: []string{"--origin", "https://chat.example.org"}, fixes: 2,
 			inject: func(w *world) { w.add(".env", "API_SERVER_PORT="+strconv.Itoa(w.port)+"\n") }},
-		{what: "a page calls the API, which does not know its origin", id: "service.cors", class: doctor.Service, ask: []string{"--origin", "https://chat.example.org"},
+		{what: "a page calls the API, which does not know its origin", id: "service.cors", class: doctor.Service, shows: []string{"https://chat.example.org", "answered with 403"}, ask: []string{"--origin", "https://chat.example.org"},
 			inject: func(*world) {}},
 		{what: "two profiles have one API port", id: "service.port_shared", class: doctor.Service, shape: shape{profile: "liam", noBot: true, unstarted: true},
 			inject: func(w *world) {
@@ -55,8 +58,16 @@ func serviceFaults() []fault {
 			inject: func(w *world) { w.procs[0].Kill() }},
 		{what: "the gateway is suspended", id: "service.suspended", class: doctor.Service,
 			inject: func(w *world) { w.must(w.procs[0].Cmd.Process.Signal(syscall.SIGSTOP)) }},
-		{what: "a child of a dead gateway holds the profile's lock", id: "service.stale_lock", class: doctor.Service,
+		{what: "a child of a dead gateway holds the profile's lock", id: "service.stale_lock", class: doctor.Service, needs: "flock",
 			inject: func(w *world) { w.procs[0].Kill(); w.lockedBy() }},
+		{what: "the gateway died twice as it started Telegram", id: "service.quarantine", class: doctor.Service, shape: shape{unstarted: true},
+			inject: func(w *world) {
+				for range 2 {
+					w.die("part.platform.telegram:1:fatal")
+				}
+				w.start()
+				w.part("platform.telegram", "down")
+			}},
 		{what: "the ledger is no database", id: "service.ledger_not_database", class: doctor.Service,
 			inject: func(w *world) {
 				w.stop()
@@ -72,6 +83,11 @@ func serviceFaults() []fault {
 			}},
 		{what: "the program that the profile is pinned to was deleted", id: "service.pin", class: doctor.Service,
 			inject: func(w *world) { w.write("binary.pin", "/opt/hermes/0.1/hermes\n") }},
+		{what: "the clock is wrong by hours", id: "service.clock", class: doctor.Service,
+			inject: func(w *world) {
+				w.edit("config.yaml", w.brain.URL(), w.elsewhen(3*time.Hour))
+				w.hermes("gateway", "restart")
+			}, hand: func(w *world) { w.ahead.Store(0) }},
 		{what: "the clock was set back", id: "service.clock", class: doctor.Service,
 			inject: func(w *world) {
 				at := time.Now().Add(3 * time.Hour)
@@ -118,4 +134,46 @@ func (w *world) lockedBy() {
 	go func() { _ = cmd.Wait(); close(gone) }()
 	w.t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); <-gone })
 	w.until("the lock to be held", func() bool { return w.doctor().Gateway == "silent" })
+}
+
+// doomed is the program with marks at which it can be told to die.
+var doomed = sync.OnceValues(func() (string, error) {
+	file, err := build()
+	if err != nil {
+		return "", err
+	}
+	return rig.Build(context.Background(), filepath.Dir(file), "failpoint")
+})
+
+// die starts a gateway that ends at a mark.
+func (w *world) die(mark string) {
+	w.t.Helper()
+	binary, err := doomed()
+	w.must(err)
+	h := *w.home
+	h.Binary = binary
+	p, err := h.StartArgs([]string{"HERMES_FAILPOINT=" + mark}, w.args("gateway", "run")...)
+	w.must(err)
+	select {
+	case <-p.Done():
+	case <-w.deadline().Done():
+		p.Kill()
+		w.t.Fatalf("it did not die:\n%s", p.Output())
+	}
+}
+
+// elsewhen is the model's service as it looks from a machine whose clock is
+// wrong: its Date is ahead.
+func (w *world) elsewhen(by time.Duration) string {
+	w.ahead.Store(int64(by))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	w.must(err)
+	srv := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Date", time.Now().Add(time.Duration(w.ahead.Load())).UTC().Format(http.TimeFormat))
+		_, _ = rw.Write([]byte(`{"data":[{"id":"fake-1"}]}`))
+	})}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = srv.Serve(l) }()
+	w.t.Cleanup(func() { _ = srv.Close(); <-done })
+	return "http://" + l.Addr().String() + "/v1"
 }

@@ -9,7 +9,9 @@ import (
 
 	"hermes/internal/doctor"
 	"hermes/testkit/discord"
+	"hermes/testkit/email"
 	"hermes/testkit/rig"
+	"hermes/testkit/slack"
 )
 
 // transportFaults keep chat platforms from hearing and sending.
@@ -17,7 +19,7 @@ func transportFaults() []fault {
 	return []fault{
 		{what: "the bot's token was revoked, and the gateway down", id: "transport.token_refused", class: doctor.Transport, shape: shape{unstarted: true},
 			inject: func(w *world) { w.badToken() }},
-		{what: "the bot's token was revoked", id: "transport.token_refused", class: doctor.Transport, shape: shape{unstarted: true},
+		{what: "the bot's token was revoked", id: "transport.token_refused", class: doctor.Transport, shape: shape{unstarted: true}, shows: []string{"/.hermes/.env line 1 (TELEGRAM_BOT_TOKEN)"},
 			inject: func(w *world) { w.badToken(); w.start(); w.part("platform.telegram", "down") }},
 		{what: "the token in config.yaml is wrong", id: "transport.token_refused", class: doctor.Transport, shape: shape{unstarted: true},
 			inject: func(w *world) {
@@ -51,7 +53,7 @@ func transportFaults() []fault {
 				w.start()
 				w.part("platform.telegram", "degraded")
 			}},
-		{what: "Discord's token was reset", id: "transport.token_refused", class: doctor.Transport, shape: shape{noBot: true, discord: true},
+		{what: "Discord's token was reset", id: "transport.token_refused", class: doctor.Transport, shape: shape{noBot: true, discord: true}, shows: []string{"LoginFailure: Improper token", "/.hermes/.env line 1 (DISCORD_BOT_TOKEN)"},
 			inject: func(w *world) {
 				w.stop()
 				w.edit(".env", w.dc.Token(), "MTIzNDU2Nzg5MDEyMzQ1Njc4.GaBcDe.an-old-token-of-the-bot-which-was-reset")
@@ -67,6 +69,36 @@ func transportFaults() []fault {
 				w.part("platform.discord", "degraded")
 			},
 			hand: func(w *world) { w.dc.RefuseIntents(0) }},
+		{what: "Slack's bot token was revoked", id: "transport.token_refused", class: doctor.Transport, shape: shape{noBot: true},
+			inject: func(w *world) {
+				sl := w.slack()
+				w.add(".env", "SLACK_BOT_TOKEN=xoxb-1-2-an-old-token-of-the-app\nSLACK_APP_TOKEN="+sl.AppToken()+"\nSLACK_BASE_URL="+sl.URL()+"\nSLACK_ALLOW_ALL_USERS=true\n")
+				w.restart()
+				w.part("platform.slack", "down")
+				w.fill["token"] = sl.Token()
+			}},
+		{what: "Slack's app token was revoked", id: "transport.token_refused", class: doctor.Transport, shape: shape{noBot: true},
+			inject: func(w *world) {
+				sl := w.slack()
+				w.add(".env", "SLACK_BOT_TOKEN="+sl.Token()+"\nSLACK_APP_TOKEN="+sl.AppToken()+"0\nSLACK_BASE_URL="+sl.URL()+"\nSLACK_ALLOW_ALL_USERS=true\n")
+				w.restart()
+				w.part("platform.slack", "down")
+				w.fill["token"] = sl.AppToken()
+			}},
+		{what: "Slack's two tokens belong to two apps", id: "transport.two_apps", class: doctor.Transport, shape: shape{noBot: true},
+			inject: func(w *world) {
+				sl := w.slack()
+				w.add(".env", "SLACK_BOT_TOKEN="+sl.Token()+"\nSLACK_APP_TOKEN=xapp-1-A0OTHER-2-a-token-of-another-app\nSLACK_BASE_URL="+sl.URL()+"\nSLACK_ALLOW_ALL_USERS=true\n")
+				w.restart()
+				w.part("platform.slack", "down")
+				w.fill["bot token"], w.fill["app token"] = sl.Token(), sl.AppToken()
+			}},
+		{what: "the mailbox's password was changed", id: "transport.token_refused", class: doctor.Transport, shape: shape{noBot: true},
+			inject: func(w *world) {
+				w.fill["token"] = w.mail("an-old-password-of-the-mailbox")
+				w.restart()
+				w.part("platform.email", "down")
+			}},
 		{what: "Mattermost has a token and no address", id: "transport.incomplete", class: doctor.Transport,
 			inject: func(w *world) {
 				w.stop()
@@ -127,4 +159,26 @@ func (w *world) neighbour() {
 	w.t.Cleanup(func() { _, _ = p.Stop(w.deadline()) })
 	w.must(p.Ready(w.deadline()))
 	w.until("the other one to be connected", func() bool { return strings.Contains(p.Output(), "connected to Telegram") })
+}
+
+// slack makes a workspace.
+func (w *world) slack() *slack.Server {
+	s, err := slack.New(slack.Options{})
+	w.must(err)
+	w.t.Cleanup(s.Close)
+	w.secrets = append(w.secrets, s.Token(), s.AppToken())
+	return s
+}
+
+// mail makes a mailbox, puts a password for it into .env, and gives the right
+// one.
+func (w *world) mail(password string) string {
+	const right = "faults-password-of-the-mailbox"
+	s, err := email.New(email.Options{Password: right})
+	w.must(err)
+	w.t.Cleanup(s.Close)
+	w.secrets = append(w.secrets, right)
+	w.add(".env", fmt.Sprintf("EMAIL_ADDRESS=%s\nEMAIL_PASSWORD=%s\nEMAIL_IMAP_HOST=127.0.0.1\nEMAIL_IMAP_PORT=%d\nEMAIL_IMAP_SECURITY=none\nEMAIL_SMTP_HOST=127.0.0.1\nEMAIL_SMTP_PORT=%d\nEMAIL_SMTP_SECURITY=none\nEMAIL_ALLOWED_USERS=ann@people.test\nEMAIL_HOME_ADDRESS=ann@people.test\n",
+		s.Address(), password, s.IMAPPort(), s.SMTPPort()))
+	return right
 }

@@ -52,9 +52,13 @@ func unitFaults() []fault {
 		edit("the start limit stands in [Service]", "service.unit_limit_place", "[Service]\n", "[Service]\nStartLimitInterval=60\nStartLimitBurst=3\n"),
 		edit("the unit waits for network-online.target, which users' managers do not have", "service.unit_online_target", "[Service]\n", "After=network-online.target\n[Service]\n"),
 		edit("Restart= stands in [Unit]", "service.unit_misplaced_key", "[Service]\n", "Restart=always\n[Service]\n"),
-		edit("a key of the unit is misspelt", "service.unit_keys", "TimeoutStopSec=20", "TimeoutStopSec=20\nRestratSec=5"),
-		edit("a value of the unit cannot be read", "service.unit_keys", "TimeoutStopSec=20", "TimeoutStopSec=20\nWatchdogSec=soon"),
+		needing("systemd-analyze", edit("a key of the unit is misspelt", "service.unit_keys", "TimeoutStopSec=20", "TimeoutStopSec=20\nRestratSec=5")),
+		needing("systemd-analyze", edit("a value of the unit cannot be read", "service.unit_keys", "TimeoutStopSec=20", "TimeoutStopSec=20\nWatchdogSec=soon")),
 		edit("the unit kills the gateway before it has drained", "service.unit_stop_timeout", "TimeoutStopSec=20", "TimeoutStopSec=2"),
+		{what: "the unit allows a stop less time than the drain that is configured", id: "service.unit_stop_timeout", class: doctor.Service, inject: func(w *world) {
+			w.add("config.yaml", "agent:\n  restart_drain_timeout: 180\n")
+			w.unit("hermes-gateway.service", w.unitText())
+		}},
 		{what: "a drop-in switches Restart= off", id: "service.unit_no_restart", class: doctor.Service, inject: func(w *world) {
 			w.unit("hermes-gateway.service", w.unitText())
 			w.dropIn("hermes-gateway.service", "20-debug.conf", "[Service]\nRestart=no\n")
@@ -115,4 +119,10 @@ func (w *world) dropIn(unit, name, text string) {
 	dir := filepath.Join(w.units(), unit+".d")
 	w.must(os.MkdirAll(dir, 0o755))
 	w.must(os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
+}
+
+// needing is a fault for which a program must be there.
+func needing(program string, f fault) fault {
+	f.needs = program
+	return f
 }
