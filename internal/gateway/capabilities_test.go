@@ -15,6 +15,7 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/discord"
 	"hermes/internal/platform/email"
+	"hermes/internal/platform/matrix"
 	"hermes/internal/platform/mattermost"
 	"hermes/internal/platform/slack"
 	"hermes/internal/platform/telegram"
@@ -27,7 +28,7 @@ var rewrite = flag.Bool("update", false, "write the table of capabilities into d
 // adapters are never connected; what they can do is known all the same.
 func adapters() map[domain.Platform]platform.Adapter {
 	return map[domain.Platform]platform.Adapter{
-		discord.Name: new(discord.Adapter), email.Name: new(email.Adapter), mattermost.Name: new(mattermost.Adapter),
+		discord.Name: new(discord.Adapter), email.Name: new(email.Adapter), matrix.Name: new(matrix.Adapter), mattermost.Name: new(mattermost.Adapter),
 		slack.Name: new(slack.Adapter), telegram.Name: new(telegram.Adapter), webhook.Name: new(webhook.Adapter),
 		domain.PlatformWebchat: new(webchat.Adapter),
 	}

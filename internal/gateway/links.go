@@ -17,6 +17,7 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/discord"
 	"hermes/internal/platform/email"
+	"hermes/internal/platform/matrix"
 	"hermes/internal/platform/mattermost"
 	"hermes/internal/platform/slack"
 	"hermes/internal/platform/telegram"
@@ -55,6 +56,8 @@ type adapterDeps struct {
 	// changed is called when the platform's channels are not what they were; may
 	// be nil.
 	changed func()
+	// admits tells whether a user of the platform may talk to the agent; may be nil.
+	admits func(ctx context.Context, user string) (bool, error)
 }
 
 // kinds is the table of platforms: a new one is one more row.
@@ -77,6 +80,20 @@ var kinds = map[domain.Platform]kind{
 				return nil, err
 			}
 			return email.New(cfg, email.Deps{Log: d.log, Health: d.health, Now: d.now})
+		},
+	},
+	matrix.Name: {
+		scope: "matrix-account", owned: matrix.Identity, capabilities: new(matrix.Adapter).Capabilities(),
+		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
+			cfg, err := matrix.FromProfile(c)
+			if err != nil {
+				return nil, err
+			}
+			file := ""
+			if d.profile.Home != "" { // a check knows of no profile
+				file = d.profile.Path("matrix_session.json")
+			}
+			return matrix.New(cfg, matrix.Deps{Log: d.log, Health: d.health, Now: d.now, Changed: d.changed, Admits: d.admits, Secrets: d.secrets, SessionFile: file})
 		},
 	},
 	mattermost.Name: {
@@ -171,7 +188,8 @@ func (g *Gateway) buildLinks() {
 			part.Disabled("this version cannot connect to " + string(n))
 			continue
 		}
-		a, err := k.build(cfg, adapterDeps{log: g.Log, health: part, now: g.Now, profile: g.Profile, home: g.homes.Home, secrets: g.Redactor.Add, socket: g.left[n], changed: func() { g.directory.Changed(n) }})
+		a, err := k.build(cfg, adapterDeps{log: g.Log, health: part, now: g.Now, profile: g.Profile, home: g.homes.Home, secrets: g.Redactor.Add, socket: g.left[n], changed: func() { g.directory.Changed(n) },
+			admits: func(ctx context.Context, user string) (bool, error) { return g.gate.Knows(ctx, n, user) }})
 		if err != nil {
 			part.Down("config", domain.MessageOf(err))
 			g.Log.Error("a platform is not set up right; the others run", "component", string(n), "err", err)

@@ -135,6 +135,7 @@ const (
 	DialectMarkdown     Dialect = "markdown"      // CommonMark as it is (web chat, Mattermost, Discord)
 	DialectTelegramHTML Dialect = "telegram_html" // https://core.telegram.org/bots/api#html-style
 	DialectMrkdwn       Dialect = "mrkdwn"        // https://docs.slack.dev/messaging/formatting-message-text
+	DialectMatrixHTML   Dialect = "matrix_html"   // https://spec.matrix.org/v1.15/client-server-api/#mroommessage-msgtypes
 )
 
 // Idempotency says what a platform offers against sending twice.
