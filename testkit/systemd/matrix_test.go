@@ -60,7 +60,9 @@ var cases = []struct {
 }{
 	{"HandWrittenFourProfiles", testFourProfiles},
 	{"Runbook", testRunbook},
+	{"Update", testUpdate},
 	{"CronAlone", testCronAlone},
+	{"FromNothing", testFromNothing},
 }
 
 // TestSystemd runs every row in every mode, modes beside each other, in one box,
