@@ -62,6 +62,7 @@ var cases = []struct {
 	{"HandWrittenFourProfiles", testFourProfiles},
 	{"Runbook", testRunbook},
 	{"CronAlone", testCronAlone},
+	{"CronUnit", testCronUnit},
 }
 
 // TestSystemd runs every row in every mode, modes beside each other, in one box,
