@@ -47,17 +47,23 @@ lint: $(LINT) # with a cache of its own: a shared one answers with the paths of 
 $(LINT):
 	GOBIN=$(CURDIR)/build/tools $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 
-## release: archives, packages, sums and signatures of VERSION=1.2.3, signed by MINISIGN_KEY=file
+## release: archives, packages, sums and signatures of VERSION=1.2.3, signed by MINISIGN_KEY=file; UPDATE_URL=https://… is where they will be
 .PHONY: release
 release:
-	$(GO) run ./scripts/release -version '$(VERSION)' -key '$(MINISIGN_KEY)' -out build/release
+	$(GO) run ./scripts/release -version '$(VERSION)' -key '$(MINISIGN_KEY)' -url '$(UPDATE_URL)' -out build/release
 
 ## man: the manual pages, into build/man
 .PHONY: man
 man:
 	$(GO) run ./testkit/man -out build/man -version $(VERSION)
 
-## torture: kill the gateway N times and count what was lost or doubled
+## isolation: let each platform misbehave in each way for WINDOW each, and measure how long people on the others wait
+WINDOW ?= 20s
+.PHONY: isolation
+isolation:
+	HERMES_ISOLATION=$(WINDOW) $(GO) test -count=1 -timeout 120m -v ./testkit/isolation
+
+## torture: kill the gateway N times on each platform and count what was lost or doubled
 N ?= 2000
 .PHONY: torture
 torture: build

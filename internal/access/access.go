@@ -79,13 +79,10 @@ func (g *Gate) Decide(ctx context.Context, in domain.Inbound) (Verdict, error) {
 	if len(p.AllowedChats) > 0 && in.ChatType != domain.ChatDM && !has(p.AllowedChats, in.ChatID) {
 		return Verdict{Reason: "the chat is not among the allowed chats"}, nil
 	}
-	if p.AllowAll || has(p.AllowedUsers, in.UserID) {
+	if g.listed(in.Platform, in.UserID) {
 		return Verdict{Allowed: true}, nil
 	}
 	if in.ChatType != domain.ChatDM && (has(p.GroupUsers, in.UserID) || has(p.GroupChats, in.ChatID)) {
-		return Verdict{Allowed: true}, nil
-	}
-	if has(g.cfg.Access.AllowedUsers, in.UserID) || g.cfg.Access.AllowAll {
 		return Verdict{Allowed: true}, nil
 	}
 	known, err := g.store.ListPairings(ctx, in.Platform)
@@ -100,6 +97,47 @@ func (g *Gate) Decide(ctx context.Context, in domain.Inbound) (Verdict, error) {
 		return Verdict{Reason: "the user is on no list and is not paired"}, nil
 	}
 	return g.offer(in, known, i)
+}
+
+// Knows tells whether a user may talk to the agent wherever they do: because a
+// list has them or everybody, or because they are paired. It offers nothing.
+func (g *Gate) Knows(ctx context.Context, p domain.Platform, user string) (bool, error) {
+	if g.listed(p, user) {
+		return true, nil
+	}
+	known, err := g.store.ListPairings(ctx, p)
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(known, func(k ledger.Pairing) bool { return k.UserID == user && user != "" && !k.ApprovedAt.IsZero() }), nil
+}
+
+// listed tells whether the configuration lets a user talk.
+func (g *Gate) listed(on domain.Platform, user string) bool {
+	p := g.cfg.Platforms[on]
+	return p.AllowAll || has(p.AllowedUsers, user) || has(g.cfg.Access.AllowedUsers, user) || g.cfg.Access.AllowAll
+}
+
+// Named tells whether the operator let this very person in: by their id on a list,
+// or by approving their pairing. Whoever may talk only because everybody may, or
+// everybody of a group, is not named; neither is a program. A person on the
+// profile's own page or API holds its key.
+func (g *Gate) Named(ctx context.Context, from domain.Source) (bool, error) {
+	switch from.Platform {
+	case domain.PlatformAPI, domain.PlatformWebchat, domain.PlatformCLI:
+		return true, nil
+	case domain.PlatformCron, domain.PlatformWebhook:
+		return false, nil
+	}
+	if from.UserID == "" || from.UserID == "*" {
+		return false, nil
+	}
+	p := g.cfg.Platforms[from.Platform]
+	if slices.Contains(slices.Concat(p.AllowedUsers, p.GroupUsers, g.cfg.Access.AllowedUsers), from.UserID) {
+		return true, nil
+	}
+	known, err := g.store.ListPairings(ctx, from.Platform)
+	return slices.ContainsFunc(known, func(k ledger.Pairing) bool { return k.UserID == from.UserID && !k.ApprovedAt.IsZero() }), err
 }
 
 // offer makes a pairing request, unless the user has a fresh one or too many wait.

@@ -13,6 +13,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/ledger"
 	"hermes/internal/ledger/sqlite"
 )
 
@@ -220,5 +221,30 @@ func TestHashIsOfSaltAndCode(t *testing.T) {
 	const want = "54258346f81de49669596fd96b62586666cbe586ffb9cde6a8bc525ec15c1814" // sha256(00 01 02 "ABCDEFGH")
 	if got := hashCode("000102", "ABCDEFGH"); got != want {
 		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// Who may talk because everybody may is not one whom the operator named.
+func TestNamed(t *testing.T) {
+	f := setUp(t, home.PlatformConfig{AllowAll: true, AllowedUsers: []string{"*", "7"}, GroupChats: []string{"-1"}, PairDMs: true})
+	if err := f.store.PutPairing(t.Context(), ledger.Pairing{Platform: tg, UserID: "8", RequestedAt: f.clock, ApprovedAt: f.clock}); err != nil {
+		t.Fatal(err)
+	}
+	webhook := dm("7")
+	webhook.Platform = domain.PlatformWebhook
+	page := dm("")
+	page.Platform = domain.PlatformWebchat
+	for _, c := range []struct {
+		what string
+		in   domain.Inbound
+		want bool
+	}{
+		{"on the list", dm("7"), true}, {"everybody", dm("9"), false}, {"the star itself", dm("*"), false}, {"nobody", dm(""), false},
+		{"of an open group", group("-1", "9"), false}, {"on the list, in a group", group("-1", "7"), true}, {"paired", dm("8"), true},
+		{"a program", webhook, false}, {"the page", page, true},
+	} {
+		if got, err := f.Named(t.Context(), c.in.Source); err != nil || got != c.want {
+			t.Errorf("%s: %v, %v", c.what, got, err)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 
 	"hermes/internal/domain"
@@ -14,11 +15,14 @@ import (
 // asker puts questions on Err and reads the answers, one a line, from In:
 // standard output stays free for what the command yields.
 type asker struct {
-	app *App
-	in  *bufio.Reader
+	app   *App
+	in    *bufio.Reader
+	ended bool // the input ended before a question was answered
 }
 
-func (a *App) asker() *asker { return &asker{a, bufio.NewReader(io.LimitReader(a.In, 1<<20))} }
+func (a *App) asker() *asker {
+	return &asker{app: a, in: bufio.NewReader(io.LimitReader(a.In, 1<<20))}
+}
 
 // line asks and gives the answer without blanks around it; an empty one is
 // fallback. domain.Invalid when the input ends, domain.Cancelled when ctx does.
@@ -62,6 +66,55 @@ func (q *asker) yes(ctx context.Context, question string) (bool, error) {
 	return text == "y" || text == "yes", err
 }
 
+// sure asks for a yes or a no; an empty answer is fallback.
+func (q *asker) sure(ctx context.Context, question string, fallback bool) (bool, error) {
+	hint := " [y/N]: "
+	if fallback {
+		hint = " [Y/n]: "
+	}
+	for {
+		fmt.Fprint(q.app.Err, question+hint)
+		text, err := q.read(ctx)
+		if err != nil {
+			return false, err
+		}
+		switch strings.ToLower(text) {
+		case "":
+			return fallback, nil
+		case "y", "yes":
+			return true, nil
+		case "n", "no":
+			return false, nil
+		}
+	}
+}
+
+// option is one line of a menu: the word that stands for it in flags, and what
+// it means.
+type option struct{ word, text string }
+
+// menu shows numbered options and gives the word of the one that is chosen, by
+// number or by word. An empty answer is fallback. domain.Invalid after three
+// answers that are none of them.
+func (q *asker) menu(ctx context.Context, question string, options []option, fallback string) (string, error) {
+	for i, o := range options {
+		wrap(q.app.Err, fmt.Sprintf("%3d  %-10s ", i+1, o.word), o.text)
+	}
+	for range 3 {
+		text, err := q.line(ctx, question, fallback)
+		if err != nil {
+			return "", err
+		}
+		for i, o := range options {
+			if strings.EqualFold(text, o.word) || text == strconv.Itoa(i+1) {
+				return o.word, nil
+			}
+		}
+		fmt.Fprintf(q.app.Err, "Type one of the numbers, not %q.\n", text)
+	}
+	return "", domain.E(domain.Invalid, nil, "the question was not answered; nothing was changed")
+}
+
 // read gives the next line. A read from a terminal cannot be taken back, so
 // that one that ctx outruns goes on until the program ends, which is at once.
 func (q *asker) read(ctx context.Context) (string, error) {
@@ -80,6 +133,7 @@ func (q *asker) read(ctx context.Context) (string, error) {
 	case r := <-done:
 		if r.err != nil && r.text == "" {
 			fmt.Fprintln(q.app.Err)
+			q.ended = true
 			return "", domain.E(domain.Invalid, nil, "the input ended before every question was answered; nothing was changed")
 		}
 		return r.text, nil

@@ -33,7 +33,7 @@ func newGatewayCommand(app *App) *cobra.Command {
 		newGatewayOperation(app, "start", "Start the service of this profile, and wait until it serves"),
 		newGatewayOperation(app, "stop", "Drain and stop the running gateway"),
 		newGatewayOperation(app, "restart", "Put a new process in the place of the running one, and wait until it serves"),
-		newGatewayListCommand(app), newGatewayPreflightCommand(app), newGatewayInstallCommand(app), newGatewayUninstallCommand(app), newGatewayVerifyCommand(app), newGatewayDrillCommand(app), newGatewayRescueCommand(app))
+		newGatewayListCommand(app), newGatewayPreflightCommand(app), newGatewaySetupCommand(app), newGatewayInstallCommand(app), newGatewayUninstallCommand(app), newGatewayVerifyCommand(app), newGatewayDrillCommand(app), newGatewayRescueCommand(app))
 	cmd.RunE = run.RunE // a bare `hermes gateway` runs it
 	cmd.Flags().AddFlagSet(run.Flags())
 	return cmd

@@ -46,7 +46,7 @@ func viewOf(m home.ModelConfig) modelView {
 	if !m.IsSet() {
 		return modelView{}
 	}
-	return modelView{Set: true, Provider: m.Provider, Model: m.Model, BaseURL: m.BaseURL, HasKey: m.Key.IsSet(), KeyOrigin: m.KeyOrigin, Offline: m.Provider == home.OfflineProvider}
+	return modelView{Set: true, Provider: m.Provider, Model: m.Model, BaseURL: m.BaseURL, HasKey: m.Key.IsSet() || m.LoginFile != "", KeyOrigin: orText(m.KeyOrigin, m.LoginFile), Offline: m.Provider == home.OfflineProvider}
 }
 
 func newModelShowCommand(app *App) *cobra.Command {
@@ -189,7 +189,8 @@ func (a *App) checkModel(ctx context.Context, m home.ModelConfig) error {
 }
 
 // callModel calls a model once, without fallbacks and retries, and says how it
-// answered. domain.Unavailable with the reason when it did not.
+// answered. domain.Unavailable with the reason when it did not; a *silence in the
+// chain when it could not be reached.
 func (a *App) callModel(ctx context.Context, m home.ModelConfig) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, modelDeadline)
 	defer cancel()
@@ -202,7 +203,9 @@ func (a *App) callModel(ctx context.Context, m home.ModelConfig) (string, error)
 	took := a.Now().Sub(began).Round(10 * time.Millisecond)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return "", domain.E(domain.Unavailable, nil, "%s did not answer within %s; the address is %s", modelTitle(m), modelDeadline, m.BaseURL)
+		return "", &silence{domain.E(domain.Unavailable, nil, "%s did not answer within %s; the address is %s", modelTitle(m), modelDeadline, m.BaseURL)}
+	case err != nil && unheard(err):
+		return "", &silence{domain.E(domain.Unavailable, nil, "%s did not answer: %s", modelTitle(m), model.AsError(err).Message)}
 	case err != nil:
 		return "", domain.E(domain.Unavailable, nil, "%s did not answer: %s", modelTitle(m), model.AsError(err).Message)
 	}

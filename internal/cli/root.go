@@ -21,6 +21,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/update"
 )
 
 // The exit codes.
@@ -74,10 +75,12 @@ func (e *ExitError) Unwrap() error { return e.Err }
 // its constructor here and nothing else.
 func commands() []func(*App) *cobra.Command {
 	return []func(*App) *cobra.Command{
+		newSetupCommand,
 		newGatewayCommand,
 		newStatusCommand,
 		newDoctorCommand,
 		newModelCommand,
+		newAuthCommand,
 		newSendCommand,
 		newPlatformsCommand,
 		newWebhookCommand,
@@ -87,6 +90,8 @@ func commands() []func(*App) *cobra.Command {
 		newDeliveriesCommand,
 		newCronCommand,
 		newProfileCommand,
+		newMigrateCommand,
+		newUpdateCommand,
 		newConfigCommand,
 		newLogsCommand,
 		newVersionCommand,
@@ -127,14 +132,18 @@ func Tree() *cobra.Command { return newRoot(&App{Now: time.Now}) }
 
 func newRoot(app *App) *cobra.Command {
 	root := &cobra.Command{
-		Use:               "hermes",
-		Short:             "An always-on agent gateway",
-		Long:              "hermes connects chat platforms to an agent with tools, runs scheduled jobs and serves an\nOpenAI-compatible API, day and night.",
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		Args:              cobra.NoArgs,
-		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE: func(*cobra.Command, []string) error { app.running = true; return nil },
+		Use:           "hermes",
+		Short:         "An always-on agent gateway",
+		Long:          "hermes connects chat platforms to an agent with tools, runs scheduled jobs and serves an\nOpenAI-compatible API, day and night.",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			app.running = true
+			update.Complete(app.UserHome(), app.Now())
+			return nil
+		},
 	}
 	// Execute has taken both out of the line already; they stand here for the
 	// help and for shell completion.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"net"
 	"os"
 	"os/signal"
 	"regexp"
@@ -13,6 +14,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"hermes/testkit/llm"
+	"hermes/testkit/oauth"
+	"hermes/testkit/oldhome"
+	"hermes/testkit/releases"
 	"hermes/testkit/telegram"
 )
 
@@ -35,7 +39,11 @@ func TestMain(m *testing.M) {
 //	person PERSON               somebody on Telegram; $PERSON is their chat's id
 //	says PERSON TEXT            a person writes to the bot
 //	hears [-set VAR] PERSON RE  the bot's message to a person that matches; VAR gets its first group
+//	oauth SECONDS | revoke      a sign-in service where somebody confirms at once; $OAUTH_URL
+//	freeport VAR                VAR gets a port that nobody listens on
+//	releases DIR VERSION        a folder of releases with one version; $RELEASE_KEY signed it
 //	await RE COMMAND…           runs a command again until its output matches
+//	oldhome DIR                 a home of the Python system
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -51,7 +59,7 @@ func TestScripts(t *testing.T) {
 			return os.MkdirAll(home, 0o700)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"fakellm": fakeLLM, "faketelegram": fakeTelegram, "person": person, "says": says, "hears": hears, "await": await,
+			"fakellm": fakeLLM, "faketelegram": fakeTelegram, "person": person, "says": says, "hears": hears, "await": await, "oldhome": oldHome, "releases": offerRelease, "freeport": freePort, "oauth": signInService,
 		},
 	})
 }
@@ -63,11 +71,23 @@ const patience = 30 * time.Second
 type world struct {
 	tg     *telegram.Server
 	people map[string]telegram.User
+	oauth  *oauth.Server
 }
 
 type worldKey struct{}
 
 func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*world) }
+
+func offerRelease(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: releases DIR VERSION")
+	}
+	f, err := releases.New(args[0])
+	ts.Check(err)
+	_, err = f.Add("stable", args[1], []byte("no program"))
+	ts.Check(err)
+	ts.Setenv("RELEASE_KEY", f.PublicKey)
+}
 
 func fakeLLM(ts *testscript.TestScript, _ bool, args []string) {
 	key := ""
@@ -88,6 +108,11 @@ func fakeTelegram(ts *testscript.TestScript, _ bool, _ []string) {
 	worldOf(ts).tg = s
 	ts.Setenv("TELEGRAM_URL", s.URL())
 	ts.Setenv("TELEGRAM_TOKEN", s.Token())
+}
+
+// oldHome makes a home as the Python system leaves it when it is killed.
+func oldHome(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(oldhome.Build(ts.MkAbs(args[0]), oldhome.Options{Era: oldhome.Late, OpenLog: true}))
 }
 
 // person makes somebody on Telegram.
@@ -131,6 +156,29 @@ func hears(ts *testscript.TestScript, _ bool, args []string) {
 	if set != "" {
 		ts.Setenv(set, re.FindStringSubmatch(m.Text)[1])
 	}
+}
+
+// signInService starts a sign-in service, or makes it revoke what it gave.
+func signInService(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	if args[0] == "revoke" {
+		w.oauth.Revoke()
+		return
+	}
+	seconds, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	w.oauth = oauth.Start(seconds)
+	w.oauth.Confirm()
+	ts.Defer(w.oauth.Close)
+	ts.Setenv("OAUTH_URL", strings.TrimSuffix(w.oauth.TokenURL(), "/token"))
+}
+
+// freePort finds a port that nobody listens on.
+func freePort(ts *testscript.TestScript, _ bool, args []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Check(l.Close())
+	ts.Setenv(args[0], strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
 }
 
 func await(ts *testscript.TestScript, _ bool, args []string) {

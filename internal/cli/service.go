@@ -16,6 +16,7 @@ import (
 	"hermes/internal/home"
 	"hermes/internal/service"
 	"hermes/internal/succession"
+	"hermes/internal/update"
 )
 
 // installFlags are what `gateway install` was told.
@@ -254,6 +255,11 @@ func newGatewayOperation(app *App, verb, short string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: verb, Short: short, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if verb == "restart" { // whose process would be whichever the update is at
+				if err := update.UnderWay(app.UserHome()); err != nil {
+					return err
+				}
+			}
 			if all {
 				return app.operateAll(cmd.Context(), system, verb)
 			}

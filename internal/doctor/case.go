@@ -150,6 +150,9 @@ func gather(ctx context.Context, o Options) *Case {
 // probeLimit bounds what is asked over the network.
 const probeLimit = 3 * time.Second
 
+// grace is what an answer may be later than its limit.
+const grace = 300 * time.Millisecond
+
 // learn asks several questions at once. One that is not answered within its
 // limit stays unknown, is named, and may end whenever it does.
 func (c *Case) learn(ctx context.Context, facts []fact) {
@@ -171,7 +174,11 @@ func (c *Case) learn(ctx context.Context, facts []fact) {
 	for i, f := range facts {
 		// A little over the question's own limit, so that one which notices its
 		// deadline can still say what it has.
-		late := time.NewTimer(time.Until(began.Add(f.limit + 300*time.Millisecond)))
+		end := began.Add(f.limit)
+		if whole, ok := ctx.Deadline(); ok && whole.Before(end) {
+			end = whole
+		}
+		late := time.NewTimer(time.Until(end.Add(grace)))
 		var learnt func(*Case)
 		select {
 		case learnt = <-answers[i]:
@@ -180,7 +187,7 @@ func (c *Case) learn(ctx context.Context, facts []fact) {
 			case learnt = <-answers[i]: // it came while an earlier one was waited for
 			default:
 				learnt = func(c *Case) {
-					c.Unknown = append(c.Unknown, fmt.Sprintf("%s did not answer within %s", f.name, f.limit))
+					c.Unknown = append(c.Unknown, fmt.Sprintf("%s did not answer within %s", f.name, end.Sub(began).Round(100*time.Millisecond)))
 				}
 			}
 		}

@@ -103,6 +103,25 @@ func TestLearn(t *testing.T) {
 	})
 }
 
+// All questions together are bounded, whatever each may take.
+func TestLearnWithinTheWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		never := make(chan struct{})
+		deaf := fact{"the deaf one", time.Hour, func(context.Context, *Case) func(*Case) { <-never; return func(*Case) {} }}
+		began := time.Now()
+		c := &Case{redactor: secret.NewRedactor()}
+		c.learn(ctx, []fact{deaf, deaf})
+		c.learn(ctx, []fact{deaf})
+		if took := time.Since(began); took > time.Second+2*grace || len(c.Unknown) != 3 {
+			t.Errorf("it took %s, and %q is not known", took, c.Unknown)
+		}
+		close(never)
+		synctest.Wait()
+	})
+}
+
 // No check may fall over what is not known.
 func TestChecksBearIgnorance(t *testing.T) {
 	p := home.Profile{Name: "default", Root: "/nowhere", Home: "/nowhere"}

@@ -3,7 +3,6 @@ package doctor
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -19,7 +18,6 @@ import (
 	"hermes/internal/gateway"
 	"hermes/internal/health"
 	"hermes/internal/home"
-	"hermes/internal/platform"
 )
 
 // apiFacts are what the configured address answers.
@@ -118,7 +116,8 @@ func askModels(ctx context.Context, c *Case) func(*Case) {
 	done := make(chan modelProbe, len(models))
 	n := 0
 	for i, m := range models {
-		if m.BaseURL == "" || m.Model == "" || m.Provider == home.OfflineProvider {
+		// A login's token changes, and is renewed by who calls the model.
+		if m.BaseURL == "" || m.Model == "" || m.Provider == home.OfflineProvider || m.LoginFile != "" && !m.Key.IsSet() {
 			continue
 		}
 		n++
@@ -211,18 +210,7 @@ func (c *Case) wantsProbe(p domain.Platform) bool {
 // askPlatform proves a platform's credentials.
 func askPlatform(p domain.Platform, cfg home.PlatformConfig) func(context.Context, *Case) func(*Case) {
 	return func(ctx context.Context, _ *Case) func(*Case) {
-		known, err := gateway.CheckPlatform(ctx, p, cfg)
+		known, _, err := gateway.CheckPlatform(ctx, p, cfg)
 		return func(c *Case) { c.Probes[p] = probe{Asked: known, Err: err} }
 	}
-}
-
-// unreachable tells whether a failure says nothing of what was asked, only
-// that it could not be asked from here.
-func unreachable(err error) bool {
-	var e *platform.Error
-	if errors.As(err, &e) {
-		return e.Kind == platform.Retry && (strings.HasSuffix(e.Code, "_unreachable") || e.Code == "")
-	}
-	var n net.Error
-	return errors.As(err, &n) || errors.Is(err, context.DeadlineExceeded)
 }

@@ -38,6 +38,22 @@ func (p partFacts) bad() bool {
 	return p.Known && (p.State == health.Down || p.State == health.Degraded)
 }
 
+// youth is how long a process may take to begin to answer.
+const youth = 30 * time.Second
+
+// age is how long a process has lived, by field 22 of /proc/PID/stat and the
+// machine's uptime; youth where that is not known.
+func age(r succession.Record) time.Duration {
+	text, err := os.ReadFile("/proc/uptime")
+	up, _, _ := strings.Cut(string(text), " ")
+	seconds, perr := strconv.ParseFloat(up, 64)
+	if err != nil || perr != nil || r.StartTime == 0 {
+		return youth
+	}
+	const ticks = 100 // a second; USER_HZ
+	return time.Duration((seconds - float64(r.StartTime)/ticks) * float64(time.Second))
+}
+
 // statusLimit bounds the wait for a gateway that does not answer.
 const statusLimit = 1500 * time.Millisecond
 
@@ -46,11 +62,19 @@ func askGateway(ctx context.Context, c *Case) func(*Case) {
 	var g gatewayFacts
 	short, cancel := context.WithTimeout(ctx, statusLimit) // one that hangs leaves time for the rest
 	defer cancel()
-	status, err := control.Dial(control.SocketPath(c.Profile, c.env)).Status(short)
+	client := control.Dial(control.SocketPath(c.Profile, c.env))
+	status, err := client.Status(short)
+	g.Holder, g.Held = succession.Holder(c.Profile)
+	for err != nil && g.Held && age(g.Holder) < youth && short.Err() == nil { // it has just been started
+		select {
+		case <-short.Done():
+		case <-time.After(50 * time.Millisecond):
+			status, err = client.Status(short)
+		}
+	}
 	if err == nil {
 		g.Status = &status
 	}
-	g.Holder, g.Held = succession.Holder(c.Profile)
 	if g.Status == nil && g.Held {
 		g.Silent = err
 	}
@@ -213,6 +237,11 @@ func checkSilent(c *Case) []Finding {
 		return []Finding{{ID: "service.suspended", Class: Service, Severity: Error, depth: ofProcess, explains: []string{"service.silent", "service.ledger_busy", "scheduler.*", "transport.*", "service.api_*", "delivery.*"},
 			What: fmt.Sprintf("the gateway is suspended (PID %d)", g.Holder.PID), Evidence: evidence,
 			Means: "It does nothing at all until it is told to go on.", Fix: fmt.Sprintf("kill -CONT %d", g.Holder.PID)}}
+	}
+	if state != "T" && state != "t" && age(g.Holder) < youth {
+		return []Finding{{ID: "service.starting", Class: Service, Severity: Warning, depth: ofProcess, explains: []string{"service.ledger_busy", "scheduler.*", "transport.*", "service.api_*", "delivery.*"},
+			What: fmt.Sprintf("the gateway was started %s ago and does not answer yet (PID %d)", age(g.Holder).Round(time.Second), g.Holder.PID), Evidence: evidence,
+			Means: "It may be about to serve.", Fix: c.hermes("gateway status")}}
 	}
 	if !c.supervised() {
 		fix = c.then(fix)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"hermes/internal/api"
 	"hermes/internal/domain"
 	"hermes/internal/gateway"
 	"hermes/internal/home"
@@ -254,6 +255,7 @@ func (c *Case) change(p home.Problem, value string) string {
 // sortModelProblem is sortProblem for models.
 func (c *Case) sortModelProblem(f *Finding, p home.Problem) {
 	f.Class, f.Means, f.explains = Provider, "Nothing can be answered by that model.", []string{"provider.*"}
+	f.What = p.Message
 	set := c.then(c.hermes("model set <provider> <model>"))
 	switch {
 	case strings.HasSuffix(p.File, "auth.json"):
@@ -331,7 +333,7 @@ func checkSharedPorts(c *Case) []Finding {
 	return nil
 }
 
-// freePort is the next port that no profile has.
+// freePort is the next port that no profile has and nobody listens on.
 func (c *Case) freePort() int {
 	used := []int{c.Config.API.Port}
 	for _, n := range c.Neighbours {
@@ -340,7 +342,7 @@ func (c *Case) freePort() int {
 		}
 	}
 	for port := c.Config.API.Port + 1; ; port++ {
-		if !slices.Contains(used, port) {
+		if !slices.Contains(used, port) && api.PortHolder(port) == "" {
 			return port
 		}
 	}

@@ -54,7 +54,7 @@ func checkPlatforms(c *Case) []Finding {
 				}
 			}
 			f.Evidence = []string{string(name) + " was asked: " + reason}
-			c.judgePlatform(&f, name, cfg, code, reason, unreachable(p.Err))
+			c.judgePlatform(&f, name, cfg, code, reason, platform.Unreachable(p.Err))
 		default:
 			continue
 		}

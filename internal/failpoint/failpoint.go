@@ -83,6 +83,23 @@ func Life() []string {
 	return []string{StartBegun, StartClaimed, StartOpened, StartBuilt, StartStarted, StartServing, StopBegun, StopDrained, StopDelivered, StopClosed}
 }
 
+// The marks of an update, in the process that runs it.
+const (
+	UpdateBegun   = "update.begun"   // the lock is held, nothing was done
+	UpdateFetched = "update.fetched" // the archive is here and verified
+	UpdateStaged  = "update.staged"  // the new version lies among the others
+	UpdateKept    = "update.kept"    // the old one too
+	UpdateHanded  = "update.handed"  // a profile is served by the new version, and not pinned
+	UpdatePinned  = "update.pinned"  // it is pinned
+	UpdatePointed = "update.pointed" // the link is moved
+	UpdateSettled = "update.settled" // all is done but the log's last line
+)
+
+// Update lists the marks of an update.
+func Update() []string {
+	return []string{UpdateBegun, UpdateFetched, UpdateStaged, UpdateKept, UpdateHanded, UpdatePinned, UpdatePointed, UpdateSettled}
+}
+
 // All lists the marks that every message meets.
 func All() []string {
 	return []string{InboundBeforeCommit, InboundCommitted, TurnClaimed, AnswerJournaled, ToolStarted, ToolRan, ToolFinished,

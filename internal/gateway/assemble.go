@@ -26,7 +26,7 @@ import (
 // buildAgent makes the tools, the model and the agent.
 func (g *Gateway) buildAgent() {
 	g.toolbox = newToolbox(g)
-	g.models = catalog.Deps{Transport: openai.NewTransport(), Health: g.health.Part("model"), Log: g.Log.With("component", "model"), Now: g.Now}
+	g.models = catalog.Deps{Transport: openai.NewTransport(), Health: g.health.Part("model"), Log: g.Log.With("component", "model"), Now: g.Now, Secrets: g.Redactor.Add}
 	g.agent = agent.New(catalog.FromConfig(g.Config, g.models), g.Log, g.Now)
 }
 

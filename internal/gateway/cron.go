@@ -87,7 +87,7 @@ func (g *Gateway) commands() []conversation.Command {
 			return conversation.Reply{Text: text}, nil
 		}},
 		{Name: "restart", Help: "restart the gateway, after what runs", Run: g.restartCommand},
-		{Name: "update", Help: "update the gateway", Hidden: true, Now: true},
+		{Name: "update", Usage: "[rollback]", Help: "bring the newest version, after what runs", Run: g.updateCommand},
 	}
 }
 

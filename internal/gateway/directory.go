@@ -36,7 +36,7 @@ func OpenDirectory(o DirectoryOptions) *directory.Directory {
 		if !known || !set || !cfg.Enabled {
 			return nil, domain.E(domain.NotFound, nil, "%s is not set up", p)
 		}
-		return k.build(cfg, adapterDeps{log: o.Log, now: o.Now})
+		return k.build(cfg, adapterDeps{log: o.Log, now: o.Now, profile: o.Profile})
 	})
 }
 

@@ -248,7 +248,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	case gaveAway:
 		g.linger(ctx)
 	case goesOn:
-		g.rest(ctx)
+		if !g.CronOnly { // that one has neither callers nor turns, and drain waits for its runs
+			g.rest(ctx)
+		}
 	}
 	g.drain()
 	return nil

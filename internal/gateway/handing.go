@@ -103,7 +103,14 @@ func (h *handing) hurry() {
 func (h *handing) abandon() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.held = nil
+	h.held, h.program = nil, ""
+}
+
+// becomes remembers the program that this process goes on as, with nothing kept.
+func (h *handing) becomes(program string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.program = program
 }
 
 // living are the elders that still live; others are forgotten.

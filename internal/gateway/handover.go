@@ -51,8 +51,6 @@ func (g *Gateway) Restart(ctx context.Context, r control.RestartRequest) (contro
 		r.Program = g.program()
 	}
 	switch {
-	case g.CronOnly:
-		return done, domain.E(domain.Invalid, nil, "a scheduler alone holds nothing to hand over; stop it and start it again")
 	case !filepath.IsAbs(r.Program):
 		return done, domain.E(domain.Invalid, nil, "the program %s is no absolute path", r.Program)
 	case g.currentPhase() != phaseRunning:
@@ -60,6 +58,9 @@ func (g *Gateway) Restart(ctx context.Context, r control.RestartRequest) (contro
 	}
 	if err := g.settled(ctx); err != nil {
 		return done, err
+	}
+	if g.CronOnly { // nobody waits for it, so it need not be beside another
+		mode = succession.InPlace
 	}
 	ctx, err := g.handing.begin(ctx)
 	if err != nil {
@@ -74,8 +75,10 @@ func (g *Gateway) Restart(ctx context.Context, r control.RestartRequest) (contro
 		}
 	}()
 	if mode == succession.InPlace {
-		if done.Version, err = g.preflight(ctx, r.Program); err == nil {
+		if done.Version, err = g.preflight(ctx, r.Program); err == nil && !g.CronOnly {
 			err = g.hold(r.Program)
+		} else if err == nil {
+			g.handing.becomes(r.Program)
 		}
 	} else {
 		var s *succession.Successor

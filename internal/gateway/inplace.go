@@ -10,6 +10,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/failpoint"
+	"hermes/internal/home"
 	"hermes/internal/succession"
 )
 
@@ -25,19 +26,25 @@ type Preflight struct {
 // preflightLimit bounds the check of a program.
 const preflightLimit = 20 * time.Second
 
-// preflight lets a program check whether it could serve the profile, without
-// taking anything over, and gives its version.
+// preflight asks a program as AskProgram does.
 func (g *Gateway) preflight(ctx context.Context, program string) (string, error) {
+	return AskProgram(ctx, g.Profile, program, succession.WithoutLegacy(g.Process))
+}
+
+// AskProgram lets a program check whether it could serve a profile, without
+// taking anything over, and gives its version. Errors: Unavailable, when it gives
+// no answer; Config, when it could not.
+func AskProgram(ctx context.Context, p home.Profile, program string, environ []string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, preflightLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program, "--profile", g.Profile.Name, "gateway", "preflight")
-	cmd.Env = succession.WithoutLegacy(g.Process)
+	cmd := exec.CommandContext(ctx, program, "--profile", p.Name, "gateway", "preflight")
+	cmd.Env = environ
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	cmd.WaitDelay = time.Second
 	ran := cmd.Run()
-	var p Preflight
-	if err := json.Unmarshal(out.Bytes(), &p); err != nil {
+	var said Preflight
+	if err := json.Unmarshal(out.Bytes(), &said); err != nil {
 		why := "it ended without a fault"
 		if ran != nil {
 			why = ran.Error()
@@ -47,14 +54,14 @@ func (g *Gateway) preflight(ctx context.Context, program string) (string, error)
 		}
 		return "", domain.E(domain.Unavailable, ran, "the program %s gave no answer when it was asked whether it could serve: %s", program, why)
 	}
-	if !p.OK {
+	if !said.OK {
 		why := "it does not say why"
-		if len(p.Problems) > 0 {
-			why = p.Problems[0]
+		if len(said.Problems) > 0 {
+			why = said.Problems[0]
 		}
-		return p.Version, domain.E(domain.Config, nil, "the program %s could not serve: %s", program, why)
+		return said.Version, domain.E(domain.Config, nil, "the program %s could not serve: %s", program, why)
 	}
-	return p.Version, nil
+	return said.Version, nil
 }
 
 func lastLine(s string) string {
@@ -128,8 +135,11 @@ func (g *Gateway) Become() error {
 	g.handing.mu.Lock()
 	held, program := g.handing.held, g.handing.program
 	g.handing.mu.Unlock()
-	if held == nil {
+	switch {
+	case held == nil && program == "":
 		return nil
+	case held == nil:
+		return succession.BeginAnew(program, g.Args, g.Process)
 	}
 	return held.Become(program, g.Args, g.Process)
 }

@@ -17,12 +17,12 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/discord"
 	"hermes/internal/platform/email"
+	"hermes/internal/platform/matrix"
 	"hermes/internal/platform/mattermost"
 	"hermes/internal/platform/slack"
 	"hermes/internal/platform/telegram"
 	"hermes/internal/platform/webchat"
 	"hermes/internal/platform/webhook"
-	"hermes/internal/secret"
 	"hermes/internal/succession"
 )
 
@@ -30,10 +30,8 @@ import (
 type kind struct {
 	// scope names the credential's machine-wide lock; "" means that there is none.
 	scope string
-	// identity is what the lock is about; nil means the credential itself.
-	identity func(c home.PlatformConfig) string
-	// credential is what that lock is about; nil means the token.
-	credential func(c home.PlatformConfig) secret.Value
+	// owned is what that lock is about; nil means the token.
+	owned func(c home.PlatformConfig) string
 	// capabilities are known before an adapter is there, so that answers can be
 	// rendered for a platform that is down.
 	capabilities platform.Capabilities
@@ -58,6 +56,8 @@ type adapterDeps struct {
 	// changed is called when the platform's channels are not what they were; may
 	// be nil.
 	changed func()
+	// admits tells whether a user of the platform may talk to the agent; may be nil.
+	admits func(ctx context.Context, user string) (bool, error)
 }
 
 // kinds is the table of platforms: a new one is one more row.
@@ -73,13 +73,27 @@ var kinds = map[domain.Platform]kind{
 		},
 	},
 	email.Name: {
-		scope: "email-account", identity: email.Identity, capabilities: new(email.Adapter).Capabilities(),
+		scope: "email-account", owned: email.Identity, capabilities: new(email.Adapter).Capabilities(),
 		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
 			cfg, err := email.FromProfile(c)
 			if err != nil {
 				return nil, err
 			}
 			return email.New(cfg, email.Deps{Log: d.log, Health: d.health, Now: d.now})
+		},
+	},
+	matrix.Name: {
+		scope: "matrix-account", owned: matrix.Identity, capabilities: new(matrix.Adapter).Capabilities(),
+		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
+			cfg, err := matrix.FromProfile(c)
+			if err != nil {
+				return nil, err
+			}
+			file := ""
+			if d.profile.Home != "" { // a check knows of no profile
+				file = d.profile.Path("matrix_session.json")
+			}
+			return matrix.New(cfg, matrix.Deps{Log: d.log, Health: d.health, Now: d.now, Changed: d.changed, Admits: d.admits, Secrets: d.secrets, SessionFile: file})
 		},
 	},
 	mattermost.Name: {
@@ -93,7 +107,7 @@ var kinds = map[domain.Platform]kind{
 		},
 	},
 	slack.Name: {
-		scope: "slack-app-token", credential: slack.AppToken, capabilities: new(slack.Adapter).Capabilities(),
+		scope: "slack-app-token", owned: func(c home.PlatformConfig) string { return slack.AppToken(c).Reveal() }, capabilities: new(slack.Adapter).Capabilities(),
 		build: func(c home.PlatformConfig, d adapterDeps) (platform.Adapter, error) {
 			cfg, err := slack.FromProfile(c)
 			if err != nil {
@@ -174,7 +188,8 @@ func (g *Gateway) buildLinks() {
 			part.Disabled("this version cannot connect to " + string(n))
 			continue
 		}
-		a, err := k.build(cfg, adapterDeps{log: g.Log, health: part, now: g.Now, profile: g.Profile, home: g.homes.Home, secrets: g.Redactor.Add, socket: g.left[n], changed: func() { g.directory.Changed(n) }})
+		a, err := k.build(cfg, adapterDeps{log: g.Log, health: part, now: g.Now, profile: g.Profile, home: g.homes.Home, secrets: g.Redactor.Add, socket: g.left[n], changed: func() { g.directory.Changed(n) },
+			admits: func(ctx context.Context, user string) (bool, error) { return g.gate.Knows(ctx, n, user) }})
 		if err != nil {
 			part.Down("config", domain.MessageOf(err))
 			g.Log.Error("a platform is not set up right; the others run", "component", string(n), "err", err)
@@ -261,13 +276,13 @@ func (l *link) takeCredential(ctx context.Context) *succession.CredentialLock {
 	if l.kind.scope == "" {
 		return nil
 	}
-	credential := l.cfg.Token
-	if l.kind.credential != nil {
-		credential = l.kind.credential(l.cfg)
+	owned := l.cfg.Token.Reveal()
+	if l.kind.owned != nil {
+		owned = l.kind.owned(l.cfg)
 	}
 	told := false
 	for ctx.Err() == nil {
-		lock, err := succession.LockCredential(succession.LockDir(l.g.Env.Get), l.kind.scope, credential.Reveal(), l.g.record(), l.g.Now())
+		lock, err := succession.LockCredential(succession.LockDir(l.g.Env.Get), l.kind.scope, owned, l.g.record(), l.g.Now())
 		if err == nil {
 			return lock
 		}

@@ -26,6 +26,7 @@ type Config struct {
 	Memory    MemoryConfig
 	Logging   LoggingConfig
 	Timezone  *time.Location // HERMES_TIMEZONE, timezone:, host
+	Update    UpdateConfig
 	// Heartbeat is an address that is asked for once a minute while all is well,
 	// for a watcher outside; "" for none.
 	Heartbeat secret.Value
@@ -53,6 +54,12 @@ type ModelConfig struct {
 	APIMode       string // chat_completions
 	ContextLength int    // tokens; 0 means unknown
 	MaxTokens     int    // 0 means the provider's default
+	// LoginFile is the auth.json whose credentials for the provider are used;
+	// "" where a key stands elsewhere. Key is then the first API key of it, if
+	// there is one: a login's token changes, and is read when it is needed.
+	LoginFile    string
+	PoolStrategy string // how to choose among them; "" means one after the other
+	OwnAddress   bool   // BaseURL was configured, so that a login does not change it
 }
 
 // IsSet tells whether a model is configured.
@@ -172,6 +179,13 @@ type CronConfig struct {
 type MemoryConfig struct {
 	Enabled, UserProfile   bool
 	MemoryLimit, UserLimit int // characters; 2200, 1375
+}
+
+// UpdateConfig says where new versions come from.
+type UpdateConfig struct {
+	URL       string // of the folder that holds the index; "" for what the program was built with
+	PublicKey string // of who signs them, as minisign prints it; beside those that the program was built with
+	Channel   string // stable, beta
 }
 
 // LoggingConfig is the log files.

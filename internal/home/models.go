@@ -50,6 +50,8 @@ func providers() []provider {
 		{id: "huggingface", base: "https://router.huggingface.co/v1", keys: []string{"HF_TOKEN"}},
 		{id: "arcee", keys: []string{"ARCEEAI_API_KEY"}},
 		{id: "azure-foundry", keys: []string{"AZURE_FOUNDRY_API_KEY"}},
+		{id: "nous", base: "https://inference-api.nousresearch.com/v1", keys: []string{"NOUS_API_KEY"}},
+		{id: "qwen-oauth", base: "https://portal.qwen.ai/v1", keys: []string{"QWEN_OAUTH_API_KEY"}},
 		{id: "lmstudio", base: "http://127.0.0.1:1234/v1", keys: []string{"LM_API_KEY"}, open: true},
 	}
 }
@@ -256,7 +258,10 @@ func (l *loader) resolveModel(spec modelSpec, path string) ModelConfig {
 		if p.APIMode != "" && spec.APIMode == "" {
 			m.APIMode = p.APIMode
 		}
-		m.Provider = "custom:" + name
+		m.Provider, m.OwnAddress = "custom:"+name, true
+		if !m.Key.IsSet() {
+			l.pooledKey(&m, m.Provider)
+		}
 		return m
 	} else if custom {
 		l.reportModel(spec, path, "no entry of custom_providers is called "+name, "add it, or correct the name")
@@ -265,6 +270,9 @@ func (l *loader) resolveModel(spec modelSpec, path string) ModelConfig {
 	if m.Provider == "custom" {
 		if m.BaseURL == "" {
 			l.reportModel(spec, path, "the provider is custom, but base_url is missing", "hermes config set model.base_url URL")
+		}
+		if m.OwnAddress = true; !m.Key.IsSet() {
+			l.pooledKey(&m, m.Provider)
 		}
 		return m
 	}
@@ -304,10 +312,11 @@ func (l *loader) resolveBuiltIn(spec modelSpec, m ModelConfig, path string) Mode
 			l.useKey(&m, name)
 		}
 	}
+	m.OwnAddress = !ownAddress
 	if !m.Key.IsSet() {
 		l.pooledKey(&m, p.id)
 	}
-	if !m.Key.IsSet() && !p.open && ownAddress {
+	if !m.Key.IsSet() && m.LoginFile == "" && !p.open && ownAddress {
 		l.reportModel(spec, path, "the provider "+p.id+" has no key, so every call will be refused", "hermes config set "+p.keys[0]+" KEY")
 	}
 	return m
@@ -342,9 +351,9 @@ func (l *loader) reportModel(spec modelSpec, path, message, fix string) {
 	l.report(Fault, spec.place, path, message, fix)
 }
 
-// pooledKey takes an API key from the credential pool of auth.json, the
-// profile's own first, then the root's. Tokens that need refreshing are not
-// taken from here.
+// pooledKey names the auth.json that holds credentials of the provider, the
+// profile's own first, then the root's, and takes the first API key of its pool.
+// Tokens that need refreshing are not taken from here.
 func (l *loader) pooledKey(m *ModelConfig, providerID string) {
 	for _, file := range AuthFiles(l.profile) {
 		data, err := readBounded(file)
@@ -352,11 +361,11 @@ func (l *loader) pooledKey(m *ModelConfig, providerID string) {
 			continue
 		}
 		var auth struct {
-			Pool map[string][]struct {
-				Type  string `json:"auth_type"`
-				Token string `json:"access_token"`
-				Prio  int    `json:"priority"`
-			} `json:"credential_pool"`
+			Pool   map[string][]pooledEntry `json:"credential_pool"`
+			Logins map[string]struct {
+				Token   string `json:"access_token"`
+				Refresh string `json:"refresh_token"`
+			} `json:"providers"`
 		}
 		if json.Unmarshal(data, &auth) != nil {
 			l.problems = append(l.problems, Problem{Severity: Warning, File: file, Message: "is not the JSON that was expected, so no key is taken from it", Fix: "correct it, or log in again"})
@@ -369,11 +378,36 @@ func (l *loader) pooledKey(m *ModelConfig, providerID string) {
 				best = i
 			}
 		}
+		if login := auth.Logins[providerID]; best < 0 && !slices.ContainsFunc(pool, func(c pooledEntry) bool { return c.Token != "" }) && login.Token == "" && login.Refresh == "" {
+			continue
+		}
+		m.LoginFile, m.PoolStrategy = file, l.poolStrategy(providerID)
 		if best >= 0 {
 			m.Key, m.KeyOrigin = secret.Value(pool[best].Token), Origin{File: file}.String()+" of "+filepath.Base(filepath.Dir(file))
-			return
 		}
+		return
 	}
+}
+
+// pooledEntry is what is read here of a credential in a pool.
+type pooledEntry struct {
+	Type  string `json:"auth_type"`
+	Token string `json:"access_token"`
+	Prio  int    `json:"priority"`
+}
+
+// poolStrategy is how config.yaml wants one of several credentials chosen.
+func (l *loader) poolStrategy(provider string) string {
+	n := l.root.at("credential_pool_strategies", provider)
+	if n == nil || n.kind == nullNode {
+		return ""
+	}
+	known := []string{"fill_first", "round_robin", "least_used", "random"}
+	if n.kind != scalarNode || !slices.Contains(known, n.text) {
+		l.report(Warning, n, "credential_pool_strategies."+provider, "is none that is known, so that one credential is used after the other", "write one of "+strings.Join(known, ", "))
+		return ""
+	}
+	return n.text
 }
 
 // AuthFiles gives the files with tokens that a profile reads: its own, then

@@ -38,7 +38,7 @@ func platformSpecs() []platformSpec {
 		{name: "mattermost", prefix: "MATTERMOST_", token: "MATTERMOST_TOKEN", required: []string{"MATTERMOST_URL"}, mention: true, replyTo: "off",
 			extras: []string{"ALLOWED_CHANNELS", "FREE_RESPONSE_CHANNELS", "REPLY_MODE", "ALLOW_BOTS", "CATCH_UP", "PROXY"}},
 		{name: "matrix", prefix: "MATRIX_", token: "MATRIX_ACCESS_TOKEN", required: []string{"MATRIX_HOMESERVER"}, home: "MATRIX_HOME_ROOM", mention: true, replyTo: "first",
-			extras: []string{"USER_ID", "PASSWORD", "ALLOWED_ROOMS", "ENCRYPTION", "DEVICE_ID", "AUTO_THREAD", "SESSION_SCOPE"}},
+			extras: []string{"USER_ID", "PASSWORD", "ALLOWED_ROOMS", "ENCRYPTION", "DEVICE_ID", "AUTO_THREAD", "SESSION_SCOPE", "FREE_RESPONSE_ROOMS", "ALLOW_BOTS", "CATCH_UP", "PROXY"}},
 		{name: "email", prefix: "EMAIL_", token: "EMAIL_PASSWORD", required: []string{"EMAIL_ADDRESS", "EMAIL_IMAP_HOST", "EMAIL_SMTP_HOST"}, home: "EMAIL_HOME_ADDRESS", replyTo: "first", noPair: true,
 			fold: true, extras: []string{"IMAP_PORT", "SMTP_PORT", "POLL_INTERVAL", "IMAP_SECURITY", "SMTP_SECURITY", "USERNAME", "NAME", "MAILBOX", "SENT_MAILBOX", "ALIASES", "MARK_SEEN", "SMTP_AUTH", "REQUIRE_DMARC", "AUTHSERV_ID"}},
 		{name: "webhook", prefix: "WEBHOOK_", token: "WEBHOOK_SECRET", switchOn: "WEBHOOK_ENABLED", replyTo: "off", noPair: true,

@@ -26,6 +26,7 @@ func defaults(p Profile, userHome string) *draft {
 	d.Delivery = DeliveryConfig{OnUnknown: "resend", MaxAge: 24 * time.Hour}
 	d.Cron = CronConfig{WrapResponse: true, ScriptTimeout: 2 * time.Minute, IdleTimeout: 10 * time.Minute, OutputKept: 50}
 	d.Memory = MemoryConfig{Enabled: true, UserProfile: true, MemoryLimit: 2200, UserLimit: 1375}
+	d.Update = UpdateConfig{Channel: "stable"}
 	d.Logging = LoggingConfig{Level: "info", MaxMB: 5, Backups: 3}
 	return d
 }
@@ -213,6 +214,9 @@ func backgroundSettings() []*setting {
 		durationSetting("cron.misfire_grace_minutes", time.Minute, func(d *draft) *time.Duration { return &d.Cron.Grace }),
 		choiceSetting("logging.level", func(d *draft) *string { return &d.Logging.Level }, "debug", "info", "warning", "warn", "error", "critical").env("HERMES_LOG_LEVEL"),
 		heartbeatSetting(),
+		textSetting("update.url", func(d *draft) *string { return &d.Update.URL }).env("HERMES_UPDATE_URL"),
+		textSetting("update.public_key", func(d *draft) *string { return &d.Update.PublicKey }),
+		choiceSetting("update.channel", func(d *draft) *string { return &d.Update.Channel }, "stable", "beta"),
 		intSetting("logging.max_size_mb", 1, 10_000, func(d *draft) *int { return &d.Logging.MaxMB }),
 		intSetting("logging.backup_count", 0, 100, func(d *draft) *int { return &d.Logging.Backups }),
 		{

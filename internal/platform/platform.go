@@ -10,6 +10,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
+	"strings"
 	"time"
 
 	"hermes/internal/domain"
@@ -133,6 +135,7 @@ const (
 	DialectMarkdown     Dialect = "markdown"      // CommonMark as it is (web chat, Mattermost, Discord)
 	DialectTelegramHTML Dialect = "telegram_html" // https://core.telegram.org/bots/api#html-style
 	DialectMrkdwn       Dialect = "mrkdwn"        // https://docs.slack.dev/messaging/formatting-message-text
+	DialectMatrixHTML   Dialect = "matrix_html"   // https://spec.matrix.org/v1.15/client-server-api/#mroommessage-msgtypes
 )
 
 // Idempotency says what a platform offers against sending twice.
@@ -166,6 +169,19 @@ type Capabilities struct {
 	CommandSign    string // what people type before a command's name where clients keep "/" to themselves; "" means "/"
 	MentionName    string // how the account is addressed in groups; known after Run connected
 	DigitIDs       bool   // each chat's id holds a digit or "@", so that a word without one is a name
+	MaxDownload    int64  // bytes of one file that comes in, unless it is configured otherwise; 0 means as much as the centre takes
+	Reacts         bool   // what is being worked on can be marked with a reaction
+	Away           Away
+}
+
+// Away says, in a few words for people, what becomes of what happens on the
+// platform while nobody receives. It is shown in the documentation.
+type Away struct {
+	Kept string // what is answered, once, when a process is back
+	Lost string // what cannot be had back
+	// Twice is when an answer whose fate is unknown can be seen twice; "" means
+	// never.
+	Twice string
 }
 
 // Kind classifies a failure for whoever decides about it.
@@ -204,6 +220,17 @@ func (e *Error) Error() string {
 
 // Unwrap gives the cause.
 func (e *Error) Unwrap() error { return e.Cause }
+
+// Unreachable tells whether a failure says nothing of what was asked, only that
+// it could not be asked from here.
+func Unreachable(err error) bool {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Kind == Retry && (strings.HasSuffix(e.Code, "_unreachable") || e.Code == "")
+	}
+	var n net.Error
+	return errors.As(err, &n) || errors.Is(err, context.DeadlineExceeded)
+}
 
 // AsError finds the *Error in err's chain; anything else is a passing failure
 // with an uncertain outcome.

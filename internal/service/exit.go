@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -77,6 +78,10 @@ func StopDrain(ctx context.Context, getenv func(string) string) time.Duration {
 // OwnUnit gives the service in whose control group this process lies, and
 // whether it is one of the system's manager; ok is false outside of any.
 func OwnUnit() (unit string, system, ok bool) { return unitOf("self") }
+
+// UnitOf gives the service in whose control group a process lies, as OwnUnit
+// does for this one.
+func UnitOf(pid int) (unit string, system, ok bool) { return unitOf(strconv.Itoa(pid)) }
 
 // unitOf gives the service in whose control group a process lies ("self" for
 // this one), and whether it is one of the system's manager.

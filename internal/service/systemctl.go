@@ -131,6 +131,15 @@ func (m *Manager) job(ctx context.Context, verb, unit string) error {
 	return err
 }
 
+// Begin starts a unit that is down or waits for its next start, clearing a
+// failure first, and does not wait. Errors: Unavailable, Forbidden, Timeout.
+func (m *Manager) Begin(ctx context.Context, unit string) error {
+	if err := m.resetFailed(ctx, unit); err != nil {
+		return err
+	}
+	return m.job(ctx, "start", unit)
+}
+
 // resetFailed clears a failure and the count of starts. A unit that the manager
 // does not hold in memory has neither.
 func (m *Manager) resetFailed(ctx context.Context, unit string) error {

@@ -54,11 +54,21 @@ func (h *Held) Become(program string, args, environ []string) error {
 		}
 	}
 	env := append(WithoutLegacy(environ), handoverEnv+"="+string(text))
+	return become(program, args, env)
+}
+
+func become(program string, args, env []string) error {
 	argv := append([]string{os.Args[0]}, args...)
-	err = syscall.Exec(program, argv, env)
+	err := syscall.Exec(program, argv, env)
 	// The link names our own file also when it was removed or replaced.
 	_ = syscall.Exec("/proc/self/exe", argv, env)
 	return domain.E(domain.Unavailable, err, "%s cannot be executed", program)
+}
+
+// BeginAnew makes this process go on as program, with the same PID and with
+// nothing kept. It returns only when that fails; as Become.
+func BeginAnew(program string, args, environ []string) error {
+	return become(program, args, WithoutLegacy(environ))
 }
 
 // keep makes a copy of a descriptor; 0 for none. Tools do not inherit it.

@@ -16,6 +16,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -25,6 +26,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -47,6 +49,7 @@ type job struct {
 	made    time.Time
 	key     minisign.PrivateKey
 	public  string
+	url     string // where the release will be; "" for an unknown place
 	arches  []string
 	files   []string // names in out that SHA256SUMS lists
 }
@@ -59,15 +62,18 @@ func main() {
 	flag.StringVar(&j.out, "out", "build/release", "folder to fill; an index.json in it is added to")
 	flag.StringVar(&keyFile, "key", "", "minisign's secret key; its password is taken from MINISIGN_PASSWORD")
 	flag.StringVar(&previous, "previous", "", "index.json of the releases before (default: the one in -out)")
+	flag.StringVar(&j.url, "url", "", "address under which -out will be served, for programs whose operator names none")
 	flag.Parse()
-	if err := j.run(keyFile, previous); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := j.run(ctx, keyFile, previous); err != nil {
 		fmt.Fprintln(os.Stderr, "release:", err)
 		os.Exit(1)
 	}
 }
 
-func (j *job) run(keyFile, previous string) error {
-	if err := j.prepare(keyFile); err != nil {
+func (j *job) run(ctx context.Context, keyFile, previous string) error {
+	if err := j.prepare(ctx, keyFile); err != nil {
 		return err
 	}
 	tmp, err := os.MkdirTemp("", "hermes-release-")
@@ -75,12 +81,12 @@ func (j *job) run(keyFile, previous string) error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	if err := j.describe(tmp); err != nil {
+	if err := j.describe(ctx, tmp); err != nil {
 		return err
 	}
 	release := update.Release{Version: j.version, Made: j.made, Archives: map[string]update.Archive{}}
 	for _, arch := range j.arches {
-		a, err := j.buildArch(tmp, arch)
+		a, err := j.buildArch(ctx, tmp, arch)
 		if err != nil {
 			return fmt.Errorf("%s: %w", arch, err)
 		}
@@ -96,7 +102,7 @@ func (j *job) run(keyFile, previous string) error {
 }
 
 // prepare checks what was given and reads the key.
-func (j *job) prepare(keyFile string) error {
+func (j *job) prepare(ctx context.Context, keyFile string) error {
 	j.version = strings.TrimPrefix(j.version, "v")
 	if !update.ValidVersion(j.version) {
 		return fmt.Errorf("%q is no version of a release; -version takes one such as 1.2.3", j.version)
@@ -120,7 +126,7 @@ func (j *job) prepare(keyFile string) error {
 	}
 	lines := strings.Split(strings.TrimSpace(string(public)), "\n")
 	j.public = strings.TrimSpace(lines[len(lines)-1])
-	if j.made, err = madeAt(os.Getenv("SOURCE_DATE_EPOCH")); err != nil {
+	if j.made, err = madeAt(ctx, os.Getenv("SOURCE_DATE_EPOCH")); err != nil {
 		return err
 	}
 	return os.MkdirAll(j.out, 0o755)
@@ -147,9 +153,9 @@ func readKey(file, password string) (minisign.PrivateKey, error) {
 }
 
 // madeAt is the date of all files: SOURCE_DATE_EPOCH, else that of the commit.
-func madeAt(epoch string) (time.Time, error) {
+func madeAt(ctx context.Context, epoch string) (time.Time, error) {
 	if epoch == "" {
-		out, err := exec.Command("git", "log", "-1", "--format=%ct").Output()
+		out, err := exec.CommandContext(ctx, "git", "log", "-1", "--format=%ct").Output()
 		if err != nil {
 			return time.Time{}, fmt.Errorf("the date of the commit is unknown, and SOURCE_DATE_EPOCH is not set: %w", err)
 		}
@@ -164,10 +170,10 @@ func madeAt(epoch string) (time.Time, error) {
 
 // buildArch builds the program for one processor and packs it. What is packed
 // beside it lies in dir already.
-func (j *job) buildArch(dir, arch string) (update.Archive, error) {
+func (j *job) buildArch(ctx context.Context, dir, arch string) (update.Archive, error) {
 	program := filepath.Join(dir, "hermes-"+arch)
-	ldflags := fmt.Sprintf("-s -w -X hermes/internal/cli.version=%s -X hermes/internal/update.builtinKeys=%s", j.version, j.public)
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", ldflags, "-o", program, "./cmd/hermes")
+	ldflags := fmt.Sprintf("-s -w -X hermes/internal/cli.version=%s -X hermes/internal/update.builtinKeys=%s -X hermes/internal/update.builtinURL=%s", j.version, j.public, j.url)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", ldflags, "-o", program, "./cmd/hermes")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Run(); err != nil {
@@ -181,7 +187,7 @@ func (j *job) buildArch(dir, arch string) (update.Archive, error) {
 	if err := j.sign(name); err != nil {
 		return update.Archive{}, err
 	}
-	deb, err := j.debian(dir, program, arch)
+	deb, err := j.debian(ctx, dir, program, arch)
 	if err != nil {
 		return update.Archive{}, err
 	}

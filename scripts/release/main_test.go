@@ -45,7 +45,7 @@ func makeRelease(t *testing.T, out, version, key string, arches ...string) {
 	t.Helper()
 	t.Setenv("SOURCE_DATE_EPOCH", "1700000000")
 	j := job{version: version, out: out, arches: arches}
-	if err := j.run(key, ""); err != nil {
+	if err := j.run(t.Context(), key, ""); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -213,7 +213,7 @@ func TestWhatNoReleaseIsMadeOf(t *testing.T) {
 	} {
 		t.Setenv("SOURCE_DATE_EPOCH", c.epoch)
 		j := job{version: c.version, out: t.TempDir(), arches: arches}
-		if err := j.run(c.key, ""); err == nil || !strings.Contains(err.Error(), c.want) {
+		if err := j.run(t.Context(), c.key, ""); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("version %q, key %q, date %q: %v, want %q", c.version, filepath.Base(c.key), c.epoch, err, c.want)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -25,8 +26,8 @@ var installScript string
 
 // describe writes what every processor's package holds: man/*.1, completions/*,
 // LICENSE, CHANGELOG.md.
-func (j *job) describe(dir string) error {
-	man := exec.Command("go", "run", "./testkit/man", "-out", filepath.Join(dir, "man"), "-version", j.version)
+func (j *job) describe(ctx context.Context, dir string) error {
+	man := exec.CommandContext(ctx, "go", "run", "./testkit/man", "-out", filepath.Join(dir, "man"), "-version", j.version)
 	man.Env = append(os.Environ(), fmt.Sprintf("SOURCE_DATE_EPOCH=%d", j.made.Unix()))
 	man.Stderr = os.Stderr
 	if err := man.Run(); err != nil {
@@ -108,7 +109,7 @@ func eachDescribed(dir string, f func(name, file string) error) error {
 // debian makes the package for one processor and gives its name. It holds no
 // unit: `hermes gateway install` writes the one that the user's profile needs.
 // The layout: https://www.debian.org/doc/debian-policy/ch-opersys.html
-func (j *job) debian(dir, program, arch string) (string, error) {
+func (j *job) debian(ctx context.Context, dir, program, arch string) (string, error) {
 	if _, err := exec.LookPath("dpkg-deb"); err != nil {
 		return "", errors.New("dpkg-deb is not here, so the Debian package cannot be made (Debian's dpkg has it)")
 	}
@@ -118,7 +119,7 @@ func (j *job) debian(dir, program, arch string) (string, error) {
 	}
 	// A tilde sorts before the end of a version, a hyphen would begin a revision.
 	name := fmt.Sprintf("hermes_%s_%s.deb", j.version, arch)
-	cmd := exec.Command("dpkg-deb", "--root-owner-group", "-Zxz", "--build", root, filepath.Join(j.out, name))
+	cmd := exec.CommandContext(ctx, "dpkg-deb", "--root-owner-group", "-Zxz", "--build", root, filepath.Join(j.out, name))
 	cmd.Env = append(os.Environ(), fmt.Sprintf("SOURCE_DATE_EPOCH=%d", j.made.Unix()))
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("dpkg-deb: %w\n%s", err, text)

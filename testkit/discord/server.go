@@ -9,11 +9,14 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"hermes/testkit/port"
 )
 
 // Options are what a server starts with. The zero value is usable.
 type Options struct {
 	Addr      string           // to listen on; "" means 127.0.0.1 and a free port
+	Listener  net.Listener     // in place of an address to listen on; may be nil
 	Token     string           // the bot's; "" means one that looks real. Its first part is the bot's id in base64
 	Username  string           // the bot's; "" means hermes
 	Heartbeat time.Duration    // that the bot is told; 0 means 41.25 s
@@ -25,7 +28,8 @@ type Options struct {
 type Server struct {
 	self  User
 	token string
-	addr  string
+	addr  string // that clients are told
+	port  *port.Port
 	beat  time.Duration
 	limit int
 	now   func() time.Time
@@ -101,12 +105,14 @@ func New(o Options) (*Server, error) {
 	}
 	s.self = User{ID: string(id), Username: o.Username, Bot: true}
 	s.users[s.self.ID] = &s.self
-	ln, err := net.Listen("tcp", s.addr)
-	if err != nil {
+	if s.port, err = port.Open(s.addr, o.Listener); err != nil {
 		return nil, err
 	}
-	s.addr = ln.Addr().String()
-	s.serve(ln)
+	s.addr = s.port.Addr()
+	if err = s.ComeBack(); err != nil {
+		s.port.Release()
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -126,6 +132,10 @@ func firstPart(token string) string {
 
 // URL is the base URL, to be used in place of https://discord.com.
 func (s *Server) URL() string { return "http://" + s.addr }
+
+// Behind makes the server tell clients another address (host and port), that of
+// a proxy in front of it. It is called before anybody connects.
+func (s *Server) Behind(addr string) { s.addr = addr }
 
 // Token is the bot's token.
 func (s *Server) Token() string {
@@ -154,6 +164,7 @@ func (s *Server) Close() {
 	s.mu.Unlock()
 	s.GoDark()
 	s.wg.Wait()
+	s.port.Release()
 }
 
 // GoDark cuts every connection and refuses new ones until ComeBack. What the
@@ -175,9 +186,9 @@ func (s *Server) GoDark() {
 	}
 }
 
-// ComeBack listens again at the same address.
+// ComeBack listens again at the same address, which stayed its own.
 func (s *Server) ComeBack() error {
-	ln, err := net.Listen("tcp", s.addr)
+	ln, err := s.port.Listen()
 	if err != nil {
 		return err
 	}

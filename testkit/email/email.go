@@ -39,6 +39,9 @@ type Options struct {
 	Security string // tls, starttls or none ("")
 	NoIdle   bool   // the server cannot push
 	SaveSent bool   // what is sent is kept in the mailbox Sent
+	// Listen gives a listener for each of the two servers; nil means ports of
+	// 127.0.0.1.
+	Listen func() (net.Listener, error)
 }
 
 // Server is a running provider. Its methods are safe for concurrent use.
@@ -61,6 +64,7 @@ type Server struct {
 	refuse   error // every IMAP login
 	refuseTx error // every SMTP login
 	logins   int
+	watch    func(taken bool)
 }
 
 // Fault is how the SMTP server treats one mail.
@@ -93,6 +97,9 @@ func New(o Options) (*Server, error) {
 	if o.Password == "" {
 		o.Password = "mail-" + rand.Text()
 	}
+	if o.Listen == nil {
+		o.Listen = func() (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") }
+	}
 	s := &Server{o: o, mailbox: imapmemserver.NewUser(o.Address, o.Password), conns: map[*conn]bool{}, changed: make(chan struct{})}
 	if err := errors.Join(s.mailbox.Create("INBOX", nil), s.mailbox.Create("Sent", nil), s.certify()); err != nil {
 		return nil, err
@@ -124,7 +131,7 @@ func New(o Options) (*Server, error) {
 
 // serve listens for one of the servers.
 func (s *Server) serve(serve func(net.Listener) error) (*net.TCPAddr, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := s.o.Listen()
 	if err != nil {
 		return nil, err
 	}
@@ -313,6 +320,24 @@ func (s *Server) fault(stage string) *Fault {
 	return &f
 }
 
+// Watch sets a function that is called with each mail that has come in whole:
+// before it is taken, and before the client is told that it was. nil takes it
+// away.
+func (s *Server) Watch(f func(taken bool)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watch = f
+}
+
+func (s *Server) tell(taken bool) {
+	s.mu.Lock()
+	f := s.watch
+	s.mu.Unlock()
+	if f != nil {
+		f(taken)
+	}
+}
+
 // Logins is how often somebody was let into the mailbox.
 func (s *Server) Logins() int {
 	s.mu.Lock()
@@ -486,10 +511,12 @@ func (t *smtpSession) Data(r io.Reader) error {
 	if err != nil {
 		return err
 	}
+	t.s.tell(false)
 	f := t.s.fault("end")
 	if f == nil || f.Act {
 		t.s.take(t.from, t.to, raw)
 	}
+	t.s.tell(true)
 	switch {
 	case f == nil:
 		return nil

@@ -38,17 +38,18 @@ type boxFault struct {
 	hand    func(m *machine)
 	logout  bool // the user manager goes away with the fault
 	profile string
+	shows   []string // what the finding must tell beside its ID
 }
 
 // boxFaults are about managers, units, lingering and what they make of ends.
 func boxFaults() []boxFault {
 	return []boxFault{
-		{what: "a generated unit's program is gone, and systemd could not start it", id: "service.exec", class: doctor.Service, inject: func(m *machine) {
+		{what: "a generated unit's program is gone, and systemd could not start it", id: "service.exec", class: doctor.Service, shows: []string{"/usr/local/bin/hermes-old", "the right path is /usr/local/bin/hermes", "Failed at step EXEC"}, inject: func(m *machine) {
 			m.run("systemctl --user stop " + m.unit)
 			m.run("sed -i 's|^ExecStart=[^ ]*|ExecStart=/usr/local/bin/hermes-old|' " + m.file() + " && systemctl --user daemon-reload && systemctl --user start --no-block " + m.unit)
 			m.until("the unit to fail", func() bool { return m.property("ExecMainStatus") == "203" })
 		}},
-		{what: "the program ends at once, again and again, until systemd gives it up", id: "service.start_limit", class: doctor.Service, byHand: true, inject: func(m *machine) {
+		{what: "the program ends at once, again and again, until systemd gives it up", id: "service.start_limit", class: doctor.Service, shows: []string{"panic: the disk of the database is gone"}, byHand: true, inject: func(m *machine) {
 			m.run("systemctl --user stop " + m.unit)
 			m.Write(m.t, m.program(), "#!/bin/sh\necho 'panic: the disk of the database is gone' >&2\nexit 2\n")
 			m.Root(m.t, "chmod 755 "+m.program())
@@ -182,6 +183,12 @@ func (f boxFault) run(m *machine, port int) outcome {
 	first := r.Findings[0]
 	if first.Class != f.class || len(first.Evidence) == 0 {
 		m.t.Errorf("the finding is not whole, or of another class: %+v", first)
+	}
+	told := first.What + "\n" + strings.Join(first.Evidence, "\n")
+	for _, part := range f.shows {
+		if !strings.Contains(told, part) {
+			m.t.Errorf("the finding does not tell %q:\n%s", part, told)
+		}
 	}
 	if f.hand != nil {
 		f.hand(m)

@@ -25,6 +25,7 @@ type fault struct {
 	shape shape
 	ask   []string // further arguments of doctor
 	needs string   // a program that must be there
+	shows []string // what the finding must tell beside its ID
 	// break does it for real. What is only seen once a running gateway has
 	// noticed, it waits for.
 	inject func(w *world)
@@ -90,6 +91,12 @@ func (f fault) run(t *testing.T) outcome {
 	if first.What == "" || first.Means == "" || first.Fix == "" || len(first.Evidence) == 0 {
 		t.Errorf("the finding is not whole: %+v", first)
 	}
+	told := first.What + "\n" + strings.Join(first.Evidence, "\n")
+	for _, part := range f.shows {
+		if !strings.Contains(told, part) {
+			t.Errorf("the finding does not tell %q:\n%s", part, told)
+		}
+	}
 	if shown := w.shown(f.ask); strings.Contains(shown, "\t") || tooWide(shown) != "" {
 		t.Errorf("the answer is wider than 80 columns: %s\n%s", tooWide(shown), shown)
 	}
@@ -114,8 +121,9 @@ func (f fault) run(t *testing.T) outcome {
 // may need a moment to notice.
 func (w *world) first(id string, ask []string) doctor.Report {
 	w.t.Helper()
+	w.said = "-"
 	var r doctor.Report
-	w.until("doctor to say first "+id+"; it says "+"…", func() bool {
+	w.until("doctor to say first "+id, func() bool {
 		r = w.doctor(ask...)
 		return len(r.Findings) > 0 && r.Findings[0].ID == id || w.settled(r)
 	})
@@ -171,7 +179,7 @@ func tooWide(text string) string {
 
 // anonymous takes this machine's paths and numbers out of a command.
 func (w *world) anonymous(fix string) string {
-	fix = strings.NewReplacer(w.home.Binary, "/usr/local/bin/hermes", w.dir, "~", fmt.Sprint(w.port+1), "8643", fmt.Sprint(w.port), "8642").Replace(fix)
+	fix = strings.NewReplacer(w.home.Binary, "/usr/local/bin/hermes", w.dir, "~", fmt.Sprint(w.port), "8642").Replace(newPort.ReplaceAllString(fix, "API_SERVER_PORT 8643"))
 	return numbers.ReplaceAllString(fix, "${1}…")
 }
 

@@ -19,11 +19,11 @@ import (
 // serviceFaults are about processes, ports, disks and the ledger.
 func serviceFaults() []fault {
 	return []fault{
-		{what: "another program holds the API's port", id: "service.port_taken", class: doctor.Service, shape: shape{unstarted: true},
+		{what: "another program holds the API's port", id: "service.port_taken", class: doctor.Service, shape: shape{unstarted: true}, shows: []string{"already in use", "faults.test (PID"},
 			inject: func(w *world) { w.occupy(); w.start(); w.part("api", "down") }},
 		{what: "another program holds the API's port, and the gateway down", id: "service.port_taken", class: doctor.Service, shape: shape{unstarted: true},
 			inject: func(w *world) { w.occupy() }},
-		{what: "the API is bound to the network without a key", id: "service.bind_without_key", class: doctor.Service,
+		{what: "the API is bound to the network without a key", id: "service.bind_without_key", class: doctor.Service, shows: []string{"Refusing to start: binding to 0.0.0.0 requires API_SERVER_KEY", "/.hermes/.env line"},
 			inject: func(w *world) {
 				w.edit(".env", "API_SERVER_KEY="+apiKey+"\n", "API_SERVER_HOST=0.0.0.0\n")
 				w.restart()
@@ -46,7 +46,7 @@ func serviceFaults() []fault {
 			}},
 		{what: "a page calls the API, which is off", id: "service.api_off", class: doctor.Service, shape: shape{noAPI: true}, ask: []string{"--origin", "https://chat.example.org"}, fixes: 2,
 			inject: func(w *world) { w.add(".env", "API_SERVER_PORT="+strconv.Itoa(w.port)+"\n") }},
-		{what: "a page calls the API, which does not know its origin", id: "service.cors", class: doctor.Service, ask: []string{"--origin", "https://chat.example.org"},
+		{what: "a page calls the API, which does not know its origin", id: "service.cors", class: doctor.Service, shows: []string{"https://chat.example.org", "answered with 403"}, ask: []string{"--origin", "https://chat.example.org"},
 			inject: func(*world) {}},
 		{what: "two profiles have one API port", id: "service.port_shared", class: doctor.Service, shape: shape{profile: "liam", noBot: true, unstarted: true},
 			inject: func(w *world) {

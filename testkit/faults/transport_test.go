@@ -19,7 +19,7 @@ func transportFaults() []fault {
 	return []fault{
 		{what: "the bot's token was revoked, and the gateway down", id: "transport.token_refused", class: doctor.Transport, shape: shape{unstarted: true},
 			inject: func(w *world) { w.badToken() }},
-		{what: "the bot's token was revoked", id: "transport.token_refused", class: doctor.Transport, shape: shape{unstarted: true},
+		{what: "the bot's token was revoked", id: "transport.token_refused", class: doctor.Transport, shape: shape{unstarted: true}, shows: []string{"/.hermes/.env line 1 (TELEGRAM_BOT_TOKEN)"},
 			inject: func(w *world) { w.badToken(); w.start(); w.part("platform.telegram", "down") }},
 		{what: "the token in config.yaml is wrong", id: "transport.token_refused", class: doctor.Transport, shape: shape{unstarted: true},
 			inject: func(w *world) {
@@ -53,7 +53,7 @@ func transportFaults() []fault {
 				w.start()
 				w.part("platform.telegram", "degraded")
 			}},
-		{what: "Discord's token was reset", id: "transport.token_refused", class: doctor.Transport, shape: shape{noBot: true, discord: true},
+		{what: "Discord's token was reset", id: "transport.token_refused", class: doctor.Transport, shape: shape{noBot: true, discord: true}, shows: []string{"LoginFailure: Improper token", "/.hermes/.env line 1 (DISCORD_BOT_TOKEN)"},
 			inject: func(w *world) {
 				w.stop()
 				w.edit(".env", w.dc.Token(), "MTIzNDU2Nzg5MDEyMzQ1Njc4.GaBcDe.an-old-token-of-the-bot-which-was-reset")

@@ -251,8 +251,19 @@ func (w *world) keep(p *rig.Process) {
 	w.procs = append(w.procs, p)
 }
 
-// stop ends what serves, as an operator would.
-func (w *world) stop() { w.t.Helper(); w.hermes("gateway", "stop") }
+// stop ends what serves, as an operator would, and waits until the process has
+// let go of everything.
+func (w *world) stop() {
+	w.t.Helper()
+	w.hermes("gateway", "stop")
+	for _, p := range w.procs {
+		select {
+		case <-p.Done():
+		case <-w.deadline().Done():
+			w.t.Fatalf("it does not end:\n%s", p.Output())
+		}
+	}
+}
 
 // hermes runs a command for the profile, which must succeed.
 func (w *world) hermes(args ...string) string {
@@ -335,7 +346,10 @@ func (w *world) search(what, text string) {
 }
 
 // numbers are PIDs and ids of jobs.
-var numbers = regexp.MustCompile(`((?:kill(?: -9| -CONT)?|cron (?:remove|edit|run|resume)|deliveries (?:retry|drop)) )[0-9a-f]+`)
+var numbers = regexp.MustCompile(`((?:kill(?: -9| -CONT)?|cron (?:remove|edit|run|resume)|deliveries (?:retry|drop)) )[0-9a-f]+(?: [0-9]+)*`)
+
+// newPort is the port that a fix proposes: the next one that is free.
+var newPort = regexp.MustCompile(`API_SERVER_PORT [0-9]+`)
 
 // blank is what a fix leaves to the operator.
 var blank = regexp.MustCompile(`<([^<>]+)>`)

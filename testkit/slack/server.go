@@ -12,15 +12,18 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"hermes/testkit/port"
 )
 
 // Options are what a server starts with. The zero value is usable.
 type Options struct {
-	Addr     string // to listen on; "" means 127.0.0.1 and a free port
-	Token    string // the bot's; "" means one that looks real
-	AppToken string // the app's; "" means one that looks real
-	Name     string // the bot's; "" means hermes
-	Team     string // the workspace's name; "" means Acme
+	Addr     string       // to listen on; "" means 127.0.0.1 and a free port
+	Listener net.Listener // in place of an address to listen on; may be nil
+	Token    string       // the bot's; "" means one that looks real
+	AppToken string       // the app's; "" means one that looks real
+	Name     string       // the bot's; "" means hermes
+	Team     string       // the workspace's name; "" means Acme
 	// RedeliverAfter is how long an acknowledgement may take; 0 means 300 ms.
 	RedeliverAfter time.Duration
 	// PingEvery is the time between the server's pings; 0 means 200 ms.
@@ -32,7 +35,8 @@ type Options struct {
 type Server struct {
 	o    Options
 	self User
-	addr string
+	addr string // that clients are told
+	port *port.Port
 	mux  *http.ServeMux
 	done chan struct{}
 	work sync.WaitGroup
@@ -103,17 +107,24 @@ func New(o Options) (*Server, error) {
 	s.self = User{ID: s.newID("U"), Name: o.Name, IsBot: true}
 	s.users[s.self.ID] = &s.self
 	s.routes()
-	ln, err := net.Listen("tcp", o.Addr)
-	if err != nil {
+	var err error
+	if s.port, err = port.Open(o.Addr, o.Listener); err != nil {
 		return nil, err
 	}
-	s.addr = ln.Addr().String()
-	s.serve(ln)
+	s.addr = s.port.Addr()
+	if err = s.ComeBack(); err != nil {
+		s.port.Release()
+		return nil, err
+	}
 	return s, nil
 }
 
 // URL is the server's address, as SLACK_BASE_URL takes it.
 func (s *Server) URL() string { return "http://" + s.addr }
+
+// Behind makes the server tell clients another address (host and port), that of
+// a proxy in front of it. It is called before anybody connects.
+func (s *Server) Behind(addr string) { s.addr = addr }
 
 // Token is the bot's token.
 func (s *Server) Token() string { return s.o.Token }
@@ -137,6 +148,7 @@ func (s *Server) Close() {
 	s.mu.Unlock()
 	s.GoDark()
 	s.work.Wait()
+	s.port.Release()
 }
 
 // GoDark cuts every connection and refuses new ones until ComeBack. What the
@@ -152,9 +164,9 @@ func (s *Server) GoDark() {
 	s.CutSockets()
 }
 
-// ComeBack listens again at the same address.
+// ComeBack listens again at the same address, which stayed its own.
 func (s *Server) ComeBack() error {
-	ln, err := net.Listen("tcp", s.addr)
+	ln, err := s.port.Listen()
 	if err != nil {
 		return err
 	}

@@ -61,6 +61,7 @@ var cases = []struct {
 }{
 	{"HandWrittenFourProfiles", testFourProfiles},
 	{"Runbook", testRunbook},
+	{"Update", testUpdate},
 	{"CronAlone", testCronAlone},
 	{"CronUnit", testCronUnit},
 }

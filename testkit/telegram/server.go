@@ -10,11 +10,14 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"hermes/testkit/port"
 )
 
 // Options are what a server starts with. The zero value is usable.
 type Options struct {
 	Addr     string           // to listen on; "" means 127.0.0.1 and a free port
+	Listener net.Listener     // in place of an address to listen on; may be nil
 	Token    string           // the bot's; "" means one that looks real
 	Username string           // the bot's, without the @; "" means hermes_test_bot
 	Keep     int              // messages kept a chat; 0 means 10,000
@@ -27,7 +30,8 @@ type Options struct {
 type Server struct {
 	self   User
 	token  string
-	addr   string
+	addr   string // that clients are told
+	port   *port.Port
 	keep   int
 	hidden bool // privacy mode
 	now    func() time.Time
@@ -89,17 +93,23 @@ func New(o Options) (*Server, error) {
 	if o.Username != "" {
 		s.self.Username = o.Username
 	}
-	ln, err := net.Listen("tcp", s.addr)
-	if err != nil {
+	if s.port, err = port.Open(s.addr, o.Listener); err != nil {
 		return nil, err
 	}
-	s.addr = ln.Addr().String()
-	s.serve(ln)
+	s.addr = s.port.Addr()
+	if err = s.ComeBack(); err != nil {
+		s.port.Release()
+		return nil, err
+	}
 	return s, nil
 }
 
 // URL is the base URL, to be used in place of https://api.telegram.org.
 func (s *Server) URL() string { return "http://" + s.addr }
+
+// Behind makes the server tell clients another address (host and port), that of
+// a proxy in front of it. It is called before anybody connects.
+func (s *Server) Behind(addr string) { s.addr = addr }
 
 // Token is the bot's token.
 func (s *Server) Token() string { return s.token }
@@ -120,6 +130,7 @@ func (s *Server) Close() {
 	if h != nil {
 		h.Close()
 	}
+	s.port.Release()
 }
 
 // GoDark cuts every connection and refuses new ones until ComeBack. What the
@@ -134,9 +145,9 @@ func (s *Server) GoDark() {
 	}
 }
 
-// ComeBack listens again at the same address.
+// ComeBack listens again at the same address, which stayed its own.
 func (s *Server) ComeBack() error {
-	ln, err := net.Listen("tcp", s.addr)
+	ln, err := s.port.Listen()
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,13 @@
 // Package torture kills the real gateway (SIGKILL) at every instant that the
-// promise tells apart, again and again, against the Telegram and model fakes,
-// and counts what was lost, run twice or repeated.
+// promise tells apart, again and again, against the fakes of each chat platform
+// and of a model, and counts what was lost, run twice or repeated.
 package torture
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -19,24 +21,25 @@ import (
 	"hermes/internal/failpoint"
 	"hermes/testkit/faultproxy"
 	"hermes/testkit/llm"
+	"hermes/testkit/people"
 	"hermes/testkit/rig"
-	"hermes/testkit/telegram"
 )
 
 // Counts is what a run found.
 type Counts struct {
-	Kills, Messages int
-	Lost            []string // messages without an answer
-	ToolTwice       []string // side effects that happened twice
-	TurnTwice       []string // messages that stand twice in what the model was shown
-	RepeatedMarked  int      // replies that came again with the mark that says so
-	RepeatedSilent  []string // replies that came again without it
-	ByPoint         map[string]int
+	Kills, Messages  int
+	Lost             []string // messages without an answer
+	ToolTwice        []string // side effects that happened twice
+	TurnTwice        []string // messages that stand twice in what the model was shown
+	RepeatedMarked   int      // replies that came again with the mark that says so
+	RepeatedSilent   []string // replies that came again without it
+	RepeatedNeedless []string // replies that came again where a repetition is known by its id
+	ByPoint          map[string]int
 }
 
 // Bad tells whether a promise was broken.
 func (c Counts) Bad() bool {
-	return len(c.Lost)+len(c.ToolTwice)+len(c.TurnTwice)+len(c.RepeatedSilent) > 0
+	return len(c.Lost)+len(c.ToolTwice)+len(c.TurnTwice)+len(c.RepeatedSilent)+len(c.RepeatedNeedless) > 0
 }
 
 // String is the table of counts.
@@ -44,34 +47,27 @@ func (c Counts) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "kills %d, messages %d\nlost %d\ntools run twice %d\nturns run twice %d\nreplies repeated, marked as possibly repeated %d\nreplies repeated silently %d\n",
 		c.Kills, c.Messages, len(c.Lost), len(c.ToolTwice), len(c.TurnTwice), c.RepeatedMarked, len(c.RepeatedSilent))
-	for _, p := range points() {
+	for _, p := range slices.Sorted(maps.Keys(c.ByPoint)) {
 		fmt.Fprintf(&b, "  %-28s %d\n", p, c.ByPoint[p])
 	}
 	return b.String()
 }
 
-// The instants that are seen from outside, at the proxies.
+// The instants of a request to the model, seen from outside. The platform has
+// its own (people.Platform.Points).
 const (
-	pollBefore  = "telegram.getUpdates.before"
-	pollAfter   = "telegram.getUpdates.after"
-	sendBefore  = "telegram.sendMessage.before"
-	sendAfter   = "telegram.sendMessage.after"
 	modelBefore = "model.before"
 	modelAfter  = "model.after"
 )
 
-func points() []string {
-	return append(failpoint.All(), pollBefore, pollAfter, sendBefore, sendAfter, modelBefore, modelAfter)
-}
-
 // bench is one run's surroundings.
 type bench struct {
-	tg       *telegram.Server
+	platform *people.Platform
 	brain    *llm.Server
-	tgProxy  *faultproxy.Proxy
 	llmProxy *faultproxy.Proxy
 	home     *rig.Home
 	effects  string
+	points   []string
 	rng      *rand.Rand
 	next     int
 	counts   Counts
@@ -79,35 +75,40 @@ type bench struct {
 	shown    map[string]int // how often a message stood in one model request, at most
 }
 
-// Run kills the gateway until it died n times, and counts.
-func Run(ctx context.Context, dir, binary string, n int, seed uint64, logf func(string, ...any)) (Counts, error) {
-	b, err := setUp(dir, binary, seed)
+// Run kills the gateway until it died n times, and counts. People talk to it on
+// one platform.
+func Run(ctx context.Context, dir, binary, platform string, n int, seed uint64, logf func(string, ...any)) (Counts, error) {
+	b, err := setUp(dir, binary, platform, seed)
 	if err != nil {
 		return Counts{}, err
 	}
 	defer b.close()
-	all := points()
+	if err := b.meet(ctx); err != nil {
+		return b.counts, err
+	}
 	for round := 0; b.counts.Kills < n; round++ {
-		if err := b.round(ctx, all[round%len(all)]); err != nil {
-			return b.counts, fmt.Errorf("round %d (%s): %w", round, all[round%len(all)], err)
+		point := b.points[round%len(b.points)]
+		if err := b.round(ctx, point); err != nil {
+			return b.counts, fmt.Errorf("%s, round %d (%s): %w", platform, round, point, err)
 		}
 		if round%100 == 99 {
-			logf("%d kills, %d messages so far", b.counts.Kills, b.counts.Messages)
+			logf("%s: %d kills, %d messages so far", platform, b.counts.Kills, b.counts.Messages)
 		}
 	}
 	return b.counts, nil
 }
 
-func setUp(dir, binary string, seed uint64) (*bench, error) {
+func setUp(dir, binary, platform string, seed uint64) (*bench, error) {
 	b := &bench{effects: filepath.Join(dir, "effects.log"), rng: rand.New(rand.NewPCG(seed, 1)), shown: map[string]int{}, counts: Counts{ByPoint: map[string]int{}}}
 	var err error
-	if b.tg, err = telegram.New(telegram.Options{}); err != nil {
+	if b.platform, err = people.New(platform, people.Options{Watched: true}); err != nil {
 		return nil, err
+	}
+	b.points = append(append(failpoint.All(), b.platform.Points()...), modelBefore, modelAfter)
+	for _, p := range b.points {
+		b.counts.ByPoint[p] = 0
 	}
 	if b.brain, err = llm.Start(b.think); err != nil {
-		return nil, err
-	}
-	if b.tgProxy, err = faultproxy.New(b.tg.URL()); err != nil {
 		return nil, err
 	}
 	if b.llmProxy, err = faultproxy.New(strings.TrimSuffix(b.brain.URL(), "/v1")); err != nil {
@@ -127,16 +128,41 @@ streaming:
 session_reset:
   mode: none
 `, b.llmProxy.URL()+"/v1")
-	env := fmt.Sprintf("TELEGRAM_BOT_TOKEN=%s\nTELEGRAM_BASE_URL=%s\nTELEGRAM_ALLOW_ALL_USERS=true\nHERMES_LOG_LEVEL=info\n", b.tg.Token(), b.tgProxy.URL())
-	b.home, err = rig.NewHome(filepath.Join(dir, "home"), binary, config, env)
+	if b.platform.Config != "" {
+		config += "platforms:\n  " + b.platform.Config + "\n"
+	}
+	b.home, err = rig.NewHome(filepath.Join(dir, "home"), binary, config, b.platform.Env+"HERMES_LOG_LEVEL=info\n")
 	return b, err
 }
 
 func (b *bench) close() {
-	b.tgProxy.Close()
 	b.llmProxy.Close()
-	b.tg.Close()
+	b.platform.Close()
 	b.brain.Close()
+}
+
+// meet lets the gateway connect for the first time: what was said before that is
+// history to some platforms.
+func (b *bench) meet(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	defer cancel()
+	p, err := b.home.Start()
+	if err != nil {
+		return err
+	}
+	defer p.Kill()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if out, err := b.home.Run(ctx, "platforms"); err == nil && strings.Contains(out, b.platform.Name) {
+			return b.settled(ctx, p)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%s never connects: %w\n%s", b.platform.Name, ctx.Err(), p.Output())
+		}
+	}
 }
 
 // think is the model: it runs a tool with a side effect that can be counted,
@@ -148,7 +174,7 @@ func (b *bench) think(r llm.Request) llm.Reply {
 	for _, m := range r.Messages {
 		switch m.Role {
 		case "user":
-			said = m.Text()
+			said, result, results = m.Text(), "", 0
 			seen[word(said)]++
 		case "tool":
 			result = m.Text()
@@ -159,7 +185,7 @@ func (b *bench) think(r llm.Request) llm.Reply {
 	b.mu.Lock()
 	b.shown[id] = max(b.shown[id], seen[id])
 	b.mu.Unlock()
-	if strings.HasPrefix(said, "say") {
+	if strings.Contains(said, "say "+id) {
 		return llm.Reply{Text: "answer " + id}
 	}
 	if results == 0 {
@@ -182,12 +208,12 @@ func word(s string) string {
 type message struct {
 	id   string
 	tool bool
-	from telegram.User
+	from people.Person
 }
 
-// answered tells whether a message of a chat is the answer.
-func (m message) answered(t telegram.Message) bool {
-	return t.FromBot && word(t.Text) == m.id && strings.Contains(t.Text, "answer ")
+// answered tells whether a text is the answer.
+func (m message) answered(text string) bool {
+	return word(text) == m.id && strings.Contains(text, "answer ")
 }
 
 // round starts the gateway so that it dies at a point, lets people write, starts
@@ -198,16 +224,19 @@ func (b *bench) round(ctx context.Context, point string) error {
 	var said []message
 	for range 1 + b.rng.IntN(3) {
 		b.next++
-		m := message{id: fmt.Sprintf("m%d", b.next), tool: len(said) == 0 || b.rng.IntN(4) > 0, from: b.tg.AddUser(fmt.Sprintf("U%d", b.next))}
+		m := message{id: fmt.Sprintf("m%d", b.next), tool: len(said) == 0 || b.rng.IntN(4) > 0, from: b.platform.Join()}
 		said = append(said, m)
 	}
+	var telling sync.WaitGroup
+	refused := make([]error, len(said))
+	defer telling.Wait()
 	say := func() {
-		for _, m := range said {
+		for i, m := range said {
 			verb := "say"
 			if m.tool {
 				verb = "do"
 			}
-			b.tg.Say(m.from, verb+" "+m.id)
+			telling.Go(func() { refused[i] = m.from.Say(ctx, verb+" "+m.id) })
 		}
 	}
 	if b.rng.IntN(2) == 0 {
@@ -222,26 +251,39 @@ func (b *bench) round(ctx context.Context, point string) error {
 		return err
 	}
 	if b.rng.IntN(3) == 0 { // it dies again in the middle of its recovery
-		all := points()
-		if err := b.live(ctx, all[b.rng.IntN(len(all))], 1, false, func() {}, said); err != nil {
+		if err := b.live(ctx, b.points[b.rng.IntN(len(b.points))], 1, false, func() {}, said); err != nil {
 			return err
 		}
 	}
-	p, err := b.home.Start()
+	p, err := b.start()
 	if err != nil {
 		return err
 	}
 	defer p.Kill()
 	for _, m := range said {
-		if _, err := b.tg.WaitFor(ctx, m.from.ID, m.answered); err != nil {
+		if err := m.from.WaitFor(ctx, m.answered); err != nil {
 			b.counts.Lost = append(b.counts.Lost, m.id+" ("+point+")")
-			return fmt.Errorf("%s was not answered: %w\n%s\n%s", m.id, err, b.tg.Transcript(m.from.ID), p.Output())
+			return fmt.Errorf("%s was not answered: %w\nheard: %q\n%s", m.id, err, m.from.Heard(), p.Output())
 		}
+	}
+	telling.Wait()
+	if err := errors.Join(refused...); err != nil {
+		return err
 	}
 	if err := b.settled(ctx, p); err != nil {
 		return err
 	}
 	return b.check(point, said)
+}
+
+// start starts the gateway as if it had not just died: one that dies in start
+// after start holds back what its deaths name, which is tested elsewhere, and
+// here every life must connect.
+func (b *bench) start(env ...string) (*rig.Process, error) {
+	if err := os.Remove(filepath.Join(b.home.Dir, "gateway-starts.json")); err != nil && !os.IsNotExist(err) {
+		return nil, err
+	}
+	return b.home.Start(env...)
 }
 
 // settled waits until nothing is pending, so that late doubles are seen.
@@ -263,23 +305,21 @@ func (b *bench) live(ctx context.Context, point string, nth int, sure bool, say 
 	if slices.Contains(failpoint.All(), point) {
 		env = []string{fmt.Sprintf("HERMES_FAILPOINT=%s:%d", point, nth)}
 	}
-	p, err := b.home.Start(env...)
+	p, err := b.start(env...)
 	if err != nil {
 		return err
 	}
 	defer p.Kill()
 	var left atomic.Int64
 	left.Store(int64(nth))
-	hook := func(name string) func(*http.Request, faultproxy.When) {
-		return func(r *http.Request, w faultproxy.When) {
-			if pointOf(name, r, w) == point && left.Add(-1) == 0 {
-				p.Kill()
-			}
+	meet := func(at string) {
+		if at == point && left.Add(-1) == 0 {
+			p.Kill()
 		}
 	}
-	b.tgProxy.Set(hook("telegram"))
-	b.llmProxy.Set(hook("model"))
-	defer b.tgProxy.Set(nil)
+	b.platform.Watch(meet)
+	b.llmProxy.Set(func(_ *http.Request, w faultproxy.When) { meet("model." + string(w)) })
+	defer b.platform.Watch(nil)
 	defer b.llmProxy.Set(nil)
 	say()
 	wctx, stop := context.WithCancel(ctx)
@@ -289,7 +329,7 @@ func (b *bench) live(ctx context.Context, point string, nth int, sure bool, say 
 		go func() {
 			defer close(answered)
 			for _, m := range said {
-				if _, err := b.tg.WaitFor(wctx, m.from.ID, m.answered); err != nil {
+				if err := m.from.WaitFor(wctx, m.answered); err != nil {
 					return
 				}
 			}
@@ -307,15 +347,6 @@ func (b *bench) live(ctx context.Context, point string, nth int, sure bool, say 
 	return nil
 }
 
-// pointOf names an instant at a proxy.
-func pointOf(service string, r *http.Request, w faultproxy.When) string {
-	if service == "model" {
-		return "model." + string(w)
-	}
-	path := r.URL.Path
-	return "telegram." + path[strings.LastIndexByte(path, '/')+1:] + "." + string(w)
-}
-
 // check counts what the people of a round see and what the tools did.
 func (b *bench) check(point string, said []message) error {
 	text, err := os.ReadFile(b.effects)
@@ -329,9 +360,9 @@ func (b *bench) check(point string, said []message) error {
 	for _, m := range said {
 		b.counts.Messages++
 		plain, marked := 0, 0
-		for _, t := range b.tg.Messages(m.from.ID) {
-			if m.answered(t) {
-				if strings.Contains(t.Text, "may be a repeat") {
+		for _, text := range m.from.Heard() {
+			if m.answered(text) {
+				if strings.Contains(text, "may be a repeat") {
 					marked++
 				} else {
 					plain++
@@ -343,6 +374,9 @@ func (b *bench) check(point string, said []message) error {
 		}
 		if plain+marked > 1 {
 			b.counts.RepeatedMarked += marked
+		}
+		if plain+marked > 1 && !b.platform.MayRepeat {
+			b.counts.RepeatedNeedless = append(b.counts.RepeatedNeedless, m.id+" ("+point+")")
 		}
 		if done[m.id] > 1 {
 			b.counts.ToolTwice = append(b.counts.ToolTwice, m.id+" ("+point+")")

@@ -121,6 +121,15 @@ func TestNamesFindChats(t *testing.T) {
 	}
 }
 
+// What was said in a thread of a chat makes the chat's name no less clear.
+func TestAThreadIsNoSecondChat(t *testing.T) {
+	w := newWorld(t)
+	w.seen = append(w.seen, domain.Source{Address: domain.Address{Platform: "discord", ChatID: "1001", ThreadID: "55"}, ChatType: domain.ChatGroup, ChatName: "engineering"})
+	if a, found, err := w.listed(t).Find(t.Context(), "discord", "#engineering"); !found || err != nil || a.String() != "discord:1001" {
+		t.Errorf("%v %v %v", a, found, err)
+	}
+}
+
 func TestTheFileServesTheNextLife(t *testing.T) {
 	w := newWorld(t)
 	w.listed(t)

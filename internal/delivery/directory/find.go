@@ -59,6 +59,7 @@ func pick(places []Place, text string) (domain.Address, bool, error) {
 				hits = append(hits, e)
 			}
 		}
+		hits = withoutThreads(hits)
 		if len(hits) == 1 {
 			return hits[0].To, true, nil
 		}
@@ -67,6 +68,16 @@ func pick(places []Place, text string) (domain.Address, bool, error) {
 		}
 	}
 	return domain.Address{}, false, nil
+}
+
+// withoutThreads leaves out the threads of chats that are there themselves: on
+// most platforms a thread has no name but its chat's.
+func withoutThreads(hits []Place) []Place {
+	return slices.DeleteFunc(slices.Clone(hits), func(e Place) bool {
+		chat := e.To
+		chat.ThreadID = ""
+		return e.To.ThreadID != "" && slices.ContainsFunc(hits, func(o Place) bool { return o.To == chat })
+	})
 }
 
 // called tells whether a folded name is one of the entry's.

@@ -77,6 +77,10 @@ type dialect struct {
 	// glue stands between a letter and a mark, where marks are only taken at the
 	// edges of words.
 	glue string
+	// breaks stands for a line end outside code blocks; "" keeps it.
+	breaks string
+	// finish is applied to what was written; nil leaves it.
+	finish *strings.Replacer
 }
 
 // dialects are those that are written from a flow.
@@ -84,6 +88,7 @@ var dialects = map[platform.Dialect]*dialect{
 	platform.DialectPlain:        &plain,
 	platform.DialectTelegramHTML: &telegramHTML,
 	platform.DialectMrkdwn:       &mrkdwn,
+	platform.DialectMatrixHTML:   &matrixHTML,
 }
 
 func newRun(end int, m *mark) run {
@@ -156,9 +161,16 @@ func (f *flow) write(d *dialect, s span) string {
 			b.WriteString(begin)
 			open = append(open, w)
 		}
-		_, _ = d.escape.WriteString(&b, text)
+		text = d.escape.Replace(text)
+		if d.breaks != "" && m.find(pre) == nil {
+			text = strings.ReplaceAll(text, "\n", d.breaks)
+		}
+		b.WriteString(text)
 	})
 	closeTo(0)
+	if d.finish != nil {
+		return d.finish.Replace(b.String())
+	}
 	return b.String()
 }
 

@@ -22,6 +22,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 var (
 	slack    = platform.Capabilities{MaxText: 3500, Unit: platform.UTF16, Dialect: platform.DialectMrkdwn}
+	matrix   = platform.Capabilities{MaxText: 3500, Unit: platform.Runes, Dialect: platform.DialectMatrixHTML}
 	telegram = platform.Capabilities{MaxText: 4096, Unit: platform.UTF16, Dialect: platform.DialectTelegramHTML}
 	discord  = platform.Capabilities{MaxText: 2000, Unit: platform.Runes, Dialect: platform.DialectMarkdown}
 	sms      = platform.Capabilities{MaxText: 1600, Unit: platform.Runes, Dialect: platform.DialectPlain}
@@ -47,7 +48,7 @@ func TestGolden(t *testing.T) {
 		name := strings.TrimSuffix(filepath.Base(file), ".md")
 		t.Run(name, func(t *testing.T) {
 			var got strings.Builder
-			for _, caps := range []platform.Capabilities{telegram, discord, slack, sms} {
+			for _, caps := range []platform.Capabilities{telegram, discord, slack, matrix, sms} {
 				for i, p := range Render(string(md), limited(caps, 400)) {
 					if i > 0 {
 						got.WriteString("\n――――――――――――――――――――")
@@ -322,6 +323,9 @@ func checkParts(t *testing.T, md string, caps platform.Capabilities) {
 		if caps.Dialect == platform.DialectTelegramHTML {
 			text = checkTelegram(t, p.Text)
 		}
+		if caps.Dialect == platform.DialectMatrixHTML {
+			text = checkTelegram(t, matrixBreaks.Replace(p.Text))
+		}
 		mrkdwn := caps.Dialect == platform.DialectMrkdwn
 		if mrkdwn { // whose marks cannot be told from text, so that they are not counted off
 			text = checkMrkdwn(t, p.Text)
@@ -349,6 +353,30 @@ func checkParts(t *testing.T, md string, caps platform.Capabilities) {
 		t.Fatalf("%s: %d parts show %q, want %q", caps.Dialect, len(parts), got, want)
 	}
 	checkClusters(t, whole, caps, limit)
+}
+
+// matrixBreaks writes the line ends of Matrix' HTML as Telegram has them.
+var matrixBreaks = strings.NewReplacer("<br>", "\n")
+
+// TestMatrix shows what is other than in Telegram's HTML.
+func TestMatrix(t *testing.T) {
+	tests := []struct{ name, md, want string }{
+		{"emphasis", "**b** *i* ~~s~~ `c`", "<b>b</b> <i>i</i> <s>s</s> <code>c</code>"},
+		{"lines", "a\n\nb  \nc", "a<br><br>b<br>c"},
+		{"list", "- a\n  - b", "• a<br>\u00a0 ◦ b"},
+		{"fence", "see\n```go\na\n  b\n```\nafter\n\nend", "see<pre><code class=\"language-go\">a\n  b</code></pre><br>after<br><br>end"},
+		{"quotation", "a\n\n> b\n> c\n\nd", "a<br><blockquote>b<br>c</blockquote><br>d"},
+		{"nobody is called", "@room <a href='x'>", "@room &lt;a href='x'&gt;"},
+		{"link", "[t](https://e.x/?a=1&b=2) [m](mailto:a@e.x) [s](javascript:x)", `<a href="https://e.x/?a=1&amp;b=2">t</a> <a href="mailto:a@e.x">m</a> s (javascript:x)`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			parts := Render(tt.md, matrix)
+			if len(parts) != 1 || parts[0].Text != tt.want {
+				t.Errorf("got  %+v\nwant %q", parts, tt.want)
+			}
+		})
+	}
 }
 
 // signs are those of which mrkdwn's marks are made.
@@ -463,7 +491,7 @@ func nasty() []string {
 
 func TestPartsHold(t *testing.T) {
 	for _, md := range nasty() {
-		for _, caps := range []platform.Capabilities{telegram, discord, slack, sms} {
+		for _, caps := range []platform.Capabilities{telegram, discord, slack, matrix, sms} {
 			for _, limit := range []int{0, 128, 333, caps.MaxText} {
 				for _, unit := range []platform.LengthUnit{platform.Runes, platform.UTF16, platform.Bytes} {
 					c := limited(caps, limit)
@@ -535,7 +563,7 @@ func FuzzRender(f *testing.F) {
 		f.Add(md, uint16(128+i*40), uint8(i))
 	}
 	f.Fuzz(func(t *testing.T, md string, limit uint16, kind uint8) {
-		caps := []platform.Capabilities{telegram, discord, sms, slack}[kind%4]
+		caps := []platform.Capabilities{telegram, discord, sms, slack, matrix}[kind%5]
 		caps.Unit = platform.LengthUnit(kind / 3 % 3)
 		caps.MaxText = max(int(limit), minText)
 		checkParts(t, md, caps)

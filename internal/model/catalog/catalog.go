@@ -26,6 +26,7 @@ type Deps struct {
 	Log       *slog.Logger                                     // nil logs nothing
 	Now       func() time.Time                                 // nil is time.Now
 	Sleep     func(ctx context.Context, d time.Duration) error // nil sleeps; see model.ChainOptions
+	Secrets   func(...string)                                  // told of each login before it is used, for a redactor; may be nil
 }
 
 // FromConfig builds the provider of a profile. It never fails: what cannot be
@@ -78,6 +79,12 @@ func build(m home.ModelConfig, deps Deps) (model.Provider, string) {
 	if why := unsupported(m); why != "" {
 		return model.Unusable(m.Provider, why), why
 	}
+	if m.LoginFile != "" {
+		if deps.Transport == nil {
+			deps.Transport = openai.NewTransport()
+		}
+		return newPooled(m, deps), ""
+	}
 	c, err := openai.New(openai.Config{
 		Name: m.Provider, BaseURL: m.BaseURL, Key: m.Key, KeyOrigin: m.KeyOrigin, Model: m.Model, MaxTokens: m.MaxTokens,
 	}, openai.Deps{Transport: deps.Transport, Log: deps.Log, Now: deps.Now})
@@ -97,7 +104,7 @@ func unsupported(m home.ModelConfig) string {
 			"set model.api_mode to chat_completions if the service offers it, or %s", m.APIMode, m.Provider, m.Model, choose)
 	}
 	signIn := []string{"nous", "openai-codex", "copilot", "copilot-acp", "minimax-oauth", "xai-oauth", "qwen-oauth", "bedrock"}
-	if slices.Contains(signIn, m.Provider) && (m.BaseURL == "" || !m.Key.IsSet()) {
+	if slices.Contains(signIn, m.Provider) && (m.BaseURL == "" || !m.Key.IsSet() && m.LoginFile == "") {
 		return fmt.Sprintf("the provider %s needs a sign-in that is not supported, so that model %s cannot be called: "+
 			"%s, for example openrouter with an OPENROUTER_API_KEY", m.Provider, m.Model, choose)
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,8 +17,11 @@ import (
 	"hermes/internal/home"
 	"hermes/internal/model"
 	"hermes/internal/model/catalog"
+	"hermes/internal/model/login"
 	"hermes/internal/model/openai"
+	"hermes/internal/secret"
 	"hermes/testkit/llm"
+	"hermes/testkit/oauth"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -149,5 +154,51 @@ func TestOffline(t *testing.T) {
 		if err != nil || answer.Provider != "offline" || !strings.Contains(answer.Text, "offline stand-in") {
 			t.Errorf("%+v, %v", answer, err)
 		}
+	}
+}
+
+// A login is renewed when its token is refused, and a key that is refused gives
+// way to the next, within one call.
+func TestLoginsAtRunTime(t *testing.T) {
+	service := oauth.Start(3600)
+	defer service.Close()
+	access, refresh := service.Login()
+	s, err := llm.Start(llm.Say("ok"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.RequireKey("access-token-0002") // the one that the first renewal gives
+	file := filepath.Join(t.TempDir(), "auth.json")
+	store := login.Open(file, nil)
+	for _, c := range []login.Credential{
+		{Provider: "custom", Type: login.APIKey, Access: "no-good"},
+		{Provider: "custom", Type: login.OAuth, Access: secret.Value(access), Refresh: secret.Value(refresh), TokenURL: service.TokenURL(), ClientID: "hermes"},
+	} {
+		if _, err := store.Add(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var told []string
+	p := catalog.Build(home.ModelConfig{Provider: "custom", Model: "m", BaseURL: s.URL(), APIMode: "chat_completions", LoginFile: file, OwnAddress: true},
+		catalog.Deps{Secrets: func(secrets ...string) { told = append(told, secrets...) }})
+	ask := &model.Request{Messages: []domain.Message{{Role: domain.RoleUser, Content: "hello"}}}
+	for range 2 {
+		answer, err := p.Complete(t.Context(), ask, nil)
+		if err != nil || answer.Text != "ok" {
+			t.Fatalf("%+v, %v", answer, err)
+		}
+	}
+	if renewals, reuses := service.Counts(); renewals != 1 || reuses != 0 {
+		t.Fatalf("%d renewals, %d reuses", renewals, reuses)
+	}
+	if !slices.Contains(told, "access-token-0002") {
+		t.Fatal("the new token was not told to the redactor")
+	}
+	s.RequireKey("something else")
+	service.Revoke()
+	_, err = p.Complete(t.Context(), ask, nil)
+	if e := model.AsError(err); e.Kind != model.Auth {
+		t.Fatalf("with everything refused: %v", err)
 	}
 }

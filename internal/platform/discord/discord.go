@@ -185,6 +185,13 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 		Idempotency:    platform.IdempotencyWindow,
 		IdempotencyFor: nonceFor,
 		DigitIDs:       true,
+		MaxDownload:    defaultMaxFile,
+		Reacts:         true,
+		Away: platform.Away{
+			Kept:  "all that was said, of one channel at most the oldest 2000 messages, and in the 512 direct messages heard last",
+			Lost:  "a button or slash command; the first direct message of somebody unknown",
+			Twice: "when its fate stays unknown for more than two minutes",
+		},
 	}
 	if name := a.name.Load(); name != nil {
 		c.MentionName = "@" + *name

@@ -1,6 +1,7 @@
 package discord
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -141,10 +142,17 @@ func (l *loop) address(ctx context.Context) (string, error) {
 func (a *Adapter) Check(ctx context.Context) error {
 	defer a.http.CloseIdleConnections()
 	var app struct {
+		Name  string `json:"name"`
 		Flags *int64 `json:"flags"` // absent: not said
+		Bot   struct {
+			Username string `json:"username"`
+		} `json:"bot"`
 	}
 	if perr := a.get(ctx, "asking for the application", "/applications/@me", "/applications/@me", &app); perr != nil {
 		return perr
+	}
+	if name := cmp.Or(app.Bot.Username, app.Name); name != "" {
+		a.health.Note("bot", "@"+name)
 	}
 	const messageContent, messageContentLimited = 1 << 18, 1 << 19
 	if app.Flags != nil && *app.Flags&(messageContent|messageContentLimited) == 0 {

@@ -151,6 +151,11 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 		Burst:       8,
 		Idempotency: platform.IdempotencyAlways,
 		DigitIDs:    true,
+		Reacts:      true,
+		Away: platform.Away{
+			Kept: "what was posted in the last seven days, of one channel at most the latest 5000 posts",
+			Lost: "a number that was pressed; what was deleted meanwhile",
+		},
 		CommandSign: "!",
 	}
 	if self := a.self.Load(); self != nil {

@@ -157,7 +157,12 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 		Burst:        3,
 		Idempotency:  platform.IdempotencyAlways,
 		DigitIDs:     true,
-		CommandSign:  "!",
+		Reacts:       true,
+		Away: platform.Away{
+			Kept: "what was said in the last seven days, of one channel at most the latest 2000 messages",
+			Lost: "a button or command; what was deleted meanwhile",
+		},
+		CommandSign: "!",
 	}
 	if self := a.self.Load(); self != nil {
 		c.MentionName = "@" + self.name

@@ -151,6 +151,13 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 		Burst:         3,
 		Idempotency:   platform.IdempotencyNone,
 		DigitIDs:      true,
+		MaxDownload:   maxDownload,
+		Reacts:        true,
+		Away: platform.Away{
+			Kept:  "all of the last 24 hours, buttons too",
+			Lost:  "what is older, which Telegram drops",
+			Twice: "when the connection broke between the send and Telegram's answer",
+		},
 	}
 	if self := a.self.Load(); self != nil {
 		c.MentionName = "@" + self.name
@@ -225,9 +232,11 @@ func (a *Adapter) connect(ctx context.Context) *platform.Error {
 // from being polled.
 func (a *Adapter) Check(ctx context.Context) error {
 	mctx, c := withCall(ctx, "getMe")
-	if _, err := a.bot.GetMe(mctx); err != nil {
+	me, err := a.bot.GetMe(mctx)
+	if err != nil {
 		return a.classify(c, err)
 	}
+	a.health.Note("bot", "@"+me.Username)
 	hctx, c := withCall(ctx, "getWebhookInfo")
 	hook, err := a.bot.GetWebhookInfo(hctx)
 	if err != nil {

@@ -78,6 +78,10 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 	return platform.Capabilities{
 		MaxText: maxText, Unit: platform.Runes, Dialect: platform.DialectMarkdown, Buttons: true,
 		Idempotency: platform.IdempotencyAlways, Burst: 100,
+		Away: platform.Away{
+			Kept: "what the page sends again when it is connected again",
+			Lost: "nothing: a message that was not taken stays in the page",
+		},
 	}
 }
 

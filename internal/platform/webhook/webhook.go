@@ -112,6 +112,11 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 	return platform.Capabilities{
 		MaxText: maxText, Unit: platform.Runes, Dialect: platform.DialectMarkdown, Threads: true,
 		PerSecond: 20, Burst: 20, Idempotency: platform.IdempotencyNone,
+		Away: platform.Away{
+			Kept:  "what its sender sends again, since it got no answer",
+			Lost:  "calls of senders that try once",
+			Twice: "by a receiver that does not look at the id, which a repetition keeps",
+		},
 	}
 }
 

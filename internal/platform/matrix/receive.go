@@ -1,0 +1,431 @@
+package matrix
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"hermes/internal/domain"
+	"hermes/internal/platform"
+)
+
+const (
+	timelineLimit = 50              // events of one room that a sync brings; what is more leaves a gap
+	batchLimit    = 100             // events that are committed at once
+	storeEvery    = 5 * time.Minute // of the position while nothing comes that is for us
+)
+
+// receiver is one Run: it polls and commits what comes. It belongs to one
+// goroutine.
+type receiver struct {
+	a    *Adapter
+	sink platform.Sink
+
+	loaded   bool
+	at       position
+	stored   string    // the cursor that the sink was given last
+	storedAt time.Time // and when
+	filter   string
+	proven   bool // the last poll came back
+	failures int  // in a row
+	connects int
+	tryAgain time.Time // when invitations that wait are looked at again
+}
+
+// run connects and polls until ctx ends or the account is given up.
+func (r *receiver) run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		err := r.session(ctx)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // it was asked to end
+		}
+		var e *platform.Error
+		if !errors.As(err, &e) {
+			return err // the sink's
+		}
+		if err := r.failed(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// session polls until something fails.
+func (r *receiver) session(ctx context.Context) error {
+	if err := r.connect(ctx); err != nil {
+		return err
+	}
+	for wait := time.Duration(0); ctx.Err() == nil; wait = r.a.cfg.PollTimeout { // at first a proof at once
+		began := time.Now()
+		s, e := r.poll(ctx, wait)
+		if e != nil {
+			return e
+		}
+		was := r.at.Since
+		if err := r.take(ctx, s); err != nil {
+			return err
+		}
+		r.alive()
+		if wait > 0 && r.at.Since == was && time.Since(began) < wait/10 {
+			sleep(ctx, r.a.pause.first) // a server that does not wait must not make us spin
+		}
+	}
+	return nil
+}
+
+// connect learns who the account is and, once, where the inbox stands.
+func (r *receiver) connect(ctx context.Context) error {
+	self, e := r.a.whoAmI(ctx)
+	if e != nil {
+		return harmless(e, "the homeserver did not say who the account is")
+	}
+	if _, e := r.a.loadDirects(ctx); e != nil {
+		return e
+	}
+	if r.loaded {
+		return nil
+	}
+	text, err := r.sink.Cursor(ctx, self.user)
+	if err != nil {
+		return err
+	}
+	r.at, r.stored, r.storedAt, r.loaded = parsePosition(text), text, r.a.now(), true
+	if r.a.cfg.Encryption {
+		r.a.log.Warn("MATRIX_ENCRYPTION is on, but this version does not read rooms that are end-to-end encrypted; write to the account in a room that is not")
+	}
+	r.noteEncrypted()
+	return nil
+}
+
+// poll asks for news. One that is not back in twice its time is cut.
+func (r *receiver) poll(ctx context.Context, wait time.Duration) (*syncReply, *platform.Error) {
+	q := url.Values{"timeout": {strconv.FormatInt(wait.Milliseconds(), 10)}, "filter": {r.syncFilter()}}
+	if r.at.Since != "" {
+		q.Set("since", r.at.Since)
+	}
+	limit := 2 * max(wait, r.a.cfg.PollTimeout)
+	if r.at.Since == "" {
+		limit = max(limit, 10*time.Minute) // the first one of a large account takes a server long
+	}
+	var s syncReply
+	c, e := r.a.call(ctx, request{method: http.MethodGet, path: "/v3/sync", query: q, timeout: limit}, &s)
+	if e == nil {
+		if s.Next == "" {
+			return nil, notMatrix(c.status)
+		}
+		return &s, nil
+	}
+	e.Uncertain = false
+	switch {
+	case e.Code == codeUnknown && errors.Is(c.err, context.DeadlineExceeded):
+		e.Code, e.Reason = "matrix_poll_stuck", "a poll of the homeserver did not come back in twice its time: it was cut and is made again"
+	case e.Code == codeUnknown:
+		e.Code, e.Reason = "matrix_poll_cut", "the connection to the homeserver broke while it was polled: it is made again"
+	case e.Kind == platform.GiveUp && r.at.Since != "" && c.status == http.StatusBadRequest:
+		// The homeserver was set up anew, or put back to an older state.
+		r.a.log.Warn("the homeserver does not know the stored position any more; what was written since the last message is read from the rooms' histories", "reason", e.Reason)
+		r.at.Since = ""
+		e.Kind = platform.Retry
+	case e.Kind == platform.GiveUp:
+		e.Kind = platform.Retry
+	}
+	return nil, e
+}
+
+// syncFilter says what is wanted,
+// https://spec.matrix.org/v1.15/client-server-api/#filtering.
+func (r *receiver) syncFilter() string {
+	if r.filter == "" {
+		nothing := map[string]any{"types": []string{}}
+		b, _ := json.Marshal(map[string]any{ // strings and numbers only
+			"presence":     nothing,
+			"account_data": map[string]any{"types": []string{typeDirect}},
+			"room": map[string]any{
+				"account_data": nothing, "ephemeral": nothing,
+				"state":    map[string]any{"types": []string{typeMember, typeName, typeAlias, typeCrypto}, "lazy_load_members": true},
+				"timeline": map[string]any{"types": timelineTypes, "limit": timelineLimit, "lazy_load_members": true},
+			},
+		})
+		r.filter = string(b)
+	}
+	return r.filter
+}
+
+var timelineTypes = []string{typeMessage, typeEncrypted, typeReaction, typeMember, typeName, typeAlias, typeCrypto}
+
+// alive records a poll that came back and was taken.
+func (r *receiver) alive() {
+	if r.failures > 0 {
+		r.a.log.Info("the homeserver answers again", "failures", r.failures)
+	}
+	if !r.proven {
+		r.connects++
+		r.a.log.Info("connected to Matrix", "user", r.a.self.Load().user)
+		r.a.health.Note("reconnects", strconv.Itoa(r.connects-1))
+	}
+	r.failures, r.proven = 0, true
+	r.a.health.OK()
+}
+
+// failed shows a failure and waits before the next attempt. It returns an
+// error when Run is to end.
+func (r *receiver) failed(ctx context.Context, e *platform.Error) error {
+	r.failures++
+	r.proven = false
+	r.a.http.CloseIdleConnections() // a connection that went deaf is not asked again
+	if e.Kind == platform.BadCredentials || r.failures >= r.a.pause.failures {
+		return e
+	}
+	wait := r.a.pause.first << min(r.failures-1, 16)
+	wait = min(wait, r.a.pause.most)
+	wait -= time.Duration(rand.Int64N(int64(wait)/4 + 1)) // so that many accounts do not return in step
+	wait = max(wait, e.RetryAfter)
+	r.a.health.Degraded(e.Code, e.Reason)
+	r.a.log.Warn("the homeserver is not heard", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", r.failures, "wait", wait)
+	sleep(ctx, wait)
+	return nil
+}
+
+// take handles what a poll brought, and commits it with its position.
+func (r *receiver) take(ctx context.Context, s *syncReply) error {
+	first := r.at.From == 0
+	if first {
+		// The messages of before are nobody's business; clocks may differ a little.
+		r.at.From = r.a.now().Add(-time.Minute).UnixMilli()
+	}
+	for _, ev := range s.AccountData.Events {
+		if ev.Type == typeDirect {
+			d := map[string][]string{}
+			lenient(ev.Content, &d)
+			r.a.rooms.setDirects(d)
+		}
+	}
+	if err := r.invitations(ctx, s); err != nil {
+		return err
+	}
+	for id := range s.Rooms.Leave {
+		r.a.rooms.drop(id)
+		r.at.forgetInvite(id)
+		r.a.changed()
+	}
+	var all [][]domain.Inbound
+	for _, id := range slices.Sorted(maps.Keys(s.Rooms.Join)) {
+		if !isRoom(id) || s.Rooms.Join[id] == nil {
+			continue
+		}
+		r.at.forgetInvite(id)
+		got, err := r.room(ctx, id, s.Rooms.Join[id], first)
+		if err != nil {
+			return err
+		}
+		if len(got) > 0 {
+			all = append(all, got)
+		}
+	}
+	r.at.Since = s.Next
+	return r.commit(ctx, merge(all))
+}
+
+// merge puts the events of all rooms into one order, by when they were sent; those
+// of one room stay in the room's.
+func merge(rooms [][]domain.Inbound) (out []domain.Inbound) {
+	for len(rooms) > 0 {
+		first := 0
+		for i := range rooms {
+			if rooms[i][0].SentAt.Before(rooms[first][0].SentAt) {
+				first = i
+			}
+		}
+		out = append(out, rooms[first][0])
+		if rooms[first] = rooms[first][1:]; len(rooms[first]) == 0 {
+			rooms = slices.Delete(rooms, first, first+1)
+		}
+	}
+	return out
+}
+
+// room reads what is new in a room. quiet is the first sync of an account: what
+// it brings was said before anybody listened.
+func (r *receiver) room(ctx context.Context, id string, j *joined, quiet bool) ([]domain.Inbound, error) {
+	renamed := false
+	for _, ev := range j.State.Events {
+		renamed = r.a.rooms.apply(id, ev, false) || renamed
+	}
+	for _, ev := range j.Timeline.Events {
+		renamed = r.a.rooms.apply(id, ev, true) || renamed
+	}
+	if renamed {
+		r.a.changed()
+	}
+	if quiet {
+		return nil, nil
+	}
+	timeline := j.Timeline.Events
+	if j.Timeline.Limited || r.at.Since == "" {
+		gap, e := r.gap(ctx, id, j.Timeline.Prev)
+		if e != nil {
+			return nil, e
+		}
+		timeline = slices.Concat(gap, timeline)
+	}
+	self := r.a.self.Load()
+	timeline, entered := sinceInvited(timeline, self)
+	if entered {
+		r.a.changed()
+		if known, e := r.a.roomOf(ctx, id); e == nil && known.encrypted {
+			r.tellEncrypted(ctx, id)
+		}
+	}
+	var out []domain.Inbound
+	for _, ev := range timeline {
+		if ev.TS < r.floor() && r.at.Since == "" {
+			continue
+		}
+		in, ok, e := r.event(ctx, id, ev)
+		if e != nil {
+			return nil, e
+		}
+		if ok {
+			out = append(out, in)
+		}
+	}
+	return out, nil
+}
+
+// event maps one event of a room; ok is false when it is not for us.
+func (r *receiver) event(ctx context.Context, id string, ev *event) (in domain.Inbound, ok bool, e *platform.Error) {
+	if !isEvent(ev.ID) || !isUser(ev.Sender) || ev.StateKey != nil {
+		return in, false, nil
+	}
+	switch ev.Type {
+	case typeMessage:
+		return r.a.message(ctx, id, ev)
+	case typeReaction:
+		return r.a.press(ctx, id, ev)
+	case typeEncrypted:
+		if ev.Sender != r.a.self.Load().user {
+			r.tellEncrypted(ctx, id)
+		}
+	}
+	return in, false, nil
+}
+
+// commit stores events in order, the position with the last of them.
+func (r *receiver) commit(ctx context.Context, all []domain.Inbound) error {
+	for len(all) > batchLimit {
+		if err := r.accept(ctx, all[:batchLimit], ""); err != nil {
+			return err
+		}
+		all = all[batchLimit:]
+	}
+	if n := len(all); n > 0 {
+		r.at.Last = max(r.at.Last, all[n-1].SentAt.UnixMilli())
+	}
+	cursor := r.at.String()
+	now := r.a.now()
+	was := parsePosition(r.stored)
+	was.Since = r.at.Since
+	if len(all) == 0 && (cursor == r.stored || was.String() == cursor && now.Sub(r.storedAt) < storeEvery) {
+		return nil
+	}
+	if err := r.accept(ctx, all, cursor); err != nil {
+		return err
+	}
+	r.stored, r.storedAt = cursor, now
+	return nil
+}
+
+// accept stores events; it retries until the sink has stored them or refuses
+// for good.
+func (r *receiver) accept(ctx context.Context, all []domain.Inbound, cursor string) error {
+	for _, in := range all { // before the commit: the turn may begin at once
+		if !in.Button {
+			r.a.waiting.Set(in.Address, in.MessageID)
+		}
+	}
+	wait := r.a.pause.first
+	for {
+		err := r.sink.Accept(ctx, r.a.self.Load().user, all, cursor)
+		if err == nil {
+			r.accepted(all)
+			return nil
+		}
+		code := domain.CodeOf(err)
+		switch {
+		case ctx.Err() != nil, code == domain.Fenced:
+			return err
+		case code == domain.Invalid, code == domain.TooLarge:
+			// Trying the same again cannot help, and must not block what follows.
+			if len(all) > 1 {
+				return r.acceptEach(ctx, all, cursor)
+			}
+			if len(all) == 0 {
+				return nil
+			}
+			r.a.log.Error("an event that cannot be stored was left out", "event", all[0].EventID, "error", r.a.scrubError(err))
+			all = nil
+			continue
+		}
+		r.a.health.Degraded(string(code), "messages from Matrix wait, because they cannot be stored: "+domain.MessageOf(err)+"; none is lost")
+		r.a.log.Warn("messages could not be stored; they are tried again", "events", len(all), "error", r.a.scrubError(err), "wait", wait)
+		if !sleep(ctx, wait) {
+			return err
+		}
+		wait = min(2*wait, r.a.pause.most)
+	}
+}
+
+// acceptEach finds the event that the sink refuses; the others are stored.
+func (r *receiver) acceptEach(ctx context.Context, all []domain.Inbound, cursor string) error {
+	for i := range all {
+		at := ""
+		if i == len(all)-1 {
+			at = cursor
+		}
+		if err := r.accept(ctx, all[i:i+1], at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// accepted notes the evidence, and tells the rooms how far they were read.
+func (r *receiver) accepted(all []domain.Inbound) {
+	if len(all) == 0 {
+		return
+	}
+	r.a.health.Note("last_event", r.a.now().UTC().Format(time.RFC3339))
+	read := map[string]string{}
+	for _, in := range all {
+		if !in.Button {
+			read[in.ChatID] = in.MessageID
+		}
+	}
+	for room, id := range read {
+		// https://spec.matrix.org/v1.15/client-server-api/#post_matrixclientv3roomsroomidreceiptreceipttypeeventid
+		path := "/v3/rooms/" + url.PathEscape(room) + "/receipt/m.read/" + url.PathEscape(id)
+		r.a.later(func(ctx context.Context) *platform.Error {
+			_, e := r.a.call(ctx, request{method: http.MethodPost, path: path, in: struct{}{}}, nil)
+			return e
+		})
+	}
+}
+
+// sleep waits; it answers false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
