@@ -47,10 +47,10 @@ lint: $(LINT) # with a cache of its own: a shared one answers with the paths of 
 $(LINT):
 	GOBIN=$(CURDIR)/build/tools $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 
-## release: archives, packages, sums and signatures of VERSION=1.2.3, signed by MINISIGN_KEY=file
+## release: archives, packages, sums and signatures of VERSION=1.2.3, signed by MINISIGN_KEY=file; UPDATE_URL=https://… is where they will be
 .PHONY: release
 release:
-	$(GO) run ./scripts/release -version '$(VERSION)' -key '$(MINISIGN_KEY)' -out build/release
+	$(GO) run ./scripts/release -version '$(VERSION)' -key '$(MINISIGN_KEY)' -url '$(UPDATE_URL)' -out build/release
 
 ## man: the manual pages, into build/man
 .PHONY: man

@@ -90,6 +90,7 @@ func commands() []func(*App) *cobra.Command {
 		newDeliveriesCommand,
 		newCronCommand,
 		newProfileCommand,
+		newMigrateCommand,
 		newUpdateCommand,
 		newConfigCommand,
 		newLogsCommand,

@@ -15,6 +15,8 @@ import (
 
 	"hermes/testkit/llm"
 	"hermes/testkit/oauth"
+	"hermes/testkit/oldhome"
+	"hermes/testkit/releases"
 	"hermes/testkit/telegram"
 )
 
@@ -39,7 +41,9 @@ func TestMain(m *testing.M) {
 //	hears [-set VAR] PERSON RE  the bot's message to a person that matches; VAR gets its first group
 //	oauth SECONDS | revoke      a sign-in service where somebody confirms at once; $OAUTH_URL
 //	freeport VAR                VAR gets a port that nobody listens on
+//	releases DIR VERSION        a folder of releases with one version; $RELEASE_KEY signed it
 //	await RE COMMAND…           runs a command again until its output matches
+//	oldhome DIR                 a home of the Python system
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -55,7 +59,7 @@ func TestScripts(t *testing.T) {
 			return os.MkdirAll(home, 0o700)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"fakellm": fakeLLM, "faketelegram": fakeTelegram, "person": person, "says": says, "hears": hears, "await": await, "freeport": freePort, "oauth": signInService,
+			"fakellm": fakeLLM, "faketelegram": fakeTelegram, "person": person, "says": says, "hears": hears, "await": await, "oldhome": oldHome, "releases": offerRelease, "freeport": freePort, "oauth": signInService,
 		},
 	})
 }
@@ -73,6 +77,17 @@ type world struct {
 type worldKey struct{}
 
 func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*world) }
+
+func offerRelease(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: releases DIR VERSION")
+	}
+	f, err := releases.New(args[0])
+	ts.Check(err)
+	_, err = f.Add("stable", args[1], []byte("no program"))
+	ts.Check(err)
+	ts.Setenv("RELEASE_KEY", f.PublicKey)
+}
 
 func fakeLLM(ts *testscript.TestScript, _ bool, args []string) {
 	key := ""
@@ -93,6 +108,11 @@ func fakeTelegram(ts *testscript.TestScript, _ bool, _ []string) {
 	worldOf(ts).tg = s
 	ts.Setenv("TELEGRAM_URL", s.URL())
 	ts.Setenv("TELEGRAM_TOKEN", s.Token())
+}
+
+// oldHome makes a home as the Python system leaves it when it is killed.
+func oldHome(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(oldhome.Build(ts.MkAbs(args[0]), oldhome.Options{Era: oldhome.Late, OpenLog: true}))
 }
 
 // person makes somebody on Telegram.

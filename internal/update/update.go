@@ -408,7 +408,7 @@ func (u *Updater) settle(members []Member, t target) {
 				u.Say("! %s", domain.MessageOf(err))
 			}
 		}
-		if m.Starts != "" && !pin || !others {
+		if !others {
 			u.noteBrought(m, cmp.Or(m.Starts, u.Place.Path), t.version)
 		}
 	}

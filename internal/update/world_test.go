@@ -73,7 +73,13 @@ type world struct {
 // newWorld installs 1.0.0 as install.sh does, and offers versions.
 func newWorld(t *testing.T, offered ...string) *world {
 	t.Helper()
-	w := &world{t: t, user: t.TempDir(), now: "1.0.0"}
+	return newWorldIn(t, t.TempDir(), offered...)
+}
+
+// newWorldIn is newWorld with a home of the user that is there.
+func newWorldIn(t *testing.T, user string, offered ...string) *world {
+	t.Helper()
+	w := &world{t: t, user: user, now: "1.0.0"}
 	var err error
 	w.folder, err = releases.New(filepath.Join(t.TempDir(), "releases"))
 	w.must(err)

@@ -49,6 +49,7 @@ type job struct {
 	made    time.Time
 	key     minisign.PrivateKey
 	public  string
+	url     string // where the release will be; "" for an unknown place
 	arches  []string
 	files   []string // names in out that SHA256SUMS lists
 }
@@ -61,6 +62,7 @@ func main() {
 	flag.StringVar(&j.out, "out", "build/release", "folder to fill; an index.json in it is added to")
 	flag.StringVar(&keyFile, "key", "", "minisign's secret key; its password is taken from MINISIGN_PASSWORD")
 	flag.StringVar(&previous, "previous", "", "index.json of the releases before (default: the one in -out)")
+	flag.StringVar(&j.url, "url", "", "address under which -out will be served, for programs whose operator names none")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -170,7 +172,7 @@ func madeAt(ctx context.Context, epoch string) (time.Time, error) {
 // beside it lies in dir already.
 func (j *job) buildArch(ctx context.Context, dir, arch string) (update.Archive, error) {
 	program := filepath.Join(dir, "hermes-"+arch)
-	ldflags := fmt.Sprintf("-s -w -X hermes/internal/cli.version=%s -X hermes/internal/update.builtinKeys=%s", j.version, j.public)
+	ldflags := fmt.Sprintf("-s -w -X hermes/internal/cli.version=%s -X hermes/internal/update.builtinKeys=%s -X hermes/internal/update.builtinURL=%s", j.version, j.public, j.url)
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", ldflags, "-o", program, "./cmd/hermes")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr

@@ -16,6 +16,7 @@ import (
 // Options are what a server starts with. The zero value is usable.
 type Options struct {
 	Addr      string           // to listen on; "" means 127.0.0.1 and a free port
+	Listener  net.Listener     // in place of an address to listen on; may be nil
 	Token     string           // the bot's; "" means one that looks real. Its first part is the bot's id in base64
 	Username  string           // the bot's; "" means hermes
 	Heartbeat time.Duration    // that the bot is told; 0 means 41.25 s
@@ -104,7 +105,7 @@ func New(o Options) (*Server, error) {
 	}
 	s.self = User{ID: string(id), Username: o.Username, Bot: true}
 	s.users[s.self.ID] = &s.self
-	if s.port, err = port.Keep(s.addr); err != nil {
+	if s.port, err = port.Open(s.addr, o.Listener); err != nil {
 		return nil, err
 	}
 	s.addr = s.port.Addr()

@@ -39,6 +39,9 @@ type Options struct {
 	Security string // tls, starttls or none ("")
 	NoIdle   bool   // the server cannot push
 	SaveSent bool   // what is sent is kept in the mailbox Sent
+	// Listen gives a listener for each of the two servers; nil means ports of
+	// 127.0.0.1.
+	Listen func() (net.Listener, error)
 }
 
 // Server is a running provider. Its methods are safe for concurrent use.
@@ -94,6 +97,9 @@ func New(o Options) (*Server, error) {
 	if o.Password == "" {
 		o.Password = "mail-" + rand.Text()
 	}
+	if o.Listen == nil {
+		o.Listen = func() (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") }
+	}
 	s := &Server{o: o, mailbox: imapmemserver.NewUser(o.Address, o.Password), conns: map[*conn]bool{}, changed: make(chan struct{})}
 	if err := errors.Join(s.mailbox.Create("INBOX", nil), s.mailbox.Create("Sent", nil), s.certify()); err != nil {
 		return nil, err
@@ -125,7 +131,7 @@ func New(o Options) (*Server, error) {
 
 // serve listens for one of the servers.
 func (s *Server) serve(serve func(net.Listener) error) (*net.TCPAddr, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := s.o.Listen()
 	if err != nil {
 		return nil, err
 	}

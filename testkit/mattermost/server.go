@@ -19,6 +19,7 @@ import (
 // Options are what a server starts with. The zero value is usable.
 type Options struct {
 	Addr        string           // to listen on; "" means 127.0.0.1 and a free port
+	Listener    net.Listener     // in place of an address to listen on; may be nil
 	Token       string           // the bot's; "" means one that looks real
 	Username    string           // the bot's; "" means hermes
 	MaxPostSize int              // characters; 0 means 16383
@@ -102,7 +103,7 @@ func New(o Options) (*Server, error) {
 	s.users[s.self.ID] = &s.self
 	s.routes()
 	var err error
-	if s.port, err = port.Keep(o.Addr); err != nil {
+	if s.port, err = port.Open(o.Addr, o.Listener); err != nil {
 		return nil, err
 	}
 	s.addr = s.port.Addr()

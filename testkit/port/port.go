@@ -1,5 +1,6 @@
 // Package port keeps a port for a server that goes away and comes back, so that
-// no other process is given it in the meantime.
+// no other process is given it in the meantime, and has a network in memory for
+// tests in which time is simulated.
 package port
 
 import (
@@ -16,9 +17,19 @@ import (
 // refused, as those to a server that is down. Its methods are safe for
 // concurrent use.
 type Port struct {
-	addr string
-	once sync.Once
-	fd   int
+	addr   string
+	once   sync.Once
+	fd     int
+	memory net.Listener // in place of a port; nil for a real one
+}
+
+// Open is Keep, or where l is not nil a port that l stands for, such as one of a
+// Network.
+func Open(addr string, l net.Listener) (*Port, error) {
+	if l == nil {
+		return Keep(addr)
+	}
+	return &Port{addr: l.Addr().String(), memory: l}, nil
 }
 
 // Keep takes an IPv4 address such as 127.0.0.1:0, for Listen. A second socket is
@@ -61,6 +72,9 @@ func (p *Port) Addr() string { return p.addr }
 
 // Listen listens on the port until the listener is closed; then again.
 func (p *Port) Listen() (net.Listener, error) {
+	if p.memory != nil {
+		return p.memory, nil
+	}
 	c := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
 		if e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }); e != nil {
@@ -73,5 +87,9 @@ func (p *Port) Listen() (net.Listener, error) {
 
 // Release gives the port up.
 func (p *Port) Release() {
-	p.once.Do(func() { unix.Close(p.fd) })
+	p.once.Do(func() {
+		if p.memory == nil {
+			unix.Close(p.fd)
+		}
+	})
 }

@@ -18,11 +18,12 @@ import (
 
 // Options are what a server starts with. The zero value is usable.
 type Options struct {
-	Addr     string // to listen on; "" means 127.0.0.1 and a free port
-	Token    string // the bot's; "" means one that looks real
-	AppToken string // the app's; "" means one that looks real
-	Name     string // the bot's; "" means hermes
-	Team     string // the workspace's name; "" means Acme
+	Addr     string       // to listen on; "" means 127.0.0.1 and a free port
+	Listener net.Listener // in place of an address to listen on; may be nil
+	Token    string       // the bot's; "" means one that looks real
+	AppToken string       // the app's; "" means one that looks real
+	Name     string       // the bot's; "" means hermes
+	Team     string       // the workspace's name; "" means Acme
 	// RedeliverAfter is how long an acknowledgement may take; 0 means 300 ms.
 	RedeliverAfter time.Duration
 	// PingEvery is the time between the server's pings; 0 means 200 ms.
@@ -107,7 +108,7 @@ func New(o Options) (*Server, error) {
 	s.users[s.self.ID] = &s.self
 	s.routes()
 	var err error
-	if s.port, err = port.Keep(o.Addr); err != nil {
+	if s.port, err = port.Open(o.Addr, o.Listener); err != nil {
 		return nil, err
 	}
 	s.addr = s.port.Addr()

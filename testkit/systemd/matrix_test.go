@@ -60,6 +60,7 @@ var cases = []struct {
 }{
 	{"HandWrittenFourProfiles", testFourProfiles},
 	{"Runbook", testRunbook},
+	{"Update", testUpdate},
 	{"CronAlone", testCronAlone},
 }
 

@@ -17,6 +17,7 @@ import (
 // Options are what a server starts with. The zero value is usable.
 type Options struct {
 	Addr     string           // to listen on; "" means 127.0.0.1 and a free port
+	Listener net.Listener     // in place of an address to listen on; may be nil
 	Token    string           // the bot's; "" means one that looks real
 	Username string           // the bot's, without the @; "" means hermes_test_bot
 	Keep     int              // messages kept a chat; 0 means 10,000
@@ -92,7 +93,7 @@ func New(o Options) (*Server, error) {
 	if o.Username != "" {
 		s.self.Username = o.Username
 	}
-	if s.port, err = port.Keep(s.addr); err != nil {
+	if s.port, err = port.Open(s.addr, o.Listener); err != nil {
 		return nil, err
 	}
 	s.addr = s.port.Addr()

@@ -91,11 +91,16 @@ func (a *Adapter) dialIMAP(ctx context.Context, changed chan<- struct{}) (*imapC
 func (a *Adapter) dial(ctx context.Context, s Server) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, min(dialTime, a.cfg.Timeout))
 	defer cancel()
-	d := &net.Dialer{KeepAlive: 30 * time.Second}
-	if s.Security != TLS {
-		return d.DialContext(ctx, "tcp", s.address())
+	conn, err := a.connect(ctx, "tcp", s.address())
+	if err != nil || s.Security != TLS {
+		return conn, err
 	}
-	return (&tls.Dialer{NetDialer: d, Config: a.tlsFor(s)}).DialContext(ctx, "tcp", s.address())
+	secure := tls.Client(conn, a.tlsFor(s))
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return secure, nil
 }
 
 func (a *Adapter) tlsFor(s Server) *tls.Config {

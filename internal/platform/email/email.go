@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -31,7 +32,9 @@ const (
 
 // Deps is what an adapter is given. Every field may be zero.
 type Deps struct {
-	TLS    *tls.Config // for both servers; its ServerName is set
+	TLS *tls.Config // for both servers; its ServerName is set
+	// Dial makes connections to both servers; nil means those of the machine.
+	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
 	Log    *slog.Logger
 	Health *health.Reporter
 	Now    func() time.Time
@@ -42,6 +45,7 @@ type Deps struct {
 type Adapter struct {
 	cfg     Config
 	tls     *tls.Config
+	connect func(ctx context.Context, network, address string) (net.Conn, error)
 	log     *slog.Logger
 	health  *health.Reporter
 	now     func() time.Time
@@ -79,8 +83,11 @@ func New(c Config, d Deps) (*Adapter, error) {
 	if d.TLS == nil {
 		d.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
+	if d.Dial == nil {
+		d.Dial = (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext
+	}
 	return &Adapter{
-		cfg: c, tls: d.TLS, log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now,
+		cfg: c, tls: d.TLS, connect: d.Dial, log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now,
 		pause: pauses{first: time.Second, most: time.Minute, failures: 10},
 	}, nil
 }
