@@ -119,43 +119,6 @@ func newDiscord(o Options) (*Platform, error) {
 	return p.build(err)
 }
 
-// newMatrix has each person invite the account into a room of their own.
-func newMatrix(o Options) (*Platform, error) {
-	srv, err := matrix.New(matrix.Options{})
-	if err != nil {
-		return nil, err
-	}
-	p := &Platform{OwnLife: true, secret: srv.Token(), closing: []func(){srv.Close}}
-	addr, err := p.front(o, srv.URL(), func(r *http.Request) string {
-		switch {
-		case strings.Contains(r.URL.Path, "/send/m.room.message/"):
-			return "send"
-		case strings.HasSuffix(r.URL.Path, "/v3/sync"):
-			return "poll"
-		}
-		return ""
-	})
-	if o.Watched {
-		p.points = append(p.points, "poll.before", "poll.after")
-	}
-	p.Env = fmt.Sprintf("MATRIX_HOMESERVER=http://%s\nMATRIX_ACCESS_TOKEN=%s\nMATRIX_ALLOW_ALL_USERS=true\n", addr, srv.Token())
-	p.Revoke = func() { srv.Revoke(false) }
-	var names counter
-	p.Join = func() Person {
-		who := srv.AddUser(names.next())
-		room := srv.Invite(who, true)
-		return &chat[matrix.Message]{
-			say: func(text string) { srv.Say(who, room, text) },
-			wait: func(ctx context.Context, ok func(matrix.Message) bool) (matrix.Message, error) {
-				return srv.WaitFor(ctx, room, ok)
-			},
-			all:  func() []matrix.Message { return srv.Messages(room) },
-			text: func(m matrix.Message) (string, bool) { return m.Text, m.FromBot },
-		}
-	}
-	return p.build(err)
-}
-
 func newMattermost(o Options) (*Platform, error) {
 	srv, err := mattermost.New(mattermost.Options{})
 	if err != nil {
