@@ -19,13 +19,13 @@ import (
 // so that it does not choose again.
 const chosenEnv = "HERMES_PROGRAM_CHOSEN"
 
-// insteadOf is the reason of a program that runs because a newer one died.
+// insteadOf is the reason of a program that runs because another one died.
 const insteadOf = "fallback"
 
 // runChosen goes on as the program that is to serve the profile, where that is
 // another than this one: the one that it is pinned to, or the one that served
 // healthily last. A successor in a hand-over was chosen by its predecessor. It
-// returns when this program is to serve; instead says that a newer one died.
+// returns when this program is to serve; instead says that another one died.
 func (a *App) runChosen(o serveOptions) (instead bool, err error) {
 	if text, ok := a.Lookup(chosenEnv); ok {
 		pid, reason, _ := strings.Cut(text, " ")
@@ -49,7 +49,7 @@ func (a *App) runChosen(o serveOptions) (instead bool, err error) {
 		fmt.Fprintf(a.Err, "hermes: %s\n", domain.MessageOf(warn))
 	}
 	if path == "" {
-		return false, nil
+		return why != "", nil
 	}
 	reason := "pin"
 	if why != gateway.Pinned {

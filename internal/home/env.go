@@ -177,7 +177,7 @@ func IsSecretName(name string) bool {
 	case "TOKEN", "KEY", "API_KEY", "SECRET", "PASSWORD", "API_SERVER_KEY", "HERMES_HEARTBEAT_URL", "HEARTBEAT_URL":
 		return true
 	}
-	for _, suffix := range []string{"_API_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_KEY"} {
+	for _, suffix := range []string{"_API_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_PASS", "_PASSPHRASE", "_KEY"} {
 		if strings.HasSuffix(name, suffix) {
 			return true
 		}

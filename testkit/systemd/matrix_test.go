@@ -62,6 +62,7 @@ var cases = []struct {
 	{"Runbook", testRunbook},
 	{"Update", testUpdate},
 	{"CronAlone", testCronAlone},
+	{"FromNothing", testFromNothing},
 }
 
 // TestSystemd runs every row in every mode, modes beside each other, in one box,
