@@ -64,6 +64,7 @@ var cases = []struct {
 	{"Update", testUpdate},
 	{"CronAlone", testCronAlone},
 	{"CronUnit", testCronUnit},
+	{"FromNothing", testFromNothing},
 }
 
 // TestSystemd runs every row in every mode, modes beside each other, in one box,
