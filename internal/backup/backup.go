@@ -236,43 +236,43 @@ func open(file string) (a *archive, err error) {
 	a = &archive{ReadCloser: r, files: map[string]*zip.File{}}
 	defer func() {
 		if err != nil {
-			r.Close()
+			_ = r.Close() // it was only read
 		}
 	}()
-	bad := func(why string, args ...any) (*archive, error) {
-		return nil, domain.E(domain.Invalid, nil, "%s is no backup that can be used: %s. Nothing was done", file, fmt.Sprintf(why, args...))
+	bad := func(why string, args ...any) error {
+		return domain.E(domain.Invalid, nil, "%s is no backup that can be used: %s. Nothing was done", file, fmt.Sprintf(why, args...))
 	}
 	if len(r.File) > maxFiles+1 {
-		return bad("it holds more than %d files", maxFiles)
+		return nil, bad("it holds more than %d files", maxFiles)
 	}
 	for _, f := range r.File {
 		if a.files[f.Name] != nil || !fs.ValidPath(f.Name) || !filepath.IsLocal(filepath.FromSlash(f.Name)) || strings.ContainsAny(f.Name, "\\\x00") || !f.Mode().IsRegular() {
-			return bad("it holds %q, which is there twice, or leads outside, or is no file", f.Name)
+			return nil, bad("it holds %q, which is there twice, or leads outside, or is no file", f.Name)
 		}
 		a.files[f.Name] = f
 	}
 	head := a.files[manifestName]
 	if head == nil {
-		return bad("it has no %s", manifestName)
+		return nil, bad("it has no %s", manifestName)
 	}
 	in, err := head.Open()
 	if err != nil {
-		return bad("its %s cannot be read: %v", manifestName, err)
+		return nil, bad("its %s cannot be read: %v", manifestName, err)
 	}
 	defer in.Close()
 	if err := json.NewDecoder(io.LimitReader(in, maxManifest)).Decode(&a.m); err != nil || a.m.Format != format {
-		return bad("its %s is broken, or of a later program", manifestName)
+		return nil, bad("its %s is broken, or of a later program", manifestName)
 	}
 	delete(a.files, manifestName)
 	var total int64
 	for name, want := range a.m.Files {
 		if a.files[name] == nil || want.Size < 0 || name == manifestName {
-			return bad("%s is missing", name)
+			return nil, bad("%s is missing", name)
 		}
 		total += want.Size
 	}
 	if len(a.m.Files) != len(a.files) || total > maxBytes {
-		return bad("it holds other files than its %s says, or more than %d GiB", manifestName, maxBytes>>30)
+		return nil, bad("it holds other files than its %s says, or more than %d GiB", manifestName, maxBytes>>30)
 	}
 	return a, nil
 }
@@ -303,7 +303,7 @@ func Verify(ctx context.Context, file string) (Manifest, error) {
 	if err != nil {
 		return Manifest{}, err
 	}
-	defer a.Close()
+	defer func() { _ = a.Close() }() // it was only read
 	for name := range a.m.Files {
 		if ctx.Err() != nil {
 			return a.m, domain.E(domain.Cancelled, ctx.Err(), "stopped; the archive was not read to its end")

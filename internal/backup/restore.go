@@ -51,7 +51,7 @@ func Restore(ctx context.Context, file string, o RestoreOptions) (r Restored, er
 	if err != nil {
 		return r, err
 	}
-	defer a.Close()
+	defer func() { _ = a.Close() }() // it was only read
 	r.Manifest = a.m
 	for _, name := range a.m.Profiles {
 		p, err := home.Named(o.Root, name)
