@@ -90,9 +90,12 @@ func commands() []func(*App) *cobra.Command {
 		newDeliveriesCommand,
 		newCronCommand,
 		newProfileCommand,
+		newMigrateCommand,
 		newUpdateCommand,
 		newConfigCommand,
 		newLogsCommand,
+		newDumpCommand,
+		newExitCodesTopic,
 		newVersionCommand,
 	}
 }
@@ -155,6 +158,7 @@ func newRoot(app *App) *cobra.Command {
 	for _, newCommand := range commands() {
 		root.AddCommand(newCommand(app))
 	}
+	addExamples(root)
 	return root
 }
 

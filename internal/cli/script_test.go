@@ -15,6 +15,7 @@ import (
 
 	"hermes/testkit/llm"
 	"hermes/testkit/oauth"
+	"hermes/testkit/oldhome"
 	"hermes/testkit/releases"
 	"hermes/testkit/telegram"
 )
@@ -42,6 +43,7 @@ func TestMain(m *testing.M) {
 //	freeport VAR                VAR gets a port that nobody listens on
 //	releases DIR VERSION        a folder of releases with one version; $RELEASE_KEY signed it
 //	await RE COMMAND…           runs a command again until its output matches
+//	oldhome DIR                 a home of the Python system
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -57,7 +59,7 @@ func TestScripts(t *testing.T) {
 			return os.MkdirAll(home, 0o700)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"fakellm": fakeLLM, "faketelegram": fakeTelegram, "person": person, "says": says, "hears": hears, "await": await, "releases": offerRelease, "freeport": freePort, "oauth": signInService,
+			"fakellm": fakeLLM, "faketelegram": fakeTelegram, "person": person, "says": says, "hears": hears, "await": await, "oldhome": oldHome, "releases": offerRelease, "freeport": freePort, "oauth": signInService,
 		},
 	})
 }
@@ -106,6 +108,11 @@ func fakeTelegram(ts *testscript.TestScript, _ bool, _ []string) {
 	worldOf(ts).tg = s
 	ts.Setenv("TELEGRAM_URL", s.URL())
 	ts.Setenv("TELEGRAM_TOKEN", s.Token())
+}
+
+// oldHome makes a home as the Python system leaves it when it is killed.
+func oldHome(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(oldhome.Build(ts.MkAbs(args[0]), oldhome.Options{Era: oldhome.Late, OpenLog: true}))
 }
 
 // person makes somebody on Telegram.

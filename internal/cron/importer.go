@@ -3,6 +3,8 @@ package cron
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -203,7 +205,7 @@ func (s *Service) importOne(ctx context.Context, l legacy) Imported {
 	id := domain.JobID(strings.ToLower(orDefault(l.text("id"), l.text("job_id"))))
 	r := Imported{ID: id, Name: l.text("name")}
 	if !validID(id) {
-		id = newID()
+		id = idOf(l)
 		r.Notes = append(r.Notes, fmt.Sprintf("its id %q has not the form of one, so it got %s", r.ID, id))
 		r.ID = id
 	}
@@ -227,6 +229,17 @@ func (s *Service) importOne(ctx context.Context, l legacy) Imported {
 		r.Notes = append(r.Notes, domain.MessageOf(err))
 	}
 	return r
+}
+
+// idOf makes an id for an entry without one from what it says, so that the same
+// entry gets the same id, and is imported once, however often it is read.
+func idOf(l legacy) domain.JobID {
+	text, err := json.Marshal(l) // its keys are sorted
+	if err != nil {
+		return newID()
+	}
+	sum := sha256.Sum256(text)
+	return domain.JobID(hex.EncodeToString(sum[:6]))
 }
 
 // fromLegacy reads the fields of an entry; those that are not known are kept.
@@ -340,12 +353,14 @@ func (l legacy) unknown() map[string]json.RawMessage {
 	return out
 }
 
+// ImportedNote is the note that says when the older system's jobs were imported.
+const ImportedNote = "cron.jobs_json_imported"
+
 // ImportOnce imports the older system's jobs.json of a profile, the first time
 // that it is called for the profile. The report is nil when there was nothing
 // to import, or when it was done before.
 func (s *Service) ImportOnce(ctx context.Context, notes Notes, path string) ([]Imported, error) {
-	const key = "cron.jobs_json_imported"
-	done, err := notes.Note(ctx, key)
+	done, err := notes.Note(ctx, ImportedNote)
 	if err != nil || done != "" {
 		return nil, err
 	}
@@ -356,7 +371,7 @@ func (s *Service) ImportOnce(ctx context.Context, notes Notes, path string) ([]I
 	if err != nil {
 		return nil, err
 	}
-	return report, notes.SetNote(ctx, key, s.wall.Now().UTC().Format(time.RFC3339))
+	return report, notes.SetNote(ctx, ImportedNote, s.wall.Now().UTC().Format(time.RFC3339))
 }
 
 // Notes is the part of the ledger that remembers that the import was done.

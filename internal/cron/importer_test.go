@@ -151,3 +151,20 @@ func FuzzImport(f *testing.F) {
 		}
 	})
 }
+
+// An entry without a usable id is known again, so that it is imported once.
+func TestImportTwice(t *testing.T) {
+	const text = `{"jobs": [{"id": "odd one", "name": "a", "prompt": "p", "schedule": "every 10m"}, {"name": "b", "prompt": "p", "schedule": "every 10m"}]}`
+	s := newRig(t).service
+	for _, want := range []string{"imported", "exists"} {
+		report, err := s.Import(t.Context(), []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range report {
+			if r.Outcome != want {
+				t.Errorf("%s: %s, want %s: %v", r.Name, r.Outcome, want, r.Notes)
+			}
+		}
+	}
+}

@@ -346,7 +346,7 @@ func (w *world) search(what, text string) {
 }
 
 // numbers are PIDs and ids of jobs.
-var numbers = regexp.MustCompile(`((?:kill(?: -9| -CONT)?|cron (?:remove|edit|run|resume)|deliveries (?:retry|drop)) )[0-9a-f]+`)
+var numbers = regexp.MustCompile(`((?:kill(?: -9| -CONT)?|cron (?:remove|edit|run|resume)|deliveries (?:retry|drop)) )[0-9a-f]+(?: [0-9]+)*`)
 
 // newPort is the port that a fix proposes: the next one that is free.
 var newPort = regexp.MustCompile(`API_SERVER_PORT [0-9]+`)

@@ -325,20 +325,25 @@ func (s *Store) DeleteSession(ctx context.Context, id domain.SessionID) error {
 		if open {
 			return domain.E(domain.Conflict, nil, "session %s has a turn that has not ended; stop it first", id)
 		}
-		if err := unindexSession(c, n); err != nil {
+		return deleteSession(c, n, id)
+	})
+}
+
+// deleteSession removes a session that has no open turn.
+func deleteSession(c *conn, n int64, id domain.SessionID) error {
+	if err := unindexSession(c, n); err != nil {
+		return err
+	}
+	for _, q := range []string{
+		`DELETE FROM message WHERE session = ?1`,
+		`DELETE FROM step WHERE turn_id IN (SELECT id FROM turn WHERE session = ?1)`,
+		`UPDATE turn SET session = NULL, input = '[]' WHERE session = ?1`,
+		`DELETE FROM session WHERE n = ?1`,
+	} {
+		if _, err := c.exec(q, n); err != nil {
 			return err
 		}
-		for _, q := range []string{
-			`DELETE FROM message WHERE session = ?1`,
-			`DELETE FROM step WHERE turn_id IN (SELECT id FROM turn WHERE session = ?1)`,
-			`UPDATE turn SET session = NULL, input = '[]' WHERE session = ?1`,
-			`DELETE FROM session WHERE n = ?1`,
-		} {
-			if _, err := c.exec(q, n); err != nil {
-				return err
-			}
-		}
-		_, err = c.exec(`DELETE FROM permission WHERE session = ?`, id)
-		return err
-	})
+	}
+	_, err := c.exec(`DELETE FROM permission WHERE session = ?`, id)
+	return err
 }
