@@ -294,6 +294,9 @@ func newGatewayStatusCommand(app *App) *cobra.Command {
 
 // gatewayStatus prints the status of the running gateway, or why there is none.
 func (a *App) gatewayStatus(ctx context.Context, asJSON, system bool) error {
+	if _, err := a.unitProfile(system); err != nil {
+		return err
+	}
 	c, p, err := a.controlClient()
 	if err != nil {
 		return err

@@ -94,6 +94,8 @@ func commands() []func(*App) *cobra.Command {
 		newUpdateCommand,
 		newConfigCommand,
 		newLogsCommand,
+		newDumpCommand,
+		newExitCodesTopic,
 		newVersionCommand,
 	}
 }
@@ -156,6 +158,7 @@ func newRoot(app *App) *cobra.Command {
 	for _, newCommand := range commands() {
 		root.AddCommand(newCommand(app))
 	}
+	addExamples(root)
 	return root
 }
 

@@ -108,7 +108,7 @@ func testNoConfiguration(t *testing.T, w *world) {
 	if owner := strings.TrimSpace(w.Root(t, "stat -c %U "+u.Home+"/.hermes/profiles/eve/rescue.json")); owner != "ada" {
 		t.Errorf("the record belongs to %s", owner)
 	}
-	want(t, w.Root(t, "mkdir -p /root/.hermes/profiles/eve && hermes -p eve gateway uninstall --system"), "✓ Removed /etc/systemd/system/hermes-rescue-ada@.service")
+	want(t, w.Root(t, "hermes -p eve gateway uninstall --system"), "✓ Removed /etc/systemd/system/hermes-rescue-ada@.service")
 	w.quiet()
 	u.Run(t, "hermes -p liam gateway start")
 }
