@@ -31,7 +31,7 @@ func (q *asker) line(ctx context.Context, question, fallback string) (string, er
 		question += " [" + fallback + "]"
 	}
 	fmt.Fprint(q.app.Err, question+": ")
-	text, err := q.read(ctx)
+	text, err := q.answer(ctx)
 	if err == nil && text == "" {
 		text = fallback
 	}
@@ -52,13 +52,17 @@ func (q *asker) secret(ctx context.Context, question string) (string, error) {
 		}
 	}
 	fmt.Fprint(q.app.Err, question+": ")
-	return q.read(ctx)
+	text, err := q.read(ctx)
+	if f, ok := q.app.In.(*os.File); err == nil && (!ok || !isTerminal(f)) {
+		fmt.Fprintln(q.app.Err)
+	}
+	return text, err
 }
 
 // yes asks for a yes; the end of the input is a no.
 func (q *asker) yes(ctx context.Context, question string) (bool, error) {
 	fmt.Fprint(q.app.Err, question+" [y/N]: ")
-	text, err := q.read(ctx)
+	text, err := q.answer(ctx)
 	if domain.IsCode(err, domain.Invalid) {
 		return false, nil
 	}
@@ -74,7 +78,7 @@ func (q *asker) sure(ctx context.Context, question string, fallback bool) (bool,
 	}
 	for {
 		fmt.Fprint(q.app.Err, question+hint)
-		text, err := q.read(ctx)
+		text, err := q.answer(ctx)
 		if err != nil {
 			return false, err
 		}
@@ -98,7 +102,7 @@ type option struct{ word, text string }
 // answers that are none of them.
 func (q *asker) menu(ctx context.Context, question string, options []option, fallback string) (string, error) {
 	for i, o := range options {
-		wrap(q.app.Err, fmt.Sprintf("%3d  %-10s ", i+1, o.word), o.text)
+		wrap(q.app.Err, fmt.Sprintf("%3d  %-11s ", i+1, o.word), o.text)
 	}
 	for range 3 {
 		text, err := q.line(ctx, question, fallback)
@@ -113,6 +117,16 @@ func (q *asker) menu(ctx context.Context, question string, options []option, fal
 		fmt.Fprintf(q.app.Err, "Type one of the numbers, not %q.\n", text)
 	}
 	return "", domain.E(domain.Invalid, nil, "the question was not answered; nothing was changed")
+}
+
+// answer reads an answer that is no secret. Where it is piped in, it is shown
+// behind its question, as it would be on a terminal.
+func (q *asker) answer(ctx context.Context) (string, error) {
+	text, err := q.read(ctx)
+	if f, ok := q.app.In.(*os.File); err == nil && (!ok || !isTerminal(f)) {
+		fmt.Fprintln(q.app.Err, text)
+	}
+	return text, err
 }
 
 // read gives the next line. A read from a terminal cannot be taken back, so

@@ -192,17 +192,23 @@ func (a *App) changed(c home.Change, what string) error {
 }
 
 func newConfigPathCommand(app *App, use, file string, path func(home.Profile) string) *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use: use, Short: "Print the path of " + file, Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			p, err := app.Profile()
 			if err != nil {
 				return err
 			}
+			if asJSON {
+				return app.JSON(map[string]any{"path": path(p), "exists": exists(path(p))})
+			}
 			fmt.Fprintln(app.Out, path(p))
 			return nil
 		},
 	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
 }
 
 func newConfigCheckCommand(app *App) *cobra.Command {

@@ -190,7 +190,7 @@ func (a *App) configRollback(ctx context.Context, args []string, only bool) erro
 		return err
 	}
 	if _, _, _, err := home.LoadFiles(p, files, a.Environ); err != nil {
-		return domain.E(domain.Config, err, "configuration %d cannot be served either, so nothing was changed: %s", n, domain.MessageOf(err))
+		return domain.E(domain.Config, err, "configuration %d cannot be served either, so nothing was changed (it is kept in %s)", n, h.Dir(n))
 	}
 	done, err := h.Restore(n, home.By{Command: "config rollback", Version: Version()})
 	if err != nil {

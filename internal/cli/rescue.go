@@ -63,7 +63,11 @@ func (a *App) rescue(ctx context.Context, name string) error {
 		host = ""
 	}
 	o := rescue.Options{
-		Unit: unit.Name, Run: run, File: rescueFile(p), Now: a.Now, Host: host,
+		Unit: unit.Name, Run: run, File: rescueFile(p), Now: a.Now, Host: host, Flag: profileFlag(p),
+		Down: func(ctx context.Context) bool {
+			now, err := op.Manager.Show(ctx, unit.Name)
+			return err != nil || now.Active == "failed"
+		},
 		Why: secret.NewRedactor(a.secrets(cfg)...).Redact(a.why(ctx, unit, op.Manager, words)),
 		Tell: func(ctx context.Context, text string) ([]rescue.Told, error) {
 			return a.tellHomes(ctx, cfg, text)
@@ -72,9 +76,9 @@ func (a *App) rescue(ctx context.Context, name string) error {
 	o.Good, o.Start = a.lastGood(op, system)
 	inc, handled, err := rescue.Run(ctx, o)
 	if !handled && err == nil {
-		fmt.Fprintf(a.Out, "This end of %s was handled already.\n", name)
+		fmt.Fprintf(a.Out, "This end of %s was handled already, or somebody has started it since.\n", name)
 	} else {
-		fmt.Fprintln(a.Out, inc.Text(host))
+		fmt.Fprintln(a.Out, inc.Text(host, profileFlag(p)))
 	}
 	if err != nil {
 		return err

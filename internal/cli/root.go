@@ -96,6 +96,8 @@ func commands() []func(*App) *cobra.Command {
 		newUpdateCommand,
 		newConfigCommand,
 		newLogsCommand,
+		newDumpCommand,
+		newExitCodesTopic,
 		newVersionCommand,
 	}
 }
@@ -158,6 +160,7 @@ func newRoot(app *App) *cobra.Command {
 	for _, newCommand := range commands() {
 		root.AddCommand(newCommand(app))
 	}
+	addExamples(root)
 	return root
 }
 

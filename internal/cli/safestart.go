@@ -19,13 +19,13 @@ import (
 // so that it does not choose again.
 const chosenEnv = "HERMES_PROGRAM_CHOSEN"
 
-// insteadOf is the reason of a program that runs because a newer one died.
+// insteadOf is the reason of a program that runs because another one died.
 const insteadOf = "fallback"
 
 // runChosen goes on as the program that is to serve the profile, where that is
 // another than this one: the one that it is pinned to, or the one that served
 // healthily last. A successor in a hand-over was chosen by its predecessor. It
-// returns when this program is to serve; instead says that a newer one died.
+// returns when this program is to serve; instead says that another one died.
 func (a *App) runChosen(o serveOptions) (instead bool, err error) {
 	if text, ok := a.Lookup(chosenEnv); ok {
 		pid, reason, _ := strings.Cut(text, " ")
@@ -49,7 +49,7 @@ func (a *App) runChosen(o serveOptions) (instead bool, err error) {
 		fmt.Fprintf(a.Err, "hermes: %s\n", domain.MessageOf(warn))
 	}
 	if path == "" {
-		return false, nil
+		return why != "", nil
 	}
 	reason := "pin"
 	if why != gateway.Pinned {
@@ -82,11 +82,14 @@ func (a *App) parkOr(ctx context.Context, failed error, start *gateway.Prepared,
 	}
 	o.Process, o.Version, o.Now = a.Environ, Version(), a.Now
 	fmt.Fprintf(a.Err, "hermes: the start came to nothing and is tried again by and by, since another start by the manager could be its last: %s\n", domain.MessageOf(failed))
-	if err := gateway.Park(ctx, o, failed); err != nil {
+	told := a.tellParked(ctx, o.Profile, failed)
+	err := gateway.Park(ctx, o, failed)
+	told()
+	if err != nil {
 		return nil //nolint:nilerr // it was asked to stop, and that is done
 	}
 	argv := append([]string{os.Args[0]}, a.args...)
-	err := syscall.Exec("/proc/self/exe", argv, succession.WithoutLegacy(a.Environ)) // the link names our file also when it was replaced
+	err = syscall.Exec("/proc/self/exe", argv, succession.WithoutLegacy(a.Environ)) // the link names our file also when it was replaced
 	return domain.E(domain.Internal, err, "the start could not be begun anew after: %s", domain.MessageOf(failed))
 }
 

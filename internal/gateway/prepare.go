@@ -10,6 +10,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/secret"
 	"hermes/internal/starts"
 	"hermes/internal/versions"
 )
@@ -25,7 +26,7 @@ type Preparation struct {
 	// serves, so that an error costs nothing.
 	Planned, Waits bool
 	CronOnly       bool
-	// Instead says that this program runs because a newer one died; see Program.
+	// Instead says that this program runs because another one died; see Program.
 	Instead bool
 	// Limit asks the service manager; it is called only after a death.
 	Limit func() starts.Limit
@@ -81,7 +82,7 @@ func (o Preparation) facts(disk home.Files, unreadable bool) starts.Facts {
 		f.Disk = "unreadable"
 	}
 	if text, err := os.ReadFile(crashFile(o.Profile.LogDir())); err == nil {
-		f.Dump = string(bytes.TrimSpace(text))
+		f.Dump = o.redact(string(bytes.TrimSpace(text)))
 	}
 	if e, _, ok := home.OpenHistory(o.Profile).LastHealthy(); ok {
 		f.Good = e.Fingerprint
@@ -94,6 +95,22 @@ func (o Preparation) facts(disk home.Files, unreadable bool) starts.Facts {
 		f.BroughtAt = book.Brought.At
 	}
 	return f
+}
+
+// redact takes secrets out of what a program said when it died, before it comes
+// into the record, status and messages.
+func (o Preparation) redact(text string) string {
+	if text == "" {
+		return ""
+	}
+	var known []string
+	if env, _, err := home.LoadEnv(o.Profile, o.Process); err == nil {
+		known = env.Secrets()
+		if cfg, _, err := home.Load(o.Profile, env); err == nil {
+			known = append(known, cfg.Secrets()...)
+		}
+	}
+	return secret.NewRedactor(known...).Redact(text)
 }
 
 // judge judges the lives before, and keeps the judgement on the record.
@@ -109,37 +126,56 @@ func (o Preparation) judge(f starts.Facts) (p starts.Plan) {
 const Pinned = "the profile is pinned to it"
 
 // Program chooses the program that is to serve: the one that the profile is
-// pinned to, or the one that served healthily last where this one died too
-// often. path is "" when it is this one. warn is a pin that cannot be followed.
+// pinned to, or the one that served healthily last where that one died too
+// often. path is "" when it is this one; then why is "" too, unless another one
+// was to serve and died. warn is a pin that cannot be followed.
 func (o Preparation) Program() (path, why string, warn error) {
 	pin, pinned, warn := versions.Pinned(o.Profile)
 	self := o.self()
+	first := self // what serves unless it died too often
 	if pinned {
 		if target, err := filepath.EvalSymlinks(pin.Path); err == nil && target != self.Path {
-			path, why = pin.Path, Pinned
+			if b, err := versions.Look(target, pin.Version, o.Now()); err == nil {
+				first, path, why = b, pin.Path, Pinned
+			}
 		}
 	}
-	if o.CronOnly || !starts.Read(o.Profile).Troubled() {
+	if o.CronOnly {
 		return path, why, warn
+	}
+	if !starts.Read(o.Profile).Troubled() && path == "" {
+		return "", "", warn
 	}
 	disk, err := home.ReadFiles(o.Profile)
 	f := o.facts(disk, err != nil)
 	if path != "" { // what would die is the pinned one
-		if b, err := versions.Look(pin.Path, pin.Version, o.Now()); err == nil {
-			f.Binary = b
-			f.Fallback, _ = versions.Read(o.Profile).Fallback(b)
-			if !f.Fallback.Present() {
-				f.Fallback = versions.Binary{}
-			}
+		f.Binary, f.Fallback = first, self
+		if good, ok := versions.Read(o.Profile).Fallback(first); ok {
+			f.Fallback = good
 		}
 	}
-	if plan := o.judge(f); plan.Fallback {
-		if f.Fallback.Path == self.Path {
-			return "", "", warn
+	plan := o.judge(f)
+	if plan.Fallback {
+		first, path, why = f.Fallback, f.Fallback.Path, "the program that was to serve died again and again"
+		if path == self.Path {
+			return "", why, warn
 		}
-		return f.Fallback.Path, "it served healthily last, and the newer program died", warn
+	}
+	if path != "" {
+		o.announce(first, f, plan)
 	}
 	return path, why, warn
+}
+
+// announce puts the start on the record before another program goes on with it,
+// so that one that dies before it can do so itself is known to have died.
+func (o Preparation) announce(program versions.Binary, f starts.Facts, plan starts.Plan) {
+	s := starts.New(o.Profile, program, getter(o.Process), o.Now())
+	s.Disk, s.Config, s.Careful = f.Disk, f.Disk, plan.Careful
+	if plan.LastHealthy {
+		s.Config = f.Good
+	}
+	starts.Begin(o.Profile, s)
 }
 
 // Prepare judges the lives before this one, chooses the configuration, and puts
@@ -156,14 +192,14 @@ func Prepare(o Preparation) (*Prepared, error) {
 	own := starts.New(o.Profile, f.Binary, getter(o.Process), o.Now())
 	own.Disk, own.Config, own.Planned = f.Disk, f.Disk, o.Waits
 	if o.Instead {
-		out.Safe.Plan.Careful = append(out.Safe.Plan.Careful, fmt.Sprintf("version %s serves, which served healthily last; the program that was started died too often", o.Version))
+		out.Safe.Plan.Careful = append(out.Safe.Plan.Careful, fmt.Sprintf("version %s serves; the program that was to serve died too often", o.Version))
 	}
 	err = out.choose(o, disk, err)
 	if err == nil && out.Safe.Instead != "" {
 		own.Config = out.Safe.Served.Fingerprint()
 	}
-	own.Careful, own.Slow = out.Safe.Plan.Careful, out.Safe.Plan.Slow
-	out.Safe.Life = starts.Begin(o.Profile, own, nil)
+	own.Careful, own.Slow, own.Jobs = out.Safe.Plan.Careful, out.Safe.Plan.Slow, out.Safe.Plan.Jobs
+	out.Safe.Life = starts.Begin(o.Profile, own)
 	return out, err
 }
 

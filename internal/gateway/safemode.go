@@ -145,6 +145,9 @@ func (g *Gateway) safeProblems(m *control.SafeMode) []string {
 // tellSafeMode says in the log, and once an incident to the home channel, that
 // the gateway is careful and why.
 func (g *Gateway) tellSafeMode(ctx context.Context) {
+	if err := g.caution.life().Err(); err != nil {
+		g.Log.Warn("a start after a crash could not be careful", "component", "gateway", "err", err)
+	}
 	m := g.safeMode()
 	if m == nil {
 		return

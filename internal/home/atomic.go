@@ -28,6 +28,14 @@ func readBounded(path string) ([]byte, error) {
 	if err != nil {
 		return nil, domain.E(domain.Config, err, "%s cannot be read, so its settings are unknown; check its owner and mode", path)
 	}
+	// A pipe would be waited for, and a device may never end; a link to
+	// /dev/null is how people say that there is nothing.
+	if mode := info.Mode(); !mode.IsRegular() {
+		if target, err := filepath.EvalSymlinks(path); err == nil && target == os.DevNull {
+			return []byte{}, nil
+		}
+		return nil, domain.E(domain.Config, nil, "%s is no plain file (%s), so its settings are unknown; put a file in its place", path, mode.Type())
+	}
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, domain.E(domain.Config, err, "%s cannot be read, so its settings are unknown; check its owner and mode", path)

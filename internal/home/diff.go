@@ -49,12 +49,14 @@ func lines(data []byte) [][]byte {
 }
 
 var (
-	secretWord = `(?:token|secret|passw(?:or)?d|passphrase|credential|key)s?`
+	secretWord = `(?:token|secret|pass|passw(?:or)?d|passphrase|credential|key|auth|heartbeat_url)s?`
 	// assigned is a name that says that it is secret, and its value up to the
 	// end of the line, also in a comment.
 	assigned = regexp.MustCompile(`(?i)^(.*?[\w."'-]*` + secretWord + `["']?\s*[:=]\s*)(\S.*)$`)
 	// opens is such a name whose value stands on the lines that follow.
-	opens   = regexp.MustCompile(`(?i)^(\s*(?:- )?["']?[\w.-]*` + secretWord + `["']?\s*:)\s*(?:[|>][-+0-9]*)?\s*$`)
+	opens = regexp.MustCompile(`(?i)^(\s*(?:- )?["']?[\w.-]*` + secretWord + `["']?\s*:)\s*(?:[|>][-+0-9]*)?\s*$`)
+	// named is a line that begins something else than what goes on.
+	named   = regexp.MustCompile(`^\s*(?:- +)?(?:[\w.-]+|"[^"]*"|'[^']*')\s*:(?:\s|$)`)
 	anyName = regexp.MustCompile(`^(\s*#?\s*(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*\s*=)(.*)$`)
 )
 
@@ -89,7 +91,7 @@ func maskYAML(data []byte) [][]byte {
 		indent := len(text) - len(strings.TrimLeft(text, " \t"))
 		blank := strings.TrimSpace(text) == ""
 		switch {
-		case under >= 0 && (blank || indent > under):
+		case under >= 0 && (blank || indent > under || !named.MatchString(text)):
 			if !blank {
 				text = text[:indent] + secret.Mask
 			}

@@ -43,6 +43,8 @@ func TestDiffShowsNoSecret(t *testing.T) {
 		"api_key: S3CRET\n", "  \"api_key\": 'S3CRET'\n", "m: {name: x, api_key: S3CRET, other: y}\n", "token: |\n  S3CRET\n  S3CRET\n",
 		"token:\n  S3CRET\n", "password: >-\n\n    S3CRET\n", "key: \"abc\n  S3CRET\"\n", "- token: S3CRET\n", "# api_key: S3CRET\n", "[broken\napi_key: S3CRET\n",
 		"tokens:\n  - S3CRET\n  - S3CRET\nx: 1\n", "TELEGRAM_BOT_TOKEN = S3CRET\n", "client_secret:S3CRET\n", "api_key : S3CRET\n",
+		"gateway:\n  heartbeat_url: https://hc.example/S3CRET\n", "email: {user: a, pass: S3CRET}\n", "headers:\n  x-auth: S3CRET\n",
+		"api_keys:\n- S3CRET\n- S3CRET\n", "keys: [\nS3CRET,\n]\n",
 	} {
 		if got := Diff("a", "b", Files{}, Files{Config: []byte(config)}); strings.Contains(got, "S3CRET") {
 			t.Errorf("%q is shown as\n%s", config, got)
@@ -50,11 +52,19 @@ func TestDiffShowsNoSecret(t *testing.T) {
 	}
 	for _, env := range []string{
 		"A_TOKEN=S3CRET\n", "export A_KEY='S3CRET'\n", "#A_SECRET=S3CRET\n", "A_PASSWORD=\"x\nS3CRET\"\n", "EMAIL_PASSWORD =S3CRET\n", "A_KEY=a\\\nS3CRET\n",
-		"X=1 A_TOKEN=S3CRET\n",
+		"X=1 A_TOKEN=S3CRET\n", "EMAIL_PASS=S3CRET\n", "BASIC_AUTH=S3CRET\n",
 	} {
 		if got := Diff("a", "b", Files{}, Files{Env: []byte(env)}); strings.Contains(got, "S3CRET") {
 			t.Errorf("%q is shown as\n%s", env, got)
 		}
+	}
+}
+
+// What follows a secret is shown again.
+func TestDiffShowsWhatFollows(t *testing.T) {
+	got := Diff("a", "b", Files{}, Files{Config: []byte("api_keys:\n- S3CRET\n- S3CRET\nmodel:\n  default: shown\nauthor: me\n")})
+	if strings.Contains(got, "S3CRET") || !strings.Contains(got, "default: shown") || !strings.Contains(got, "author: me") {
+		t.Errorf("%s", got)
 	}
 }
 

@@ -1,6 +1,7 @@
 package home
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -124,7 +125,8 @@ func (e *Env) Secrets() []string {
 
 // Remember notes which variables came from .env, by name and fingerprint, so
 // that a later start can tell those that were deleted from it. A gateway calls
-// it once it has started. Errors: StorageFull, Unavailable.
+// it once it has started; a note that says so already is left as it is. Errors:
+// StorageFull, Unavailable.
 func (e *Env) Remember() error {
 	note := map[string]string{}
 	for name, v := range e.vars {
@@ -141,6 +143,9 @@ func (e *Env) Remember() error {
 	data, err := json.Marshal(note)
 	if err != nil {
 		return err
+	}
+	if old, err := readBounded(envNote(e.profile)); err == nil && bytes.Equal(old, data) {
+		return nil
 	}
 	if err := os.MkdirAll(e.profile.CacheDir(), 0o700); err != nil {
 		return err
@@ -177,7 +182,7 @@ func IsSecretName(name string) bool {
 	case "TOKEN", "KEY", "API_KEY", "SECRET", "PASSWORD", "API_SERVER_KEY", "HERMES_HEARTBEAT_URL", "HEARTBEAT_URL":
 		return true
 	}
-	for _, suffix := range []string{"_API_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_KEY"} {
+	for _, suffix := range []string{"_API_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_PASS", "_PASSPHRASE", "_KEY"} {
 		if strings.HasSuffix(name, suffix) {
 			return true
 		}

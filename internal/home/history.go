@@ -97,7 +97,7 @@ func (h History) List() ([]Entry, error) {
 func (h History) entry(n int) (Entry, error) {
 	var e Entry
 	text, err := readBounded(filepath.Join(h.Dir(n), "entry.json"))
-	if err == nil {
+	if err == nil && text != nil {
 		err = json.Unmarshal(text, &e)
 	}
 	if err != nil || e.N != n {
@@ -159,6 +159,9 @@ func (h History) Healthy(f Files, version string, now time.Time) (e Entry, err e
 		if err != nil {
 			return err
 		}
+		if err := h.correct(now); err != nil {
+			return err
+		}
 		e.HealthyAt, e.HealthyBy = now, version
 		if err := h.write(e); err != nil {
 			return err
@@ -167,6 +170,25 @@ func (h History) Healthy(f Files, version string, now time.Time) (e Entry, err e
 		return errors.Join(refresh(h.profile.EnvFile()+".bak", f.Env), refresh(h.profile.ConfigFile()+".bak", f.Config))
 	})
 	return e, err
+}
+
+// correct takes back times that are still to come, which a wrong clock left:
+// else what served then would count as the latest until they have passed.
+func (h History) correct(now time.Time) error {
+	all, err := h.List()
+	if err != nil {
+		return err
+	}
+	for _, e := range all {
+		if !e.HealthyAt.After(now) {
+			continue
+		}
+		e.HealthyAt = now.Add(-time.Second)
+		if err := h.write(e); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Note keeps what the files hold now, where the last entry does not: before and

@@ -1,9 +1,11 @@
 package home
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -173,5 +175,40 @@ func TestLoadFilesReadsWhatItIsGiven(t *testing.T) {
 	}
 	if _, err := OwnModel(p, env, "offline", "", ""); err != nil {
 		t.Errorf("a job's model is read from the broken file: %v", err)
+	}
+}
+
+// What a wrong clock dated into the future is not the latest for ever.
+func TestAHealthyStartOfTheFutureIsNotTheLatest(t *testing.T) {
+	p := written(t, "A=1\n", "model:\n  default: a\n")
+	h, now := OpenHistory(p), time.Date(2026, 5, 3, 12, 0, 0, 0, time.UTC)
+	old, _ := ReadFiles(p)
+	if _, err := h.Healthy(old, "1", now.AddDate(10, 0, 0)); err != nil {
+		t.Fatal(err)
+	}
+	write(t, p.EnvFile(), "A=2\n")
+	f, _ := ReadFiles(p)
+	if _, err := h.Healthy(f, "1", now); err != nil {
+		t.Fatal(err)
+	}
+	if e, got, ok := h.LastHealthy(); !ok || string(got.Env) != "A=2\n" {
+		t.Errorf("the last healthy one is %+v with %q", e, got.Env)
+	}
+}
+
+// What is no file is refused, not waited for; /dev/null is an empty one.
+func TestAPipeIsRefused(t *testing.T) {
+	p := written(t, "A=1\n", "model:\n  default: a\n")
+	if err := errors.Join(os.Remove(p.EnvFile()), syscall.Mkfifo(p.EnvFile(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := LoadEnv(p, nil); !domain.IsCode(err, domain.Config) || !strings.Contains(err.Error(), "no plain file") {
+		t.Errorf("a pipe: %v", err)
+	}
+	if err := errors.Join(os.Remove(p.EnvFile()), os.Symlink(os.DevNull, p.EnvFile())); err != nil {
+		t.Fatal(err)
+	}
+	if env, _, err := LoadEnv(p, nil); err != nil || len(env.FileNames()) != 0 {
+		t.Errorf("/dev/null: %v", err)
 	}
 }

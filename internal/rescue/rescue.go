@@ -5,6 +5,7 @@
 package rescue
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -70,6 +71,9 @@ type Options struct {
 	File string
 	// Good is what was last good; nil when nothing else than what died is known.
 	Good *Good
+	// Down tells whether the unit is still down, once no other rescue of the
+	// profile runs; nil counts as true.
+	Down func(context.Context) bool
 	// Start starts the unit on it and gives the process that serves. It is called
 	// once an incident.
 	Start func(context.Context, Good) (pid int, err error)
@@ -81,6 +85,7 @@ type Options struct {
 	// Pause waits between tries of Tell; nil is a real wait.
 	Pause func(context.Context, time.Duration)
 	Host  string
+	Flag  string // that names the profile on a command line, " -p liam"; "" for the default one
 }
 
 // The limits of a rescue.
@@ -94,7 +99,7 @@ const (
 )
 
 // Run handles the end of a unit. handled is false when this very run was handled
-// before. up tells that the unit serves again. Errors: Unavailable, when nobody
+// before, or the unit is no longer down. Errors: Unavailable, when nobody
 // could be told.
 func Run(ctx context.Context, o Options) (i Incident, handled bool, err error) {
 	lock, err := lockFile(o.File + ".lock")
@@ -103,21 +108,20 @@ func Run(ctx context.Context, o Options) (i Incident, handled bool, err error) {
 	}
 	defer lock.Close()
 	all := load(o.File)
-	for _, one := range all {
-		if one.Unit == o.Unit && o.Run != "" && slices.Contains(one.Runs, o.Run) {
-			return one, false, nil
+	n := slices.IndexFunc(all, func(one Incident) bool { return one.Unit == o.Unit && o.Run != "" && slices.Contains(one.Runs, o.Run) })
+	switch {
+	case n >= 0 && len(all[n].Told) > 0:
+		return all[n], false, nil
+	case n >= 0: // by a rescue that ended before anybody was told
+		if t := all[n].Tried; t != nil && t.PID == 0 {
+			t.Error = cmp.Or(t.Error, "the rescue that started it ended before it knew more")
 		}
-	}
-	n := slices.IndexFunc(all, func(one Incident) bool { return one.Unit == o.Unit && one.open(o.Now()) })
-	if n < 0 {
-		all = append(all, Incident{Unit: o.Unit, At: o.Now(), Why: o.Why})
-		n = len(all) - 1
-	} else {
-		all[n].Again, all[n].Why = o.Now(), o.Why
+	case o.Down != nil && !o.Down(ctx):
+		return i, false, nil
+	default:
+		all, n = o.begin(all)
 	}
 	inc := &all[n]
-	inc.Runs = append(inc.Runs, o.Run)
-	inc.Runs = inc.Runs[max(0, len(inc.Runs)-maxRuns):]
 	// What is about to be tried is on record before it is: a rescue that dies
 	// with it is not repeated.
 	if inc.Tried == nil && inc.Again.IsZero() && o.Good != nil {
@@ -128,10 +132,24 @@ func Run(ctx context.Context, o Options) (i Incident, handled bool, err error) {
 		}
 	}
 	save(o.File, all)
-	told, err := o.tell(ctx, inc.Text(o.Host))
+	told, err := Tell(ctx, inc.Text(o.Host, o.Flag), o.Tell, o.Now, o.Pause)
 	inc.Told = append(inc.Told, told...)
 	save(o.File, all)
 	return *inc, true, err
+}
+
+// begin adds the end of the unit to its incident, an open one or a new one.
+func (o Options) begin(all []Incident) ([]Incident, int) {
+	n := slices.IndexFunc(all, func(one Incident) bool { return one.Unit == o.Unit && one.open(o.Now()) })
+	if n < 0 {
+		all = append(all, Incident{Unit: o.Unit, At: o.Now(), Why: o.Why})
+		n = len(all) - 1
+	} else {
+		all[n].Again, all[n].Why = o.Now(), o.Why
+	}
+	runs := append(all[n].Runs, o.Run)
+	all[n].Runs = runs[max(0, len(runs)-maxRuns):]
+	return all, n
 }
 
 // open tells whether a further end of the unit belongs to the incident.
@@ -140,14 +158,16 @@ func (i Incident) open(now time.Time) bool {
 	if i.Tried != nil {
 		last = i.Tried.At
 	}
-	return now.Sub(last) < Quiet
+	// A clock that was set back must not keep it open for ever.
+	return now.Sub(last).Abs() < Quiet
 }
 
 // Up tells whether the unit served again when the rescue ended.
 func (i Incident) Up() bool { return i.Tried != nil && i.Tried.PID > 0 && i.Again.IsZero() }
 
-// Text is the incident for the home channel.
-func (i Incident) Text(host string) string {
+// Text is the incident for the home channel. flag names the profile on a command
+// line.
+func (i Incident) Text(host, flag string) string {
 	name := strings.TrimSuffix(i.Unit, ".service")
 	if host != "" {
 		name += " on " + host
@@ -162,7 +182,7 @@ func (i Incident) Text(host string) string {
 		return b.String()
 	case i.Up():
 		fmt.Fprintf(&b, "⚠️ %s went down and was brought back. %s", name, sentence(i.Why))
-		fmt.Fprintf(&b, "\n\nIt serves again (PID %d) on the last good state: %s. `hermes gateway restart` goes back to what is installed, once that is mended.", i.Tried.PID, i.Tried.On)
+		fmt.Fprintf(&b, "\n\nIt serves again (PID %d) on the last good state: %s. `hermes%s gateway restart` goes back to what is installed, once that is mended.", i.Tried.PID, i.Tried.On, flag)
 	case i.Tried != nil:
 		fmt.Fprintf(&b, "🛑 %s is down. %s", name, sentence(i.Why))
 		fmt.Fprintf(&b, "\n\nIt was started on the last good state (%s), and does not serve: %s", i.Tried.On, sentence(i.Tried.Error))
@@ -176,22 +196,23 @@ func (i Incident) Text(host string) string {
 // sentence ends a text with one full stop.
 func sentence(s string) string { return strings.TrimRight(strings.TrimSpace(s), ".") + "." }
 
-// tell tries to reach the home channels until TellLimit.
-func (o Options) tell(ctx context.Context, text string) ([]Told, error) {
+// Tell sends a text to the home channels, and tries again until TellLimit while
+// nobody can be reached. send, now and pause are as Options' Tell, Now and Pause.
+// Errors: send's last.
+func Tell(ctx context.Context, text string, send func(context.Context, string) ([]Told, error), now func() time.Time, pause func(context.Context, time.Duration)) ([]Told, error) {
 	ctx, cancel := context.WithTimeout(ctx, TellLimit)
 	defer cancel()
-	pause := o.Pause
 	if pause == nil {
 		pause = wait
 	}
 	delay, spent := tellFirst, time.Duration(0)
 	for {
-		told, err := o.Tell(ctx, text)
+		told, err := send(ctx, text)
 		if err == nil {
 			return told, nil
 		}
 		if ctx.Err() != nil || spent >= TellLimit || !domain.IsCode(err, domain.Unavailable) {
-			return append(told, Told{At: o.Now(), Error: domain.MessageOf(err)}), err
+			return append(told, Told{At: now(), Error: domain.MessageOf(err)}), err
 		}
 		pause(ctx, delay)
 		spent += delay

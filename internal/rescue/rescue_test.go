@@ -219,3 +219,44 @@ func TestKeep(t *testing.T) {
 		t.Errorf("a program that is missing: %v", err)
 	}
 }
+
+// A rescue that was ended before it told anybody is taken up by the next program
+// of the unit, which starts nothing again.
+func TestARescueThatDiedIsToldOf(t *testing.T) {
+	b := newBench(t)
+	func() {
+		defer func() { _ = recover() }()
+		b.startBy = func() (int, error) { panic("killed") }
+		b.run(t, "r1")
+	}()
+	b.startBy = func() (int, error) { return 1, nil }
+	i := b.run(t, "r1")
+	if len(b.started) != 1 || i.Up() {
+		t.Errorf("started %d times, up %v", len(b.started), i.Up())
+	}
+	b.holds(t, "is down", "ended before it knew more")
+}
+
+// What was brought back by somebody else meanwhile is left alone.
+func TestAUnitThatIsUpIsLeftAlone(t *testing.T) {
+	b := newBench(t)
+	b.Down = func(context.Context) bool { return false }
+	if _, handled, err := Run(context.Background(), b.Options); handled || err != nil || len(b.started)+len(b.said) > 0 {
+		t.Errorf("handled %v (%v), started %v, said %q", handled, err, b.started, b.said)
+	}
+}
+
+// An incident that a wrong clock dated into the future holds up no later rescue.
+func TestAnIncidentOfTheFutureIsClosed(t *testing.T) {
+	b := newBench(t)
+	b.Flag = " -p liam"
+	right := b.now
+	b.now = right.AddDate(10, 0, 0)
+	b.run(t, "r1")
+	b.now = right
+	b.run(t, "r2")
+	if len(b.started) != 2 {
+		t.Errorf("started %d times", len(b.started))
+	}
+	b.holds(t, "brought back", "`hermes -p liam gateway restart`")
+}

@@ -6,17 +6,20 @@ import (
 	"strings"
 	"time"
 
+	"hermes/internal/succession"
 	"hermes/internal/versions"
 )
 
 // Facts is what the start that is to be judged can see.
 type Facts struct {
 	Now     time.Time
-	Boot    string       // of the machine
-	Kills   int64        // as Start.Kills, now
-	Dump    string       // that the last crash left, "" for none
-	Limit   func() Limit // of the manager; asked for only after a death
-	Planned bool         // somebody asked for this start while the gateway served
+	Boot    string            // of the machine
+	Up      time.Duration     // since the machine booted, asleep or not; 0 where that cannot be told
+	Self    succession.Record // this process
+	Kills   int64             // as Start.Kills, now
+	Dump    string            // that the last crash left, "" for none
+	Limit   func() Limit      // of the manager; asked for only after a death
+	Planned bool              // somebody asked for this start while the gateway served
 
 	Binary    versions.Binary // of this process
 	Fallback  versions.Binary // served healthily last, is another one, and is there; zero for none
@@ -61,6 +64,9 @@ type Plan struct {
 	Careful []string
 	// Slow starts the parts one by one, to learn which it is.
 	Slow bool
+	// Jobs puts the jobs that run on the record, to learn whether one of them ends
+	// the process.
+	Jobs bool
 	// Quarantine are the parts that are not started before their time.
 	Quarantine []Quarantined
 	// LastHealthy serves the configuration that served healthily last, in place
@@ -84,7 +90,9 @@ const (
 )
 
 // Now gives the facts that every start can see for itself.
-func Now(now time.Time) Facts { return Facts{Now: now.UTC(), Boot: bootID(), Kills: oomKills()} }
+func Now(now time.Time) Facts {
+	return Facts{Now: now.UTC(), Boot: bootID(), Up: Uptime(), Self: succession.Self("", ""), Kills: oomKills()}
+}
 
 // WhyDistrusted says why a configuration is not served.
 func (p Plan) WhyDistrusted(config string) string {
@@ -100,14 +108,20 @@ func (p Plan) WhyDistrusted(config string) string {
 // done. It changes r: ends that nobody wrote down, and what is quarantined and
 // distrusted from now on. It is a pure function of the record and the facts.
 func Judge(r *Record, f Facts) Plan {
+	// A program that was chosen for this start put it on the record, and became
+	// this one: it is one start.
+	r.Starts = slices.DeleteFunc(r.Starts, func(s Start) bool { return s.End == nil && s.Stage == Begun && f.is(s) })
 	settle(r, f)
-	row := deaths(r.Starts, f.Now)
+	blameJobs(r)
+	r.keepTime(f)
+	row := f.deaths(r.Starts)
 	p := Plan{Deaths: len(row)}
 	if len(row) > 0 {
 		p.Incident = row[len(row)-1].ID
 		p.LastChance = f.lastChance(r.Starts)
 	}
 	p.quarantine(r, f, row)
+	p.Jobs = len(row) > 0 || len(p.Quarantine) > 0 || r.killedLast()
 	if f.Planned {
 		// The operator asked, and the one before serves on until this one does.
 		p.Quarantine, p.Slow = nil, false
@@ -116,6 +130,31 @@ func Judge(r *Record, f Facts) Plan {
 	p.distrust(r, f, row)
 	p.explain(row)
 	return p
+}
+
+// is tells whether a start is this process's own.
+func (f Facts) is(s Start) bool {
+	return f.Self.PID != 0 && s.Process.PID == f.Self.PID && s.Process.StartTime == f.Self.StartTime && s.Boot == f.Boot
+}
+
+// ago tells how long ago a start was. Within one boot the clock on the wall, which
+// may be set meanwhile, is not asked.
+func (f Facts) ago(s Start) time.Duration {
+	if f.Up > 0 && s.Up > 0 && s.Boot == f.Boot {
+		return f.Up - s.Up
+	}
+	return f.Now.Sub(s.At)
+}
+
+// keepTime shortens what a clock that was set back would hold back for longer
+// than anything is.
+func (r *Record) keepTime(f Facts) {
+	for i := range r.Quarantine {
+		q := &r.Quarantine[i]
+		if most := retryAfter(q.Times); q.Until.Sub(f.Now) > most {
+			q.Since, q.Until = f.Now, f.Now.Add(most)
+		}
+	}
 }
 
 // settle writes down how lives ended that could not do it themselves.
@@ -145,7 +184,7 @@ func endOf(s Start, f Facts, dump string) *End {
 	case s.Reached(Serving) && !(s.Slow && s.suspect("") != ""):
 		// Nothing of ours ends a process that serves without a word; and if it
 		// does, the part is found by the careful lives that follow other deaths.
-		return &End{Code: -1, Cause: Outside, Reason: "killed by somebody else"}
+		return &End{Code: -1, Cause: Outside, Reason: killed}
 	}
 	return &End{Code: -1, Cause: Vanished, Part: s.suspect(""), Reason: "it was gone before all was started, without a trace"}
 }
@@ -171,15 +210,15 @@ func (s Start) suspect(dumped string) string {
 // deaths gives the deaths in a row before now, the latest first. A settled life
 // and a long pause end the row; what was stopped or killed from outside is
 // passed over, and so is a successor that died while its predecessor served.
-func deaths(all []Start, now time.Time) []Start {
+func (f Facts) deaths(all []Start) []Start {
 	var row []Start
-	next := now
+	next := time.Duration(0) // ago
 	for i := len(all) - 1; i >= 0; i-- {
 		s := all[i]
-		if next.Sub(s.At) > forgetGap && !s.Reached(Serving) || s.Reached(Settled) && !s.End.Death() {
+		if f.ago(s)-next > forgetGap && !s.Reached(Serving) || s.Reached(Settled) && !s.End.Death() {
 			break
 		}
-		next = s.At
+		next = f.ago(s)
 		if s.End.Death() && (!s.Planned || s.Reached(Serving)) {
 			row = append(row, s)
 		}
@@ -206,7 +245,7 @@ func (f Facts) lastChance(all []Start) bool {
 	}
 	n := 1 // this one
 	for _, s := range all {
-		if !s.Planned && f.Now.Sub(s.At) < span {
+		if !s.Planned && f.ago(s) < span {
 			n++
 		}
 	}

@@ -270,3 +270,32 @@ func FuzzReadTrace(f *testing.F) {
 		}
 	})
 }
+
+// A clock that is set between two starts changes nothing within one boot.
+func TestAClockThatIsSetForgetsNothing(t *testing.T) {
+	at := func(up time.Duration, ago time.Duration) Start {
+		return life(ago, func(s *Start) { failed(s); s.Up = up })
+	}
+	r := &Record{Starts: []Start{at(10*time.Second, 1000*time.Hour), at(21*time.Second, time.Second)}} // set forward by NTP
+	f := facts(template)
+	f.Up = 32 * time.Second
+	if p := Judge(r, f); p.Deaths != 2 || !p.LastChance {
+		t.Errorf("after a clock set forward: %+v", p)
+	}
+	r = &Record{Quarantine: []Quarantined{{Part: "api", Since: noon.Add(1000 * time.Hour), Until: noon.Add(1001 * time.Hour), Times: 2}}}
+	if p := Judge(r, f); len(p.Quarantine) != 1 || !p.Quarantine[0].Until.Equal(noon.Add(10*time.Minute)) {
+		t.Errorf("after a clock set back: %+v", p.Quarantine)
+	}
+}
+
+// What a chosen program's start was announced as is the same start.
+func TestAnAnnouncedStartIsNoOther(t *testing.T) {
+	f := facts(template)
+	f.Self = succession.Self("", "")
+	announced := life(time.Second, func(s *Start) { s.Process = f.Self })
+	died := life(5*time.Second, failed)
+	r := &Record{Starts: []Start{died, announced}}
+	if p := Judge(r, f); p.LastChance || len(r.Starts) != 1 {
+		t.Errorf("counted twice: %+v, %d starts", p, len(r.Starts))
+	}
+}

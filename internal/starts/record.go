@@ -9,6 +9,7 @@
 package starts
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"os"
@@ -51,6 +52,7 @@ func (s Start) Reached(stage Stage) bool { return s.Stage.rank() >= stage.rank()
 type Start struct {
 	ID      string            `json:"id"`
 	At      time.Time         `json:"at"`
+	Up      time.Duration     `json:"up,omitempty"` // of the machine, in nanoseconds; 0 unknown
 	Process succession.Record `json:"process"`
 	Boot    string            `json:"boot,omitempty"` // of the machine; see random(4), boot_id
 	Unit    string            `json:"invocation,omitempty"`
@@ -62,6 +64,7 @@ type Start struct {
 	Slow    bool              `json:"slow,omitempty"`           // parts were started one by one
 	Stage   Stage             `json:"stage"`
 	Parts   []string          `json:"starting,omitempty"` // being started, so suspect if it dies now
+	Jobs    bool              `json:"jobs,omitempty"`     // jobs that run stand among Parts
 	Kills   int64             `json:"oom_kills"`          // of the control group above, at the start; -1 unknown
 	Served  time.Time         `json:"serving_at,omitzero"`
 	Healthy time.Time         `json:"healthy_at,omitzero"` // when it served and nothing was wrong, the first time
@@ -77,7 +80,7 @@ const (
 	Outside  Cause = "outside"  // killed by somebody else: the kernel, an operator, the machine
 	Failed   Cause = "failed"   // an error that it told
 	Panicked Cause = "panicked" // the runtime gave up, and left a dump
-	Vanished Cause = "vanished" // gone before all was started, without a trace
+	Vanished Cause = "vanished" // gone without a trace, before all was started or again with the same job at work
 )
 
 // End is how a life ended.
@@ -120,6 +123,9 @@ type Record struct {
 	// Told is the incident of which the home channels were told last, so that
 	// they hear of each once.
 	Told string `json:"told,omitempty"`
+	// ParkTold is when the home channels were told last that starts come to
+	// nothing and wait.
+	ParkTold time.Time `json:"park_told,omitzero"`
 }
 
 // Last is the latest start; ok is false when there is none.
@@ -203,20 +209,19 @@ func Update(p home.Profile, change func(*Record)) error {
 }
 
 // Life is this process's own start in the record. A nil Life records nothing.
-// Its methods are safe for concurrent use. A record that cannot be written is
-// told of once; nothing depends on it but the next start's judgement.
+// Its methods are safe for concurrent use. Nothing depends on a record that cannot
+// be written but the next start's judgement; see Err.
 type Life struct {
 	profile home.Profile
 	id      string
-	warn    func(error)
 
-	mu   sync.Mutex
-	told bool
+	mu  sync.Mutex
+	err error
 }
 
-// Begin puts a start on the record. warn is called with the first error.
-func Begin(p home.Profile, s Start, warn func(error)) *Life {
-	l := &Life{profile: p, id: s.ID, warn: warn}
+// Begin puts a start on the record.
+func Begin(p home.Profile, s Start) *Life {
+	l := &Life{profile: p, id: s.ID}
 	l.save(func(r *Record) { r.Starts = append(r.Starts, s) })
 	return l
 }
@@ -226,7 +231,7 @@ func Begin(p home.Profile, s Start, warn func(error)) *Life {
 func New(p home.Profile, binary versions.Binary, getenv func(string) string, now time.Time) Start {
 	return Start{
 		ID: now.UTC().Format("20060102T150405.000") + "-" + strconv.Itoa(os.Getpid()), At: now.UTC(), Process: succession.Self(p.Home, p.Name),
-		Boot: bootID(), Unit: getenv("INVOCATION_ID"), Binary: binary, Stage: Begun, Kills: oomKills(),
+		Up: Uptime(), Boot: bootID(), Unit: getenv("INVOCATION_ID"), Binary: binary, Stage: Begun, Kills: oomKills(),
 	}
 }
 
@@ -257,10 +262,17 @@ func (l *Life) save(change func(*Record)) {
 	err := Update(l.profile, change)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err != nil && !l.told && l.warn != nil {
-		l.told = true
-		l.warn(err)
+	l.err = cmp.Or(l.err, err)
+}
+
+// Err is why the record was not written, the first time that it was not.
+func (l *Life) Err() error {
+	if l == nil {
+		return nil
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
 }
 
 // Reach notes a stage. One that was reached before stays.

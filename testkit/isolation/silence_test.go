@@ -15,12 +15,14 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/discord"
 	"hermes/internal/platform/email"
+	"hermes/internal/platform/matrix"
 	"hermes/internal/platform/mattermost"
 	"hermes/internal/platform/slack"
 	"hermes/internal/platform/telegram"
 	"hermes/internal/secret"
 	discordfake "hermes/testkit/discord"
 	emailfake "hermes/testkit/email"
+	matrixfake "hermes/testkit/matrix"
 	mattermostfake "hermes/testkit/mattermost"
 	"hermes/testkit/port"
 	slackfake "hermes/testkit/slack"
@@ -69,6 +71,17 @@ func connections() map[string]func(t *testing.T, n *port.Network, part *health.R
 			must(t, err)
 			ann := srv.AddUser("ann")
 			return account{a, func(text string) { srv.Say(ann, text) }, func() { client.CloseIdleConnections(); srv.Close() }}
+		},
+		"matrix": func(t *testing.T, n *port.Network, part *health.Reporter) account {
+			l, client := listen(t, n)
+			srv, err := matrixfake.New(matrixfake.Options{Listener: l})
+			must(t, err)
+			a, err := matrix.New(matrix.Config{Homeserver: srv.URL(), Token: secret.Value(srv.Token())}, matrix.Deps{HTTP: client, Health: part,
+				Admits: func(context.Context, string) (bool, error) { return true, nil }})
+			must(t, err)
+			ann := srv.AddUser("ann")
+			dm := srv.Invite(ann, true)
+			return account{a, func(text string) { srv.Say(ann, dm, text) }, func() { client.CloseIdleConnections(); srv.Close() }}
 		},
 		"slack": func(t *testing.T, n *port.Network, part *health.Reporter) account {
 			l, client := listen(t, n)

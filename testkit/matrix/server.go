@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"hermes/testkit/port"
 )
 
 // Domain is the server's name in ids.
@@ -20,6 +22,7 @@ const Domain = "fake.test"
 // Options are what a server starts with. The zero value is usable.
 type Options struct {
 	Addr        string           // to listen on; "" means 127.0.0.1 and a free port
+	Listener    net.Listener     // in place of an address to listen on; may be nil
 	Token       string           // the account's; "" means one that looks real
 	Password    string           // the account's; "" means one of its own
 	Name        string           // the account's, without "@" and server; "" means hermes
@@ -40,6 +43,7 @@ type Server struct {
 	o    Options
 	self User
 	addr string
+	port *port.Port
 	mux  *http.ServeMux
 	done chan struct{}
 
@@ -94,12 +98,15 @@ func New(o Options) (*Server, error) {
 	s.self = User{ID: "@" + o.Name + ":" + Domain, Name: "Hermes"}
 	s.users[s.self.ID] = &s.self
 	s.routes()
-	ln, err := net.Listen("tcp", o.Addr)
-	if err != nil {
+	var err error
+	if s.port, err = port.Open(o.Addr, o.Listener); err != nil {
 		return nil, err
 	}
-	s.addr = ln.Addr().String()
-	s.serve(ln)
+	s.addr = s.port.Addr()
+	if err = s.ComeBack(); err != nil {
+		s.port.Release()
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -124,6 +131,7 @@ func (s *Server) Close() {
 	}
 	s.mu.Unlock()
 	s.GoDark()
+	s.port.Release()
 }
 
 // GoDark cuts every connection and refuses new ones until ComeBack. What the
@@ -138,9 +146,9 @@ func (s *Server) GoDark() {
 	}
 }
 
-// ComeBack listens again at the same address.
+// ComeBack listens again at the same address, which stayed its own.
 func (s *Server) ComeBack() error {
-	ln, err := net.Listen("tcp", s.addr)
+	ln, err := s.port.Listen()
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"hermes/testkit/discord"
+	"hermes/testkit/matrix"
 	"hermes/testkit/mattermost"
 	"hermes/testkit/slack"
 	"hermes/testkit/telegram"
@@ -180,6 +181,36 @@ func newSlack(o Options) (*Platform, error) {
 			text: func(m slack.Message) (string, bool) { return m.Text, m.FromBot },
 		}
 		return known[name]
+	}
+	return p.build(err)
+}
+
+func newMatrix(o Options) (*Platform, error) {
+	srv, err := matrix.New(matrix.Options{})
+	if err != nil {
+		return nil, err
+	}
+	p := &Platform{OwnLife: true, secret: srv.Token(), closing: []func(){srv.Close}}
+	addr, err := p.front(o, srv.URL(), func(r *http.Request) string {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/send/m.room.message/") {
+			return "send"
+		}
+		return ""
+	})
+	p.Env = fmt.Sprintf("MATRIX_HOMESERVER=http://%s\nMATRIX_ACCESS_TOKEN=%s\nMATRIX_ALLOW_ALL_USERS=true\n", addr, srv.Token())
+	p.Revoke = func() { srv.Revoke(false) }
+	var names counter
+	p.Join = func() Person {
+		who := srv.AddUser(names.next())
+		room := srv.Invite(who, true)
+		return &chat[matrix.Message]{
+			say: func(text string) { srv.Say(who, room, text) },
+			wait: func(ctx context.Context, ok func(matrix.Message) bool) (matrix.Message, error) {
+				return srv.WaitFor(ctx, room, ok)
+			},
+			all:  func() []matrix.Message { return srv.Messages(room) },
+			text: func(m matrix.Message) (string, bool) { return m.Text, m.FromBot },
+		}
 	}
 	return p.build(err)
 }

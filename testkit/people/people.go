@@ -67,13 +67,13 @@ type Options struct {
 }
 
 var makers = map[string]func(Options) (*Platform, error){
-	"discord": newDiscord, "email": newEmail, "mattermost": newMattermost,
+	"discord": newDiscord, "email": newEmail, "matrix": newMatrix, "mattermost": newMattermost,
 	"slack": newSlack, "telegram": newTelegram, "webhook": newWebhook,
 }
 
 // Names are the platforms, in the order of the alphabet.
 func Names() []string {
-	return []string{"discord", "email", "mattermost", "slack", "telegram", "webhook"}
+	return []string{"discord", "email", "matrix", "mattermost", "slack", "telegram", "webhook"}
 }
 
 // New starts a platform's fake.

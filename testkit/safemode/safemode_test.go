@@ -138,7 +138,7 @@ func TestABadProgram(t *testing.T) {
 	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.Cmd.Process.Pid)); err != nil || exe != w.good {
 		t.Errorf("%s serves, want %s (%v)", exe, w.good, err)
 	}
-	if s := w.status(1); s.Safe == nil || !strings.Contains(strings.Join(s.Problems, "\n"), "served healthily last") {
+	if s := w.status(1); s.Safe == nil || !strings.Contains(strings.Join(s.Problems, "\n"), "died too often") {
 		t.Errorf("safe mode %+v", s.Safe)
 	}
 }
@@ -166,6 +166,35 @@ func TestPin(t *testing.T) {
 	}
 	if !strings.Contains(p.Output(), "/nowhere/hermes, which is missing") {
 		t.Errorf("nothing is said of the pin:\n%s", p.Output())
+	}
+}
+
+// A program that a profile is pinned to, and that dies before it can do
+// anything, is not run for ever: the one that was started serves, and says why.
+func TestAPinnedProgramThatDies(t *testing.T) {
+	w := setUp(t)
+	real := filepath.Join(t.TempDir(), "dead")
+	if err := os.WriteFile(real, []byte("#!/bin/sh\nexit 3\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	link := real + "-link" // as `current` is one
+	if err := os.Symlink(real, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := versions.SetPin(w.profile, versions.Pin{Path: link, Version: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	w.dies()
+	w.dies()
+	p := w.serves()
+	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.Cmd.Process.Pid)); err != nil || exe != w.dying {
+		t.Errorf("%s serves, want %s (%v)", exe, w.dying, err)
+	}
+	if s := w.status(1); s.Safe == nil || !strings.Contains(strings.Join(s.Problems, "\n"), "died too often") {
+		t.Errorf("safe mode %+v", s.Safe)
+	}
+	if r := starts.Read(w.profile); len(r.Starts) != 3 {
+		t.Errorf("three starts are on record as %d", len(r.Starts))
 	}
 }
 
