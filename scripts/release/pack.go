@@ -119,7 +119,7 @@ func (j *job) debian(ctx context.Context, dir, program, arch string) (string, er
 	}
 	// A tilde sorts before the end of a version, a hyphen would begin a revision.
 	name := fmt.Sprintf("hermes_%s_%s.deb", j.version, arch)
-	cmd := exec.CommandContext(ctx, "dpkg-deb", "--root-owner-group", "-Zxz", "--build", root, filepath.Join(j.out, name))
+	cmd := exec.CommandContext(ctx, "dpkg-deb", "--root-owner-group", "-Zgzip", "--build", root, filepath.Join(j.out, name))
 	cmd.Env = append(os.Environ(), fmt.Sprintf("SOURCE_DATE_EPOCH=%d", j.made.Unix()))
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("dpkg-deb: %w\n%s", err, text)
