@@ -91,7 +91,7 @@ const (
 
 // Now gives the facts that every start can see for itself.
 func Now(now time.Time) Facts {
-	return Facts{Now: now.UTC(), Boot: bootID(), Up: uptime(), Self: succession.Self("", ""), Kills: oomKills()}
+	return Facts{Now: now.UTC(), Boot: bootID(), Up: Uptime(), Self: succession.Self("", ""), Kills: oomKills()}
 }
 
 // WhyDistrusted says why a configuration is not served.

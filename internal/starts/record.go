@@ -231,7 +231,7 @@ func Begin(p home.Profile, s Start) *Life {
 func New(p home.Profile, binary versions.Binary, getenv func(string) string, now time.Time) Start {
 	return Start{
 		ID: now.UTC().Format("20060102T150405.000") + "-" + strconv.Itoa(os.Getpid()), At: now.UTC(), Process: succession.Self(p.Home, p.Name),
-		Up: uptime(), Boot: bootID(), Unit: getenv("INVOCATION_ID"), Binary: binary, Stage: Begun, Kills: oomKills(),
+		Up: Uptime(), Boot: bootID(), Unit: getenv("INVOCATION_ID"), Binary: binary, Stage: Begun, Kills: oomKills(),
 	}
 }
 

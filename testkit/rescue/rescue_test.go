@@ -59,6 +59,23 @@ func testRescue(t *testing.T, w *world) {
 	})
 }
 
+// A profile that is pinned to a program which dies before its main function is
+// served by the installed one before the unit's limit is reached, and says so.
+func testPinned(t *testing.T, w *world) {
+	w.another()
+	w.user.Write(t, w.file("binary.pin"), bad+"\n")
+	w.kill()
+	w.serves(program)
+	w.told("I serve in safe mode", "died 2 times in a row", "the program that was to serve died too often")
+	if _, err := w.Try(context.Background(), "test -e "+w.file("rescue.json")); err == nil {
+		t.Error("the unit ended for good")
+	}
+	w.user.Run(t, "rm "+w.file("binary.pin")+" "+w.file("gateway-starts.json"))
+	want(t, w.user.Run(t, "hermes -p liam gateway restart"), "✓ Restarted")
+	w.serves(program)
+	w.quiet()
+}
+
 // A profile whose configuration cannot be read, and never could, ends for good:
 // whom to tell stands in .env.
 func testNoConfiguration(t *testing.T, w *world) {
