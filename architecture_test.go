@@ -27,7 +27,7 @@ var rows = [][]string{
 	{"delivery"},
 	{"conversation"},
 	{"cron"},
-	{"update", "service", "migrate"},
+	{"update", "service", "migrate", "backup"},
 	{"api", "dashboard", "rescue", "verify", "drill"},
 	{"gateway"},
 	{"doctor"},

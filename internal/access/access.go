@@ -76,7 +76,7 @@ func (g *Gate) Decide(ctx context.Context, in domain.Inbound) (Verdict, error) {
 		return Verdict{Allowed: true}, nil
 	}
 	p := g.cfg.Platforms[in.Platform]
-	if len(p.AllowedChats) > 0 && in.ChatType != domain.ChatDM && !has(p.AllowedChats, in.ChatID) {
+	if len(p.AllowedChats) > 0 && in.ChatType != domain.ChatDM && !in.ChatListed && !has(p.AllowedChats, in.ChatID) {
 		return Verdict{Reason: "the chat is not among the allowed chats"}, nil
 	}
 	if g.listed(in.Platform, in.UserID) {

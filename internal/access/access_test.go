@@ -53,6 +53,12 @@ func group(chat, user string) domain.Inbound {
 	return in
 }
 
+// listed is what an adapter makes of an event of a chat that it found on the list.
+func listed(in domain.Inbound) domain.Inbound {
+	in.ChatListed = true
+	return in
+}
+
 // decide decides and stores what the decision brings, as the sink does.
 func (f *fixture) decide(t *testing.T, in domain.Inbound) Verdict {
 	t.Helper()
@@ -89,6 +95,8 @@ func TestOrderOfAuthorization(t *testing.T) {
 		{"a group's list is not for private chats", home.PlatformConfig{GroupUsers: []string{"1"}}, home.AccessConfig{}, dm("1"), false},
 		{"a group's list in a group", home.PlatformConfig{GroupUsers: []string{"1"}}, home.AccessConfig{}, group("-5", "1"), true},
 		{"allowed chats bind allowed users", home.PlatformConfig{AllowedUsers: []string{"1"}, AllowedChats: []string{"-6"}}, home.AccessConfig{}, group("-5", "1"), false},
+		{"allowed chats may be called by name, which an adapter knows", home.PlatformConfig{AllowedUsers: []string{"1"}, AllowedChats: []string{"#town"}}, home.AccessConfig{}, listed(group("-5", "1")), true},
+		{"a name lets no stranger in", home.PlatformConfig{AllowedUsers: []string{"1"}, AllowedChats: []string{"#town"}}, home.AccessConfig{}, listed(group("-5", "2")), false},
 		{"allowed chats do not bind private chats", home.PlatformConfig{AllowedUsers: []string{"1"}, AllowedChats: []string{"-6"}}, home.AccessConfig{}, dm("1"), true},
 	} {
 		t.Run(c.name, func(t *testing.T) {

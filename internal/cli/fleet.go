@@ -135,19 +135,21 @@ func (f *fleet) schedulers() map[string][]int {
 // schedules tells whether a process is a scheduler alone, and gives the home of
 // its profile.
 func schedules(pid int, userHome string) (at string, ok bool) {
-	args := words0(pid, "cmdline")
-	if len(args) < 3 || !slices.Contains(args, "cron") {
+	return schedulerHome(words0(pid, "cmdline"), words0(pid, "environ"), userHome)
+}
+
+// schedulerHome reads a command line and an environment; both are empty of a
+// process of another user.
+func schedulerHome(args, environ []string, userHome string) (at string, ok bool) {
+	if len(args) < 3 || len(environ) == 0 {
 		return "", false
 	}
 	rest, name, set, err := home.SplitProfileFlag(args[1:])
 	if err != nil || len(rest) < 2 || rest[0] != "cron" || rest[1] != "run" || len(rest) > 2 && !strings.HasPrefix(rest[2], "-") {
 		return "", false
 	}
-	environ := App{Environ: words0(pid, "environ")}
-	if len(environ.Environ) == 0 {
-		return "", false // of another user
-	}
-	p, err := home.Resolve(home.Request{Flag: name, FlagSet: set, Env: environ.Lookup, UserHome: userHome})
+	its := App{Environ: environ}
+	p, err := home.Resolve(home.Request{Flag: name, FlagSet: set, Env: its.Lookup, UserHome: userHome})
 	return p.Home, err == nil
 }
 

@@ -137,29 +137,43 @@ func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
 		start.Ended(a.Now(), exitCode(err), domain.E(domain.CodeOf(err), nil, "%s", redactor.Redact(err.Error())))
 		return a.parkOr(ctx, err, start, gateway.Options{Profile: p, Config: cfg, Env: a.env, Log: log})
 	}
+	return a.live(ctx, g, life{start: start, began: began, log: log, redactor: redactor, record: record})
+}
+
+// life is what is noted of a gateway's run, and by whom.
+type life struct {
+	start    *gateway.Prepared
+	began    time.Time
+	log      *slog.Logger
+	redactor *secret.Redactor
+	record   func(gateway.ExitRecord)
+}
+
+// live runs a gateway until its end and puts that on record.
+func (a *App) live(ctx context.Context, g *gateway.Gateway, l life) error {
 	if err := a.env.Remember(); err != nil {
-		log.Debug("which variables stand in .env was not noted", "component", "gateway", "err", err)
+		l.log.Debug("which variables stand in .env was not noted", "component", "gateway", "err", err)
 	}
-	adviseOnLogout(log, a)
+	adviseOnLogout(l.log, a)
 	run, stopCode := a.judgeStop(ctx)
 	stopSignals := restartOnSignal(ctx, g)
-	err = g.Run(run)
+	err := g.Run(run)
 	stopSignals()
 	code, signalled := stopCode()
-	exit := gateway.ExitRecord{Tag: "gateway.exit", Reason: g.Reason(), Version: Version(), Uptime: a.Now().Sub(began).Seconds()}
+	exit := gateway.ExitRecord{Tag: "gateway.exit", Reason: g.Reason(), Version: Version(), Uptime: a.Now().Sub(l.began).Seconds()}
 	if err != nil {
-		exit.Tag, exit.Code, exit.Reason = "gateway.exit_nonzero", exitCode(err), redactor.Redact(err.Error())
+		exit.Tag, exit.Code, exit.Reason = "gateway.exit_nonzero", exitCode(err), l.redactor.Redact(err.Error())
 	}
 	if err == nil && code != service.ExitOK {
 		exit.Tag, exit.Code = "gateway.exit_nonzero", code
 		exit.Reason = "stopped by a signal while its unit is active; the unit starts it again"
 		err = &ExitError{Code: code}
 	}
-	record(exit)
+	l.record(exit)
 	if err == nil || code != service.ExitOK {
-		start.Ended(a.Now(), exit.Code, nil)
+		l.start.Ended(a.Now(), exit.Code, nil)
 	} else {
-		start.Ended(a.Now(), exit.Code, domain.E(domain.CodeOf(err), nil, "%s", exit.Reason))
+		l.start.Ended(a.Now(), exit.Code, domain.E(domain.CodeOf(err), nil, "%s", exit.Reason))
 	}
 	if err == nil && !signalled { // a stop that came during a restart in place ends that too
 		err = g.Become() // comes back only when there is nothing to become
@@ -280,6 +294,9 @@ func newGatewayStatusCommand(app *App) *cobra.Command {
 
 // gatewayStatus prints the status of the running gateway, or why there is none.
 func (a *App) gatewayStatus(ctx context.Context, asJSON, system bool) error {
+	if _, err := a.unitProfile(system); err != nil {
+		return err
+	}
 	c, p, err := a.controlClient()
 	if err != nil {
 		return err

@@ -91,6 +91,8 @@ func commands() []func(*App) *cobra.Command {
 		newCronCommand,
 		newProfileCommand,
 		newMigrateCommand,
+		newBackupCommand,
+		newImportCommand,
 		newUpdateCommand,
 		newConfigCommand,
 		newLogsCommand,

@@ -82,11 +82,14 @@ func (a *App) parkOr(ctx context.Context, failed error, start *gateway.Prepared,
 	}
 	o.Process, o.Version, o.Now = a.Environ, Version(), a.Now
 	fmt.Fprintf(a.Err, "hermes: the start came to nothing and is tried again by and by, since another start by the manager could be its last: %s\n", domain.MessageOf(failed))
-	if err := gateway.Park(ctx, o, failed); err != nil {
+	told := a.tellParked(ctx, o.Profile, failed)
+	err := gateway.Park(ctx, o, failed)
+	told()
+	if err != nil {
 		return nil //nolint:nilerr // it was asked to stop, and that is done
 	}
 	argv := append([]string{os.Args[0]}, a.args...)
-	err := syscall.Exec("/proc/self/exe", argv, succession.WithoutLegacy(a.Environ)) // the link names our file also when it was replaced
+	err = syscall.Exec("/proc/self/exe", argv, succession.WithoutLegacy(a.Environ)) // the link names our file also when it was replaced
 	return domain.E(domain.Internal, err, "the start could not be begun anew after: %s", domain.MessageOf(failed))
 }
 

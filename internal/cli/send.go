@@ -142,8 +142,8 @@ func (a *App) sendBy(ctx context.Context, s *sqlite.Store, cfg *home.Config, to 
 		return nil, err
 	}
 	sender := gateway.NewSender(gateway.SenderOptions{Profile: p, Config: cfg, Env: a.env, Store: s, Log: slog.New(slog.DiscardHandler), Now: a.Now})
-	_, err = client.Status(ctx)
-	alone := domain.IsCode(err, domain.NotFound)
+	status, err := client.Status(ctx)
+	alone := domain.IsCode(err, domain.NotFound) || err == nil && status.Parked // a parked one sends nothing
 	if err != nil && !alone {
 		return nil, err
 	}

@@ -22,6 +22,7 @@ import (
 // installFlags are what `gateway install` was told.
 type installFlags struct {
 	template, system, force, print, adopt bool
+	cronOnly                              bool
 	noLinger, start, noStart              bool
 	runAs, ready                          string
 }
@@ -40,6 +41,7 @@ func newGatewayInstallCommand(app *App) *cobra.Command {
 	fl.BoolVar(&f.template, "template", false, "write hermes-gateway@.service and hermes-cron@.service, one instance a profile")
 	fl.BoolVar(&f.system, "system", false, "a unit of the system, which runs as --run-as-user (as root)")
 	fl.StringVar(&f.runAs, "run-as-user", "", "with --system: whom the gateway runs as")
+	fl.BoolVar(&f.cronOnly, "cron-only", false, cronOnlyHelp)
 	fl.BoolVar(&f.force, "force", false, "replace a hand-edited unit; a copy is kept")
 	fl.BoolVar(&f.print, "print", false, "print what would be written, and do nothing")
 	fl.BoolVar(&f.adopt, "adopt", false, "leave a hand-written unit alone and add what it lacks as a drop-in")
@@ -74,6 +76,9 @@ func (a *App) install(ctx context.Context, f installFlags) error {
 	if err != nil {
 		return err
 	}
+	if f.cronOnly && f.adopt {
+		return domain.E(domain.Invalid, nil, "--adopt is for a gateway's unit; a scheduler's runs as it stands")
+	}
 	o := service.InstallOptions{Spec: spec, Force: f.force, Say: a.say, Now: a.Now}
 	if f.adopt {
 		return a.adopt(ctx, host, spec, o)
@@ -86,6 +91,9 @@ func (a *App) install(ctx context.Context, f installFlags) error {
 	}
 	if !f.start || f.noStart {
 		return nil
+	}
+	if f.cronOnly {
+		return a.operateScheduler(ctx, host, spec.Profile, f.system, "start")
 	}
 	if r, held := succession.Holder(spec.Profile); held {
 		a.sayServed(ctx, host, spec, r.PID)
@@ -156,8 +164,12 @@ func (a *App) unitSpec(f installFlags) (service.Spec, service.Host, error) {
 	if err != nil {
 		return service.Spec{}, service.Host{}, err
 	}
+	kind := service.Gateway
+	if f.cronOnly {
+		kind = service.Cron
+	}
 	return service.Spec{
-		Kind: service.Gateway, Profile: p, Template: f.template, System: f.system, Account: account,
+		Kind: kind, Profile: p, Template: f.template, System: f.system, Account: account,
 		Binary: binary, Path: a.servicePath(account, binary, f.system), Ready: service.Readiness(f.ready),
 	}, service.NewHost(account, a.getenv), nil
 }
@@ -239,7 +251,7 @@ func (a *App) say(format string, args ...any) { fmt.Fprintf(a.Out, format+"\n", 
 
 // newGatewayOperation makes start, stop or restart.
 func newGatewayOperation(app *App, verb, short string) *cobra.Command {
-	var system, all bool
+	var system, all, cronOnly bool
 	cmd := &cobra.Command{
 		Use: verb, Short: short, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -251,15 +263,21 @@ func newGatewayOperation(app *App, verb, short string) *cobra.Command {
 			if all {
 				return app.operateAll(cmd.Context(), system, verb)
 			}
-			p, err := app.Profile()
+			p, err := app.unitProfile(system)
 			if err != nil {
 				return err
 			}
-			return app.operate(cmd.Context(), service.NewHost(service.Me(app.UserHome()), app.getenv), p, system, verb)
+			host := service.NewHost(service.Me(app.UserHome()), app.getenv)
+			if cronOnly {
+				return app.operateScheduler(cmd.Context(), host, p, system, verb)
+			}
+			return app.operate(cmd.Context(), host, p, system, verb)
 		},
 	}
 	cmd.Flags().BoolVar(&system, "system", false, "act on the unit of the system")
 	cmd.Flags().BoolVar(&all, "all", false, "every profile, one after the other")
+	cmd.Flags().BoolVar(&cronOnly, "cron-only", false, cronOnlyHelp)
+	cmd.MarkFlagsMutuallyExclusive("all", "cron-only")
 	return cmd
 }
 
@@ -319,7 +337,7 @@ func (a *App) operate(ctx context.Context, host service.Host, p home.Profile, sy
 }
 
 func (a *App) operateUnit(ctx context.Context, u service.Found, p home.Profile, verb string) error {
-	op := service.Operation{Found: u, Profile: service.ProfileOf(u.Unit, p), Getenv: a.getenv, Say: func(f string, args ...any) { a.say("  "+f, args...) }}
+	op := a.operationOn(u, p)
 	op.Preflight = func(ctx context.Context) error { return a.checkStartOf(ctx, op.Profile) }
 	op.HandOver = func(ctx context.Context, program string) (bool, error) {
 		if !a.answers(ctx, op.Profile) {
@@ -329,13 +347,23 @@ func (a *App) operateUnit(ctx context.Context, u service.Found, p home.Profile, 
 		_, err := a.restartByControl(ctx, op.Profile, program)
 		return err == nil, err
 	}
-	name := strings.TrimSuffix(u.Name, ".service")
+	if verb == "stop" && (u.Active == "inactive" || u.Active == "failed") {
+		fmt.Fprintf(a.Out, "The gateway of %s is not running (%s is %s).\n", p.Name, strings.TrimSuffix(u.Name, ".service"), u.Active)
+		return nil
+	}
+	return a.perform(ctx, op, verb)
+}
+
+// operationOn is what acts on a unit of a profile.
+func (a *App) operationOn(u service.Found, p home.Profile) service.Operation {
+	return service.Operation{Found: u, Profile: service.ProfileOf(u.Unit, p), Getenv: a.getenv, Say: func(f string, args ...any) { a.say("  "+f, args...) }}
+}
+
+// perform starts, stops or restarts a unit and says how that went.
+func (a *App) perform(ctx context.Context, op service.Operation, verb string) error {
+	name := strings.TrimSuffix(op.Name, ".service")
 	switch verb {
 	case "stop":
-		if u.Active == "inactive" || u.Active == "failed" {
-			fmt.Fprintf(a.Out, "The gateway of %s is not running (%s is %s).\n", p.Name, name, u.Active)
-			return nil
-		}
 		if _, err := op.Stop(ctx); err != nil {
 			return err
 		}
@@ -375,16 +403,20 @@ func (a *App) stopByHand(ctx context.Context, p home.Profile) error {
 }
 
 func newGatewayUninstallCommand(app *App) *cobra.Command {
-	var system bool
+	var system, cronOnly bool
 	cmd := &cobra.Command{
 		Use: "uninstall", Short: "Stop and remove this profile's service; data and hand-written units stay", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			p, err := app.Profile()
+			p, err := app.unitProfile(system)
 			if err != nil {
 				return err
 			}
+			kind := service.Gateway
+			if cronOnly {
+				kind = service.Cron
+			}
 			host := service.NewHost(service.Me(app.UserHome()), app.getenv)
-			u, err := host.Find(cmd.Context(), p, system)
+			u, err := host.FindKind(cmd.Context(), kind, p, system)
 			if err != nil {
 				return err
 			}
@@ -392,6 +424,7 @@ func newGatewayUninstallCommand(app *App) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&system, "system", false, "the unit of the system")
+	cmd.Flags().BoolVar(&cronOnly, "cron-only", false, cronOnlyHelp)
 	return cmd
 }
 
@@ -437,6 +470,9 @@ func (a *App) printService(r service.Report) {
 			}
 			field("lingering", "%s", on)
 		}
+	}
+	if s := r.Scheduler; s != nil {
+		field("scheduler", "%s, %s (%s), %s", s.Name, s.Active, s.Sub, s.Enabled)
 	}
 	for _, s := range r.Advice {
 		wrap(a.Out, "  ! ", s)

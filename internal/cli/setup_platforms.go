@@ -34,6 +34,9 @@ func platformGuides() []platformGuide {
 		{name: "mattermost", text: "a bot account", where: map[string]string{
 			"MATTERMOST_TOKEN": "the bot's access token: Integrations, Bot Accounts",
 			"MATTERMOST_URL":   "the server's address, such as https://chat.example.org"}},
+		{name: "matrix", text: "an account of a homeserver, in rooms without encryption", where: map[string]string{
+			"MATRIX_ACCESS_TOKEN": "the account's access token: in Element, All settings, Help & About",
+			"MATRIX_HOMESERVER":   "the homeserver's address, such as https://matrix.example.org"}},
 		{name: "email", text: "a mailbox by IMAP and SMTP", where: map[string]string{
 			"EMAIL_PASSWORD":  "the mailbox's password, or an app password",
 			"EMAIL_ADDRESS":   "the mailbox's address",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -155,9 +156,24 @@ func bytesWord(n int64) string {
 	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
 }
 
-// wrap prints text behind a heading, folded at width and indented under it.
+// columns is how wide a line may be where it is written: the terminal's width,
+// such as a phone's, and at most width.
+func columns(w io.Writer) int {
+	if f, ok := w.(*os.File); ok {
+		if n := terminalWidth(f); n > 0 {
+			return min(n, width)
+		}
+	}
+	return width
+}
+
+// wrap prints text behind a heading, folded at the width and indented under it;
+// little indented where the terminal is narrow.
 func wrap(w io.Writer, head, text string) {
-	indent := strings.Repeat(" ", len([]rune(head)))
+	width, indent := columns(w), strings.Repeat(" ", len([]rune(head)))
+	if len(indent) > width/3 {
+		indent = "  "
+	}
 	line, used := head, len([]rune(head))
 	for i, word := range strings.Fields(text) {
 		n := len([]rune(word))

@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -79,6 +80,28 @@ func TestEveryCommandIsDescribed(t *testing.T) {
 	doc, rerr := os.ReadFile("../../docs/exit-codes.md")
 	if err != nil || rerr != nil || !strings.Contains(string(doc), topic.Long) {
 		t.Errorf("docs/exit-codes.md does not say what `hermes help exit-codes` says: %v %v", err, rerr)
+	}
+}
+
+// Every command stands in an archive of testdata/script, where it is shown at
+// work.
+func TestEveryCommandIsShownAtWork(t *testing.T) {
+	files, err := filepath.Glob("testdata/script/*")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	var all strings.Builder
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(text)
+	}
+	for words := range leaves() {
+		if !regexp.MustCompile(`hermes (-p \S+ |--profile \S+ )?` + regexp.QuoteMeta(words) + `\b`).MatchString(all.String()) {
+			t.Errorf("no archive shows `hermes %s`", words)
+		}
 	}
 }
 

@@ -29,3 +29,13 @@ func hideEcho(f *os.File) (restore func(), ok bool) {
 		_ = unix.IoctlSetTermios(int(f.Fd()), unix.TCSETS, before)
 	}, true
 }
+
+// terminalWidth is how many columns a terminal has, 0 for what is none or does
+// not say. See tty_ioctl(4), TIOCGWINSZ.
+func terminalWidth(f *os.File) int {
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0
+	}
+	return int(size.Col)
+}

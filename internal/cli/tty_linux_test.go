@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"testing"
@@ -61,5 +62,25 @@ func TestHideEcho(t *testing.T) {
 	defer file.Close()
 	if _, ok := hideEcho(file); ok || isTerminal(file) {
 		t.Error("a file counts as a terminal")
+	}
+}
+
+// Lines are folded at the width of the terminal, and at 80 columns elsewhere.
+func TestWrapFollowsTheTerminal(t *testing.T) {
+	tty := terminal(t)
+	if err := unix.IoctlSetWinsize(int(tty.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 20, Col: 36}); err != nil {
+		t.Fatal(err)
+	}
+	if got := columns(tty); got != 36 {
+		t.Errorf("a terminal of 36 columns counts as one of %d", got)
+	}
+	if err := unix.IoctlSetWinsize(int(tty.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 20, Col: 200}); err != nil {
+		t.Fatal(err)
+	}
+	if got := columns(tty); got != width {
+		t.Errorf("a wide terminal is used in full: %d columns", got)
+	}
+	if got := columns(new(bytes.Buffer)); got != width {
+		t.Errorf("what is no terminal has %d columns", got)
 	}
 }

@@ -12,3 +12,6 @@ func isTerminal(f *os.File) bool {
 
 // hideEcho cannot keep what is typed from being shown on this system.
 func hideEcho(*os.File) (restore func(), ok bool) { return nil, false }
+
+// terminalWidth is not known on this system.
+func terminalWidth(*os.File) int { return 0 }

@@ -44,14 +44,12 @@ const youth = 30 * time.Second
 // age is how long a process has lived, by field 22 of /proc/PID/stat and the
 // machine's uptime; youth where that is not known.
 func age(r succession.Record) time.Duration {
-	text, err := os.ReadFile("/proc/uptime")
-	up, _, _ := strings.Cut(string(text), " ")
-	seconds, perr := strconv.ParseFloat(up, 64)
-	if err != nil || perr != nil || r.StartTime == 0 {
+	up := starts.Uptime()
+	if up == 0 || r.StartTime == 0 {
 		return youth
 	}
-	const ticks = 100 // a second; USER_HZ
-	return time.Duration((seconds - float64(r.StartTime)/ticks) * float64(time.Second))
+	const tick = time.Second / 100 // USER_HZ
+	return up - time.Duration(r.StartTime)*tick
 }
 
 // statusLimit bounds the wait for a gateway that does not answer.

@@ -111,6 +111,7 @@ type Inbound struct {
 	Button      bool         `json:"button,omitempty"` // a pressed button; Text is the button's command
 	Mentioned   bool         `json:"mentioned,omitempty"`
 	Forward     bool         `json:"-"` // no turn: Text is sent on to where answers go, and the event is done
+	ChatListed  bool         `json:"-"` // its adapter has found the chat on the list of allowed ones, perhaps by its name
 	SentAt      time.Time    `json:"sent_at"`
 	ReceivedAt  time.Time    `json:"received_at"`
 	State       InboundState `json:"state"`

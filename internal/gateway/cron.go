@@ -18,7 +18,7 @@ func (g *Gateway) buildCron() {
 	zone := func() *time.Location { return g.Config.Timezone }
 	targets := &cron.Targets{Homes: g.homes}
 	var store cron.Store = g.store
-	if g.caution.plan().Deaths > 0 || len(g.caution.plan().Quarantine) > 0 {
+	if g.caution.plan().Jobs {
 		store = &carefulJobs{Store: g.store, c: g.caution, runs: map[int64]domain.JobID{}}
 	}
 	if g.OnlyJob != "" {

@@ -198,7 +198,7 @@ func Prepare(o Preparation) (*Prepared, error) {
 	if err == nil && out.Safe.Instead != "" {
 		own.Config = out.Safe.Served.Fingerprint()
 	}
-	own.Careful, own.Slow = out.Safe.Plan.Careful, out.Safe.Plan.Slow
+	own.Careful, own.Slow, own.Jobs = out.Safe.Plan.Careful, out.Safe.Plan.Slow, out.Safe.Plan.Jobs
 	out.Safe.Life = starts.Begin(o.Profile, own)
 	return out, err
 }

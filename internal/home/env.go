@@ -1,6 +1,7 @@
 package home
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -124,7 +125,8 @@ func (e *Env) Secrets() []string {
 
 // Remember notes which variables came from .env, by name and fingerprint, so
 // that a later start can tell those that were deleted from it. A gateway calls
-// it once it has started. Errors: StorageFull, Unavailable.
+// it once it has started; a note that says so already is left as it is. Errors:
+// StorageFull, Unavailable.
 func (e *Env) Remember() error {
 	note := map[string]string{}
 	for name, v := range e.vars {
@@ -141,6 +143,9 @@ func (e *Env) Remember() error {
 	data, err := json.Marshal(note)
 	if err != nil {
 		return err
+	}
+	if old, err := readBounded(envNote(e.profile)); err == nil && bytes.Equal(old, data) {
+		return nil
 	}
 	if err := os.MkdirAll(e.profile.CacheDir(), 0o700); err != nil {
 		return err

@@ -132,7 +132,7 @@ func Run(ctx context.Context, o Options) (i Incident, handled bool, err error) {
 		}
 	}
 	save(o.File, all)
-	told, err := o.tell(ctx, inc.Text(o.Host, o.Flag))
+	told, err := Tell(ctx, inc.Text(o.Host, o.Flag), o.Tell, o.Now, o.Pause)
 	inc.Told = append(inc.Told, told...)
 	save(o.File, all)
 	return *inc, true, err
@@ -196,22 +196,23 @@ func (i Incident) Text(host, flag string) string {
 // sentence ends a text with one full stop.
 func sentence(s string) string { return strings.TrimRight(strings.TrimSpace(s), ".") + "." }
 
-// tell tries to reach the home channels until TellLimit.
-func (o Options) tell(ctx context.Context, text string) ([]Told, error) {
+// Tell sends a text to the home channels, and tries again until TellLimit while
+// nobody can be reached. send, now and pause are as Options' Tell, Now and Pause.
+// Errors: send's last.
+func Tell(ctx context.Context, text string, send func(context.Context, string) ([]Told, error), now func() time.Time, pause func(context.Context, time.Duration)) ([]Told, error) {
 	ctx, cancel := context.WithTimeout(ctx, TellLimit)
 	defer cancel()
-	pause := o.Pause
 	if pause == nil {
 		pause = wait
 	}
 	delay, spent := tellFirst, time.Duration(0)
 	for {
-		told, err := o.Tell(ctx, text)
+		told, err := send(ctx, text)
 		if err == nil {
 			return told, nil
 		}
 		if ctx.Err() != nil || spent >= TellLimit || !domain.IsCode(err, domain.Unavailable) {
-			return append(told, Told{At: o.Now(), Error: domain.MessageOf(err)}), err
+			return append(told, Told{At: now(), Error: domain.MessageOf(err)}), err
 		}
 		pause(ctx, delay)
 		spent += delay

@@ -68,10 +68,13 @@ func (h Host) Dir(system bool) string {
 	return h.UserUnits
 }
 
-// names are the units that may serve a profile, the generated one first.
-func (h Host) names(p home.Profile) []string {
-	own := Spec{Kind: Gateway, Profile: p, Account: h.Account}.Name()
-	return []string{own, "hermes-gateway@" + p.Name + ".service"}
+// names are the units of a kind that may serve a profile, the generated one
+// first.
+func (h Host) names(kind Kind, p home.Profile) []string {
+	s := Spec{Kind: kind, Profile: p, Account: h.Account}
+	own := s.Name()
+	s.Template = true
+	return []string{own, s.Instance()}
 }
 
 // Found is a unit with the manager that runs it.
@@ -86,23 +89,41 @@ type Found struct {
 // home counts too, for root acts on what others run. Errors: NotFound, when no
 // unit is there; Unavailable, when no manager can be asked, and why.
 func (h Host) Find(ctx context.Context, p home.Profile, system bool) (Found, error) {
-	all, err := h.All(ctx, p, system)
+	return h.FindKind(ctx, Gateway, p, system)
+}
+
+// FindKind is Find for the units of a kind. A scheduler alone is a unit of its
+// own, beside the gateway's or without one.
+func (h Host) FindKind(ctx context.Context, kind Kind, p home.Profile, system bool) (Found, error) {
+	all, err := h.AllOf(ctx, kind, p, system)
 	if len(all) > 0 {
 		return all[0], nil
 	}
 	if err != nil {
 		return Found{}, err
 	}
-	return Found{}, domain.E(domain.NotFound, nil, "no unit is installed for profile %s; `hermes%s gateway install` makes one", p.Name, profileFlag(p))
+	what, only := "unit", ""
+	if kind == Cron {
+		what, only = "unit of a scheduler", " --cron-only"
+	}
+	return Found{}, domain.E(domain.NotFound, nil, "no %s is installed for profile %s; `hermes%s gateway install%s` makes one", what, p.Name, profileFlag(p), only)
 }
 
-// All gives every unit of a profile, the one that Find chooses first, within
-// askLimit, though no manager answers. An error says why a manager could not be
-// asked; what others said is there.
+// All gives every unit of a profile's gateway, the one that Find chooses first,
+// within askLimit, though no manager answers. An error says why a manager could
+// not be asked; what others said is there.
 func (h Host) All(ctx context.Context, p home.Profile, system bool) ([]Found, error) {
+	return h.AllOf(ctx, Gateway, p, system)
+}
+
+// AllOf is All for the units of a kind.
+func (h Host) AllOf(ctx context.Context, kind Kind, p home.Profile, system bool) ([]Found, error) {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	running, runningSystem := h.running(p)
+	running, runningSystem := "", false
+	if kind == Gateway { // a scheduler holds no profile
+		running, runningSystem = h.running(p)
+	}
 	scopes := []bool{false, true}
 	if system {
 		scopes = scopes[1:]
@@ -111,11 +132,11 @@ func (h Host) All(ctx context.Context, p home.Profile, system bool) ([]Found, er
 	var asked sync.WaitGroup
 	for i, sys := range scopes { // at once: one that is silent takes no time from the other
 		asked.Go(func() {
-			names := h.names(p)
+			names := h.names(kind, p)
 			if running != "" && runningSystem == sys && !slices.Contains(names, running) {
 				names = append(names, running)
 			}
-			found[i], errs[i] = h.ask(ctx, sys, names, func(u Unit) bool { return u.Name == running || system || h.serves(u, p) })
+			found[i], errs[i] = h.ask(ctx, sys, names, func(u Unit) bool { return u.Name == running && running != "" || system || h.serves(u, p) })
 		})
 	}
 	asked.Wait()

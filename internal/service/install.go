@@ -89,7 +89,7 @@ func (h Host) Install(ctx context.Context, m *Manager, o InstallOptions) error {
 // rival finds another unit that serves, or will serve, the same profile: two at
 // once would fight for it.
 func (h Host) rival(ctx context.Context, s Spec) error {
-	all, _ := h.All(ctx, s.Profile, false) // a manager that is missing holds no rival
+	all, _ := h.AllOf(ctx, s.Kind, s.Profile, false) // a manager that is missing holds no rival
 	for _, u := range all {
 		if u.Name == s.Instance() && u.System == s.System {
 			continue

@@ -21,6 +21,9 @@ type Operation struct {
 	Profile home.Profile // whose control socket proves that the unit serves
 	Getenv  func(string) string
 	Say     func(format string, args ...any) // progress, for people
+	// Serves tells whether the unit, which has a main process, does its work. Nil
+	// asks the gateway's control socket.
+	Serves func(context.Context, Unit) bool
 	// Preflight says why a new process could not serve. It is asked before an
 	// active unit is stopped and started; a hand-over asks by itself. May be nil.
 	Preflight func(ctx context.Context) error
@@ -167,6 +170,9 @@ func (o Operation) serving(ctx context.Context, u Unit) (control.Status, bool) {
 	if u.MainPID == 0 {
 		return control.Status{}, false
 	}
+	if o.Serves != nil {
+		return control.Status{PID: u.MainPID}, o.Serves(ctx, u)
+	}
 	s, err := control.Dial(control.SocketPath(o.Profile, o.Getenv)).Status(ctx)
 	return s, err == nil && s.PID == u.MainPID && s.State == "running"
 }
@@ -196,7 +202,7 @@ func (o Operation) await(ctx context.Context, old int, limit time.Duration) (Uni
 		return false, nil
 	})
 	if domain.IsCode(err, domain.Timeout) {
-		return u, domain.E(domain.Timeout, nil, "%s is %s (%s) after %s, and its gateway does not say that it serves; `%s` shows why", o.Name, u.Active, u.Sub, limit, o.journal())
+		return u, domain.E(domain.Timeout, nil, "%s is %s (%s) after %s, and does not say that it serves; `%s` shows why", o.Name, u.Active, u.Sub, limit, o.journal())
 	}
 	return u, err
 }

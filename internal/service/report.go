@@ -22,14 +22,22 @@ type Report struct {
 	Lingers  bool     `json:"lingers"`
 	Left     int      `json:"starts_left_at_least"` // -1: no limit
 	Others   []string `json:"other_units,omitempty"`
-	Advice   []string `json:"advice"`
-	account  string
+	// Scheduler is the unit of a scheduler alone, nil where there is none.
+	Scheduler *Unit    `json:"scheduler_unit,omitempty"`
+	Advice    []string `json:"advice"`
+	account   string
 }
 
 // Report looks at a profile's unit. spec is what install would write for it.
 func (h Host) Report(ctx context.Context, p home.Profile, spec Spec, system bool, now time.Time) Report {
 	r := Report{Lingers: Lingers(h.Account.Name), Left: -1, Advice: []string{}, account: h.Account.Name}
 	all, err := h.All(ctx, p, system)
+	if u, err := h.FindKind(ctx, Cron, p, system); err == nil {
+		r.Scheduler = &u.Unit
+		if u.Active == "failed" {
+			r.Advice = append(r.Advice, Explain(u.Unit))
+		}
+	}
 	if len(all) == 0 {
 		if err != nil {
 			r.Advice = append(r.Advice, domain.MessageOf(err))

@@ -35,6 +35,7 @@ func TestRender(t *testing.T) {
 		"hermes-gateway-liam.service": spec("liam", nil),
 		"hermes-gateway@.service":     spec("liam", func(s *Spec) { s.Template = true }),
 		"hermes-cron@.service":        spec("liam", func(s *Spec) { s.Template, s.Kind = true, Cron }),
+		"hermes-cron-liam.service":    spec("liam", func(s *Spec) { s.Kind = Cron }),
 		"system.service":              spec("default", func(s *Spec) { s.System = true }),
 		"simple.service":              spec("default", func(s *Spec) { s.Ready = Simple }),
 		"odd-paths.service": spec("default", func(s *Spec) {

@@ -12,9 +12,9 @@ func BootID() string { return bootID() }
 // Full tells whether older starts may have been dropped from the record.
 func (r Record) Full() bool { return len(r.Starts) >= kept }
 
-// uptime is how long ago the machine booted, sleep included; proc_uptime(5). 0
+// Uptime is how long ago the machine booted, sleep included; proc_uptime(5). 0
 // where that is not told.
-func uptime() time.Duration {
+func Uptime() time.Duration {
 	text, err := os.ReadFile("/proc/uptime")
 	if err != nil {
 		return 0

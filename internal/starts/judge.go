@@ -64,6 +64,9 @@ type Plan struct {
 	Careful []string
 	// Slow starts the parts one by one, to learn which it is.
 	Slow bool
+	// Jobs puts the jobs that run on the record, to learn whether one of them ends
+	// the process.
+	Jobs bool
 	// Quarantine are the parts that are not started before their time.
 	Quarantine []Quarantined
 	// LastHealthy serves the configuration that served healthily last, in place
@@ -88,7 +91,7 @@ const (
 
 // Now gives the facts that every start can see for itself.
 func Now(now time.Time) Facts {
-	return Facts{Now: now.UTC(), Boot: bootID(), Up: uptime(), Self: succession.Self("", ""), Kills: oomKills()}
+	return Facts{Now: now.UTC(), Boot: bootID(), Up: Uptime(), Self: succession.Self("", ""), Kills: oomKills()}
 }
 
 // WhyDistrusted says why a configuration is not served.
@@ -109,6 +112,7 @@ func Judge(r *Record, f Facts) Plan {
 	// this one: it is one start.
 	r.Starts = slices.DeleteFunc(r.Starts, func(s Start) bool { return s.End == nil && s.Stage == Begun && f.is(s) })
 	settle(r, f)
+	blameJobs(r)
 	r.keepTime(f)
 	row := f.deaths(r.Starts)
 	p := Plan{Deaths: len(row)}
@@ -117,6 +121,7 @@ func Judge(r *Record, f Facts) Plan {
 		p.LastChance = f.lastChance(r.Starts)
 	}
 	p.quarantine(r, f, row)
+	p.Jobs = len(row) > 0 || len(p.Quarantine) > 0 || r.killedLast()
 	if f.Planned {
 		// The operator asked, and the one before serves on until this one does.
 		p.Quarantine, p.Slow = nil, false
@@ -179,7 +184,7 @@ func endOf(s Start, f Facts, dump string) *End {
 	case s.Reached(Serving) && !(s.Slow && s.suspect("") != ""):
 		// Nothing of ours ends a process that serves without a word; and if it
 		// does, the part is found by the careful lives that follow other deaths.
-		return &End{Code: -1, Cause: Outside, Reason: "killed by somebody else"}
+		return &End{Code: -1, Cause: Outside, Reason: killed}
 	}
 	return &End{Code: -1, Cause: Vanished, Part: s.suspect(""), Reason: "it was gone before all was started, without a trace"}
 }

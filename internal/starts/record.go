@@ -64,6 +64,7 @@ type Start struct {
 	Slow    bool              `json:"slow,omitempty"`           // parts were started one by one
 	Stage   Stage             `json:"stage"`
 	Parts   []string          `json:"starting,omitempty"` // being started, so suspect if it dies now
+	Jobs    bool              `json:"jobs,omitempty"`     // jobs that run stand among Parts
 	Kills   int64             `json:"oom_kills"`          // of the control group above, at the start; -1 unknown
 	Served  time.Time         `json:"serving_at,omitzero"`
 	Healthy time.Time         `json:"healthy_at,omitzero"` // when it served and nothing was wrong, the first time
@@ -79,7 +80,7 @@ const (
 	Outside  Cause = "outside"  // killed by somebody else: the kernel, an operator, the machine
 	Failed   Cause = "failed"   // an error that it told
 	Panicked Cause = "panicked" // the runtime gave up, and left a dump
-	Vanished Cause = "vanished" // gone before all was started, without a trace
+	Vanished Cause = "vanished" // gone without a trace, before all was started or again with the same job at work
 )
 
 // End is how a life ended.
@@ -122,6 +123,9 @@ type Record struct {
 	// Told is the incident of which the home channels were told last, so that
 	// they hear of each once.
 	Told string `json:"told,omitempty"`
+	// ParkTold is when the home channels were told last that starts come to
+	// nothing and wait.
+	ParkTold time.Time `json:"park_told,omitzero"`
 }
 
 // Last is the latest start; ok is false when there is none.
@@ -227,7 +231,7 @@ func Begin(p home.Profile, s Start) *Life {
 func New(p home.Profile, binary versions.Binary, getenv func(string) string, now time.Time) Start {
 	return Start{
 		ID: now.UTC().Format("20060102T150405.000") + "-" + strconv.Itoa(os.Getpid()), At: now.UTC(), Process: succession.Self(p.Home, p.Name),
-		Up: uptime(), Boot: bootID(), Unit: getenv("INVOCATION_ID"), Binary: binary, Stage: Begun, Kills: oomKills(),
+		Up: Uptime(), Boot: bootID(), Unit: getenv("INVOCATION_ID"), Binary: binary, Stage: Begun, Kills: oomKills(),
 	}
 }
 

@@ -39,6 +39,9 @@ func (u *Updater) handOverAll(ctx context.Context, members []Member, t target) e
 			if failed == nil && mine && m.Starts != "" { // it is started by a program that stays behind
 				failed = u.pin(m.Profile, t)
 			}
+		case failed == nil && ctx.Err() != nil:
+			o.State = stateUntouched
+			failed = domain.E(domain.Cancelled, ctx.Err(), "it was ended before %s was handed over; run `hermes update` again, which goes on from there, or `hermes update --rollback`", m.Name)
 		case failed != nil:
 			o.State = stateUntouched
 		default:

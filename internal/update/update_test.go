@@ -256,3 +256,20 @@ func TestInterruptedUpdatesAreTold(t *testing.T) {
 		t.Error("told twice")
 	}
 }
+
+// Whoever presses Ctrl-C between two profiles finds both working, and goes on later.
+func TestAnUpdateThatIsEndedBetweenTwoProfilesGoesOnLater(t *testing.T) {
+	w := newWorld(t, "1.1.0")
+	ctx, cancel := context.WithCancel(context.Background())
+	w.fleet.during = func(update.Member) { cancel() }
+	r, err := w.updater().Update(ctx, update.Request{Source: w.source(w.folder.Dir), Channel: "stable"})
+	if !domain.IsCode(err, domain.Cancelled) || len(r.Members) != 3 || w.linked() != "1.0.0" || !strings.HasPrefix(w.last(), "✗ ") {
+		t.Fatalf("%v, %+v, linked %s; %s", err, r.Members, w.linked(), w.last())
+	}
+	same(t, "versions", w.fleet.versions(), []string{"1.1.0", "1.0.0", "1.0.0"})
+	w.fleet.during = nil
+	if _, err := w.update(); err != nil || w.linked() != "1.1.0" {
+		t.Error(err)
+	}
+	same(t, "versions", w.fleet.versions(), []string{"1.1.0", "1.1.0", "1.1.0"})
+}

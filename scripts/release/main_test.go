@@ -82,7 +82,7 @@ func TestRelease(t *testing.T) {
 		checkDebian(t, out, arch)
 	}
 	t.Run("can be made again", func(t *testing.T) { testAgain(t, out, key) })
-	t.Run("installs for one user", func(t *testing.T) { testInstall(t, out) })
+	t.Run("installs for one user", func(t *testing.T) { testInstall(t, out, key) })
 }
 
 // testAgain holds that the same source gives the same bytes.
@@ -156,8 +156,9 @@ func checkDebian(t *testing.T, out, arch string) {
 }
 
 // testInstall runs install.sh twice for a new user, and once with an archive
-// that somebody changed.
-func testInstall(t *testing.T, out string) {
+// that somebody changed; what it installed then updates itself to the next
+// release, and back.
+func testInstall(t *testing.T, out, key string) {
 	home := t.TempDir()
 	install := func(home string) (string, error) {
 		cmd := exec.Command("sh", filepath.Join(out, "install.sh"))
@@ -195,6 +196,20 @@ func testInstall(t *testing.T, out string) {
 	}
 	if entries, err := os.ReadDir(other); err != nil || len(entries) > 0 {
 		t.Errorf("a changed archive left %v behind (%v)", entries, err)
+	}
+	makeRelease(t, out, "1.3.0", key, runtime.GOARCH)
+	for _, c := range []struct{ args, says, version string }{
+		{"update --yes --from " + out, "✓ Updated to 1.3.0 (was 1.2.3)", "1.3.0"},
+		{"update --yes --rollback", "✓ Went back to 1.2.3 (was 1.3.0)", "1.2.3"},
+	} {
+		cmd := exec.Command(filepath.Join(home, ".local/bin/hermes"), strings.Fields(c.args)...)
+		cmd.Env = []string{"HOME=" + home, "PATH=" + os.Getenv("PATH")}
+		if text, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(text), c.says) {
+			t.Errorf("hermes %s: %v\n%s", c.args, err, text)
+		}
+		if version, err := exec.Command(filepath.Join(home, ".local/bin/hermes"), "--version").CombinedOutput(); err != nil || string(version) != "hermes "+c.version+"\n" {
+			t.Errorf("after hermes %s: %v, %q", c.args, err, version)
+		}
 	}
 }
 

@@ -27,7 +27,7 @@ func TestMatrix(t *testing.T) {
 	t.Cleanup(mx.Close)
 	ann, eve := mx.AddUser("Ann"), mx.AddUser("Eve")
 	w := setUp(t, options{brain: obedient(llm.NewGate()), config: "delivery:\n  unlimited: true\n", env: fmt.Sprintf(
-		"MATRIX_HOMESERVER=%s\nMATRIX_ACCESS_TOKEN=%s\nMATRIX_ALLOWED_USERS=%s\n", mx.URL(), mx.Token(), ann.ID)})
+		"MATRIX_HOMESERVER=%s\nMATRIX_ACCESS_TOKEN=%s\nMATRIX_ALLOWED_USERS=%s\nMATRIX_ALLOWED_ROOMS=town\n", mx.URL(), mx.Token(), ann.ID)})
 	w.mu.Lock()
 	w.secrets["the homeserver's token"] = mx.Token()
 	w.mu.Unlock()

@@ -129,7 +129,8 @@ func flooding(ctx context.Context, w *world, p *people.Platform) func() {
 			}
 			var wave sync.WaitGroup
 			for due := int(time.Since(began) / time.Millisecond); said < due && ctx.Err() == nil; said++ {
-				wave.Go(func() { _ = crowd[said%len(crowd)].Say(ctx, fmt.Sprintf("flood f%d", said)) })
+				n := said // which goes on while they speak
+				wave.Go(func() { _ = crowd[n%len(crowd)].Say(ctx, fmt.Sprintf("flood f%d", n)) })
 				if said%100 == 99 {
 					wave.Wait()
 				}
@@ -331,18 +332,29 @@ func (w *world) each(p *people.Platform, f func(*faultproxy.Link)) {
 // one that cannot. What is said before the first connection is history to some
 // platforms, and is not answered.
 func (w *world) connected(ctx context.Context, victim string, sick bool) error {
+	var well []*people.Platform
 	for _, p := range w.platforms {
-		if sick && p.Name == victim {
-			continue
-		}
-		if err := w.until(ctx, p.Name, func(part health.Part) bool { return part.State == health.OK }); err != nil {
-			return err
-		}
-		if _, err := w.ask(ctx, p, w.o.patience()); err != nil {
-			return fmt.Errorf("%s never answers: %w", p.Name, err)
+		if !sick || p.Name != victim {
+			well = append(well, p)
 		}
 	}
-	return nil
+	err := w.untilAll(ctx, func(parts map[string]health.Part) bool {
+		return !slices.ContainsFunc(well, func(p *people.Platform) bool { return parts[p.Name].State != health.OK })
+	})
+	if err != nil {
+		return err
+	}
+	var all sync.WaitGroup
+	errs := make([]error, len(well))
+	for i, p := range well {
+		all.Go(func() {
+			if _, err := w.ask(ctx, p, w.o.patience()); err != nil {
+				errs[i] = fmt.Errorf("%s never answers: %w", p.Name, err)
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 // ask has somebody new say something, and gives the wait for the answer.
@@ -416,44 +428,55 @@ func (w *world) measure(ctx context.Context, but string, window time.Duration) (
 	return timesOf(waits, lost), worst
 }
 
-func (w *world) status(ctx context.Context, name string) (part health.Part, err error) {
+// status is what the gateway says of each platform.
+func (w *world) status(ctx context.Context) (map[string]health.Part, error) {
 	out, _ := w.home.Command(ctx, "gateway", "status", "--json").Output() // whose exit code tells of the fault
 	var s control.Status
 	if err := json.Unmarshal(out, &s); err != nil {
-		return part, err
+		return nil, err
 	}
+	parts := map[string]health.Part{}
 	for _, p := range s.Parts {
-		if p.Name == "platform."+name {
-			return p, nil
+		if name, ok := strings.CutPrefix(p.Name, "platform."); ok {
+			parts[name] = p
 		}
 	}
-	return part, fmt.Errorf("status says nothing of %s", name)
+	return parts, nil
 }
 
 // until waits until status says something of a platform.
 func (w *world) until(ctx context.Context, name string, ok func(health.Part) bool) error {
+	return w.untilAll(ctx, func(parts map[string]health.Part) bool {
+		part, known := parts[name]
+		return known && ok(part)
+	})
+}
+
+// untilAll waits until status says something of the platforms.
+func (w *world) untilAll(ctx context.Context, ok func(map[string]health.Part) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, w.o.patience())
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		part, err := w.status(ctx, name)
-		if err == nil && ok(part) {
+		parts, err := w.status(ctx)
+		if err == nil && ok(parts) {
 			return nil
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("status never says what is so of %s: %+v, %w", name, part, errors.Join(err, ctx.Err()))
+			return fmt.Errorf("status never says so: %+v, %w", parts, errors.Join(err, ctx.Err()))
 		}
 	}
 }
 
 func (w *world) part(ctx context.Context, name string) string {
-	part, err := w.status(ctx, name)
+	parts, err := w.status(ctx)
 	if err != nil {
 		return err.Error()
 	}
+	part := parts[name]
 	return strings.TrimSpace("shown as " + string(part.State) + " " + part.Code)
 }
 

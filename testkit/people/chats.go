@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"hermes/testkit/discord"
@@ -164,8 +165,11 @@ func newSlack(o Options) (*Platform, error) {
 		srv.CutSockets()
 	}
 	var names counter
+	var mu sync.Mutex
 	known := map[string]Person{}
 	p.Join = func() Person {
+		mu.Lock()
+		defer mu.Unlock()
 		name := fmt.Sprintf("regular%d", names.n.Add(1)%regulars)
 		if who, ok := known[name]; ok {
 			return who

@@ -59,6 +59,23 @@ func testRescue(t *testing.T, w *world) {
 	})
 }
 
+// A profile that is pinned to a program which dies before its main function is
+// served by the installed one before the unit's limit is reached, and says so.
+func testPinned(t *testing.T, w *world) {
+	w.another()
+	w.user.Write(t, w.file("binary.pin"), bad+"\n")
+	w.kill()
+	w.serves(program)
+	w.told("I serve in safe mode", "died 2 times in a row", "the program that was to serve died too often")
+	if _, err := w.Try(context.Background(), "test -e "+w.file("rescue.json")); err == nil {
+		t.Error("the unit ended for good")
+	}
+	w.user.Run(t, "rm "+w.file("binary.pin")+" "+w.file("gateway-starts.json"))
+	want(t, w.user.Run(t, "hermes -p liam gateway restart"), "✓ Restarted")
+	w.serves(program)
+	w.quiet()
+}
+
 // A profile whose configuration cannot be read, and never could, ends for good:
 // whom to tell stands in .env.
 func testNoConfiguration(t *testing.T, w *world) {
@@ -91,9 +108,42 @@ func testNoConfiguration(t *testing.T, w *world) {
 	if owner := strings.TrimSpace(w.Root(t, "stat -c %U "+u.Home+"/.hermes/profiles/eve/rescue.json")); owner != "ada" {
 		t.Errorf("the record belongs to %s", owner)
 	}
-	want(t, w.Root(t, "mkdir -p /root/.hermes/profiles/eve && hermes -p eve gateway uninstall --system"), "✓ Removed /etc/systemd/system/hermes-rescue-ada@.service")
+	w.startedByRoot(eve)
+	want(t, w.Root(t, "hermes -p eve gateway uninstall --system"), "✓ Removed /etc/systemd/system/hermes-rescue-ada@.service")
 	w.quiet()
 	u.Run(t, "hermes -p liam gateway start")
+}
+
+// startedByRoot lets a unit of the system run into its limit with another
+// configuration than the one that served healthily. Its rescue runs as the user
+// and may start nothing; root's systemd does, once it has ended well.
+func (w *world) startedByRoot(name string) {
+	t, u := w.t, w.user
+	t.Helper()
+	at := "~/.hermes/profiles/eve/"
+	u.Run(t, "rmdir "+at+"ledger.db; rm -f "+at+"rescue.json "+at+"gateway-starts.json; cp "+w.file("config.yaml")+" "+at+"config.yaml")
+	w.Root(t, "systemctl reset-failed "+name+"; systemctl start "+name)
+	w.Until(t, limit, "the configuration to have served healthily", func(ctx context.Context) error {
+		out, err := u.Try(ctx, "hermes -p eve config history --json")
+		if err == nil && !strings.Contains(out, `"healthy_at"`) {
+			err = fmt.Errorf("%s", out)
+		}
+		return err
+	})
+	u.Run(t, "echo '# another' >>"+at+"config.yaml")
+	dir := "/etc/systemd/system/" + name + ".d"
+	w.Root(t, "mkdir "+dir+" && printf '[Unit]\\nStartLimitBurst=1\\n' >"+dir+"/limit.conf && systemctl daemon-reload && systemctl reset-failed "+name+"; systemctl restart "+name)
+	old := strings.TrimSpace(w.Root(t, "systemctl show -p MainPID --value "+name))
+	w.Root(t, "kill -KILL "+old)
+	w.told("hermes-gateway-eve", "was started 1 times", "the configuration that served healthily")
+	w.Until(t, limit, "root's systemd to start it", func(ctx context.Context) error {
+		out, err := w.Try(ctx, "systemctl is-active "+name+" && systemctl show -p MainPID --value "+name)
+		if pid := strings.TrimSpace(out); err != nil || pid == "active\n"+old {
+			return fmt.Errorf("%s %w", out, err)
+		}
+		return nil
+	})
+	w.Root(t, "rm -r "+dir+" && systemctl daemon-reload")
 }
 
 // An instance of a template, of which the rescue unit's name is made, and one

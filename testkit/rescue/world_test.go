@@ -63,6 +63,7 @@ func TestOnSystemd(t *testing.T) {
 		{"Verify", testVerify},
 		{"Drill", testDrill},
 		{"Rescue", testRescue},
+		{"Pinned", testPinned},
 		{"NoConfiguration", testNoConfiguration},
 		{"Templates", testTemplates},
 		{"Past", testPast},

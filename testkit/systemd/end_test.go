@@ -214,6 +214,11 @@ func rowStopDuringRestart(p *profile) {
 func rowUnusable(p *profile) {
 	t := p.t
 	good := p.Read(p.file("config.yaml"))
+	ann := p.tg.AddUser("Ann")
+	if err := p.converse(ann, p.word("u1")); err != nil { // a bot may not begin
+		t.Error(err)
+	}
+	p.env(fmt.Sprintf("TELEGRAM_HOME_CHANNEL=%d\n", ann.ID))
 	p.stopped()
 	// Nothing of an earlier life is left that could be served instead.
 	p.user.Run(t, fmt.Sprintf("find %s -mindepth 1 ! -name .env ! -name config.yaml -delete", p.file("")))
@@ -224,8 +229,25 @@ func rowUnusable(p *profile) {
 		if got := p.show("ActiveState") + " " + p.show("NRestarts"); got != "active 0" {
 			t.Errorf("with a broken configuration the unit is %s", got)
 		}
+		waits := "🛑 " + p.unit + " on …"
+		if err := p.sees(ann, waits); err != nil {
+			t.Error(err)
+		}
+		p.user.Write(t, p.file("config.yaml"), "model: {\n") // tried at once, and told no second time
+		p.until("the second start to wait", func() bool {
+			ctx, cancel := rig.Deadline(stepLimit)
+			defer cancel()
+			out, _ := p.user.Try(ctx, spare+" -p "+p.name+" gateway restart 2>&1")
+			return strings.Contains(out, "config.yaml")
+		})
 		p.user.Write(t, p.file("config.yaml"), good)
 		p.awaitServing()
+		if err := p.converse(ann, p.word("u2")); err != nil {
+			t.Error(err)
+		}
+		if n := strings.Count(p.tg.Transcript(ann.ID), "does not start"); n != 1 {
+			t.Errorf("it was told %d times:\n%s", n, p.tg.Transcript(ann.ID))
+		}
 		return
 	}
 	want(t, said, "78")

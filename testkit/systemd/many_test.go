@@ -172,3 +172,45 @@ func testCronAlone(t *testing.T, w *world) {
 	}
 	tell()
 }
+
+// The generated unit of a scheduler is one of its own: it is installed, looked
+// at, restarted and removed beside the gateway's, and neither minds the other.
+func testCronUnit(t *testing.T, w *world) {
+	p := w.profile(t, "ticks", w.nextPort())
+	p.mode, p.unit = template, "hermes-cron-ticks.service"
+	p.onFailure()
+	file := w.user.Home + "/.config/systemd/user/" + p.unit
+	want(t, p.cli("gateway install --cron-only"), "✓ Wrote "+file, "✓ Enabled "+p.unit, "✓ Started hermes-cron-ticks")
+	if out := w.user.Run(t, "systemd-analyze --user verify "+file+" 2>&1"); strings.TrimSpace(out) != "" {
+		t.Errorf("systemd-analyze verify complains: %s", out)
+	}
+	want(t, p.cliFails("gateway status"), "jobs fire and are delivered", "scheduler "+p.unit+", active (running), enabled")
+	old := p.kill("KILL")
+	p.awaitAnother(old)
+	old = p.mainPID()
+	want(t, p.cli("gateway restart --cron-only"), "✓ Restarted hermes-cron-ticks")
+	if now := p.mainPID(); now == old {
+		t.Errorf("a restart kept the process %d", now)
+	}
+	gateway := *p
+	gateway.mode, gateway.unit = generated, "hermes-gateway-ticks.service"
+	gateway.install()
+	gateway.awaitServing()
+	serving, alone := gateway.mainPID(), p.mainPID()
+	want(t, p.cli("gateway status"), gateway.unit+" (user unit), active", "scheduler "+p.unit+", active")
+	p.restart() // the gateway
+	if now := p.mainPID(); now != alone {
+		t.Errorf("a restart of the gateway replaced the scheduler: %d, then %d", alone, now)
+	}
+	serving = gateway.awaitAnother(serving)
+	want(t, p.cli("gateway stop --cron-only"), "✓ Stopped hermes-cron-ticks")
+	want(t, p.cli("gateway start --cron-only"), "✓ Started hermes-cron-ticks")
+	want(t, p.cli("gateway uninstall --cron-only"), "✓ Removed "+file)
+	if now := gateway.mainPID(); now != serving {
+		t.Errorf("the end of the scheduler's unit replaced the gateway: %d, then %d", serving, now)
+	}
+	if p.has(file) || !p.has(w.user.Home+"/.config/systemd/user/hermes-rescue@.service") {
+		t.Error("the scheduler's unit is left, or the gateway's rescue unit is gone")
+	}
+	want(t, p.cliFails("gateway start --cron-only"), "gateway install --cron-only")
+}

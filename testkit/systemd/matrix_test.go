@@ -36,6 +36,7 @@ var rows = []row{
 	{"a successor that cannot serve", always, rowBadSuccessor},
 	{"no usable configuration", managed, rowUnusable},
 	{"a part that ends every start", managed, rowBadPart},
+	{"a job whose run kills the gateway", managed, rowBadJob},
 	{"a configuration that broke, then kill -9", managed, rowBrokenConfiguration},
 	{"hang, seen by the watchdog", keeps, rowWatchdog},
 	{"environment file changed, keys deleted", managed, rowEnvironment},
@@ -62,6 +63,7 @@ var cases = []struct {
 	{"Runbook", testRunbook},
 	{"Update", testUpdate},
 	{"CronAlone", testCronAlone},
+	{"CronUnit", testCronUnit},
 	{"FromNothing", testFromNothing},
 }
 

@@ -11,8 +11,12 @@ import (
 	"hermes/testkit/telegram"
 )
 
-// serveLimit is ten times the budget of a new process.
-const serveLimit = time.Second
+// Ten times the budgets of a new process: until it serves, and until a turn that
+// its predecessor had begun is answered, once the model is ready to.
+const (
+	serveLimit  = time.Second
+	answerLimit = 20 * time.Second
+)
 
 const resumed = "♻️ I was restarted and go on where I was."
 
@@ -61,16 +65,16 @@ func rowKilled(p *profile) {
 		p.writeTemplateText(strings.Replace(handWritten, spare, p.program, 1))
 	}
 	ann := p.tg.AddUser("Ann")
-	p.killed(ann, p.word("k1"))
+	p.killed(ann, p.word("k1"), 1)
 	if p.mode.kept { // the successor of a restart is no child that systemd forked
 		p.restart()
-		p.killed(ann, p.word("k2"))
+		p.killed(ann, p.word("k2"), 2)
 	}
 }
 
-// killed kills the main process in the middle of a turn and under a load of
-// new connections.
-func (p *profile) killed(u telegram.User, id string) {
+// killed kills the main process, the nth time, in the middle of a turn and under
+// a load of new connections.
+func (p *profile) killed(u telegram.User, id string, nth int) {
 	t := p.t
 	t.Helper()
 	p.forgive()
@@ -98,19 +102,33 @@ func (p *profile) killed(u telegram.User, id string) {
 	if err := p.sees(u, "answer "+id); err != nil {
 		t.Error(err)
 	}
-	t.Logf("%s: answered %s after the new process's start", id, uptime(t)-began)
+	took := uptime(t) - began
+	t.Logf("%s: answered %s after the new process's start", id, took)
+	if took > answerLimit {
+		t.Errorf("%s: that is more than %s", id, answerLimit)
+	}
 	l.goOn()
 	l.finishTorn(1)
 	p.once(u, "answer "+id)
-	p.noticed(u)
+	p.noticed(u, nth)
 }
 
-// noticed holds that the last answer came after the notice, told once.
-func (p *profile) noticed(u telegram.User) {
+// noticed holds that the last answer came after the notice of one line, which was
+// told once for each of the deaths.
+func (p *profile) noticed(u telegram.User, deaths int) {
 	p.t.Helper()
 	said := p.tg.Replies(u.ID)
 	if n := len(said); n < 2 || said[n-2].Text != resumed {
 		p.t.Errorf("the notice does not stand before the answer:\n%s", p.tg.Transcript(u.ID))
+	}
+	told := 0
+	for _, m := range said {
+		if m.Text == resumed {
+			told++
+		}
+	}
+	if told != deaths {
+		p.t.Errorf("%d deaths were told of %d times:\n%s", deaths, told, p.tg.Transcript(u.ID))
 	}
 }
 

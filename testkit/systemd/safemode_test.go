@@ -62,6 +62,38 @@ func rowBadPart(p *profile) {
 	p.awaitServing()
 }
 
+// rowBadJob lets a job kill the gateway whenever it runs. It is found and held
+// back before systemd gives the unit up, and all else serves.
+func rowBadJob(p *profile) {
+	t := p.t
+	p.user.Write(t, p.file("scripts/kill.sh"), "#!/bin/sh\nkill -KILL $PPID\n")
+	p.cli(`cron create "every 5h" --no-agent --script kill.sh --name bad`)
+	p.forgive()
+	p.until("the job to be held back", func() bool {
+		if s := p.careful(); s != nil && len(s.Held) == 1 && strings.HasPrefix(s.Held[0].Part, "job.") {
+			return true
+		}
+		ctx, cancel := rig.Deadline(stepLimit)
+		defer cancel()
+		_, _ = p.user.Try(ctx, spare+" -p "+p.name+" cron run bad --no-wait") // it may be down just then
+		return false
+	})
+	p.awaitServing()
+	// The unit's own limit is three or five starts.
+	if got := p.show("ActiveState") + " " + p.show("NRestarts"); got != "active 2" && got != "active 3" {
+		t.Errorf("the unit is %s", got)
+	}
+	want(t, p.cliFails("gateway status"), "safe mode", "this job was at work")
+	if err := p.converse(p.tg.AddUser("Ann"), p.word("job")); err != nil {
+		t.Error(err)
+	}
+	p.user.Run(t, "systemctl --user restart "+p.unit)
+	p.awaitServing()
+	if s := p.careful(); s == nil || len(s.Held) != 1 {
+		t.Errorf("a restart by systemd, which is no planned one, let the job go: %+v", s)
+	}
+}
+
 // rowBrokenConfiguration breaks what served healthily, and kills the process: the
 // last healthy configuration is served, and nobody is admitted by that who is
 // not on disk.

@@ -79,6 +79,7 @@ func (a *Adapter) message(ctx context.Context, id string, ev *event) (in domain.
 		in.ThreadID = ev.ID // the answer begins a thread
 	}
 	in.MessageID, in.EventID = ev.ID, ev.ID
+	in.ChatListed = where.matches(a.cfg.AllowedRooms, id)
 	in.Text, in.Mentioned = clean.Clip(said.text, maxInText), said.mentioned || where.direct
 	in.SentAt, in.ReceivedAt, in.State = time.UnixMilli(ev.TS), a.now(), domain.InboundReceived
 	return in, true, nil

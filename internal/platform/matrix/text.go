@@ -23,12 +23,7 @@ type reading struct {
 // pattern. @room means everybody, not the account.
 func (a *Adapter) read(self *identity, c *content, body string) reading {
 	text := strings.TrimSpace(withoutFallback(clean.Text(body), c.Relates.Reply.EventID != ""))
-	pill := false
-	if c.Mentions == nil {
-		pill = hasPill(c.Formatted, self.user)
-	} else {
-		pill = slices.Contains(c.Mentions.Users, self.user)
-	}
+	pill := c.Mentions == nil && hasPill(c.Formatted, self.user) || c.Mentions != nil && slices.Contains(c.Mentions.Users, self.user)
 	var r reading
 	r.text, r.mentioned = withoutSelf(text, self, pill)
 	for _, p := range a.cfg.MentionPatterns {

@@ -121,7 +121,7 @@ func (a *Adapter) once(ctx context.Context, r request, out any) (*call, *platfor
 	if err == nil && len(body) > maxReply {
 		err = errors.New("the answer is larger than any should be")
 	}
-	if err == nil && out != nil && json.Unmarshal(body, out) != nil {
+	if err == nil && out != nil && !lenient(body, out) {
 		c.isJSON = json.Valid(body)
 		err = errors.New("the answer is not what the API answers")
 	}

@@ -80,6 +80,7 @@ func (a *Adapter) message(ctx context.Context, p *post, ch channel, sender strin
 	in.Platform, in.EventID, in.Account = Name, p.ID, self.id
 	in.Text = clean.Clip(text, maxInText)
 	in.Mentioned = mentioned || chatType == domain.ChatDM
+	in.ChatListed = matches(a.cfg.AllowedChannels, ch)
 	in.SentAt, in.ReceivedAt, in.State = time.UnixMilli(p.CreateAt), a.now(), domain.InboundReceived
 	return in, true, nil
 }

@@ -47,11 +47,15 @@ func (a *Adapter) Send(ctx context.Context, to domain.Address, p domain.Part, no
 	}
 	under, choices := legend(p.Buttons, true)
 	receipt := ""
+	_, look := a.sends.Begin(to.String(), nonce)
 	for i, files := 0, p.Attachments; i == 0 || len(files) > 0; i++ {
 		n := min(len(files), filesPerPost)
 		one := outgoing{self: self, to: to, root: root, text: text + under, choices: choices, files: files[:n], nonce: nonce}
 		if i > 0 {
 			one.text, one.choices, one.nonce = "", nil, nonce+"."+strconv.Itoa(i)
+			if look && nonce != "" { // so for each of them, also once the first was found
+				a.sends.Unknown(one.nonce)
+			}
 		}
 		id, e := a.sendOne(ctx, one)
 		if e != nil {

@@ -124,6 +124,29 @@ func TestFilesOut(t *testing.T) {
 	}
 }
 
+// The next life finds each of the posts that a message with many files is.
+func TestFilesOutAreNotRepeatedByTheNextLife(t *testing.T) {
+	r, dm := idle(t)
+	part := domain.Part{Text: "see"}
+	for i := range 7 {
+		path := filepath.Join(t.TempDir(), fmt.Sprintf("f%d.txt", i))
+		if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		part.Attachments = append(part.Attachments, domain.Attachment{Kind: domain.Document, Path: path})
+	}
+	for range 2 {
+		if _, err := r.Send(r.ctx, address(dm), part, "n1"); err != nil {
+			t.Fatal(err)
+		}
+		r.srv.ForgetPending()
+		r.Adapter = r.another(t)
+	}
+	if n := len(r.srv.Replies(dm)); n != 2 {
+		t.Errorf("%d posts are shown, want 2", n)
+	}
+}
+
 func closed() <-chan struct{} {
 	c := make(chan struct{})
 	close(c)

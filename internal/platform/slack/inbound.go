@@ -90,6 +90,7 @@ func (a *Adapter) message(ctx context.Context, m *message, ch channel) (in domai
 	in.Platform, in.EventID, in.Account = Name, ch.ID+":"+m.TS, self.account()
 	in.Text = clean.Clip(said.text, maxInText)
 	in.Mentioned = said.mentioned || ch.IsIM
+	in.ChatListed = matches(a.cfg.AllowedChannels, ch)
 	in.SentAt, in.ReceivedAt, in.State = timeOf(m.TS), a.now(), domain.InboundReceived
 	return in, true, nil
 }
@@ -273,5 +274,6 @@ func (a *Adapter) direct(ch channel, who, user, thread, text string) (in domain.
 	}
 	in.Platform, in.Account, in.Text, in.Mentioned = Name, a.self.Load().account(), clean.Clip(text, maxInText), true
 	in.SentAt, in.ReceivedAt, in.State = a.now(), a.now(), domain.InboundReceived
+	in.ChatListed = matches(a.cfg.AllowedChannels, ch)
 	return in, true
 }
