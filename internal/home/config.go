@@ -1,6 +1,7 @@
 package home
 
 import (
+	"strings"
 	"time"
 
 	"hermes/internal/domain"
@@ -192,14 +193,20 @@ type UpdateConfig struct {
 // STTConfig is the service that transcribes voice messages.
 type STTConfig struct {
 	Enabled  bool         // true
+	Provider string       // openai, or "" for the same; with any other, nothing is sent
 	BaseURL  string       // before /audio/transcriptions; "" means OpenAI's, where a key is set
 	Key      secret.Value // may be unset for a server of one's own
 	Model    string       // whisper-1
 	Language string       // ISO 639-1; "" lets the service find out
 }
 
-// IsSet tells whether voice messages are to be transcribed.
-func (s STTConfig) IsSet() bool { return s.Enabled && (s.BaseURL != "" || s.Key.IsSet()) }
+// IsSet tells whether voice messages are to be transcribed. A home that names
+// another provider, such as a local one, has chosen who hears its people: a key
+// that lies beside it is for something else.
+func (s STTConfig) IsSet() bool {
+	ours := s.Provider == "" || strings.EqualFold(s.Provider, "openai")
+	return s.Enabled && ours && (s.BaseURL != "" || s.Key.IsSet())
+}
 
 // LoggingConfig is the log files.
 type LoggingConfig struct {

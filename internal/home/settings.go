@@ -173,6 +173,7 @@ func speechSettings() []*setting {
 	base := textSetting("stt.base_url", func(d *draft) *string { return &d.STT.BaseURL }).also("stt.openai.base_url").env("STT_OPENAI_BASE_URL")
 	return []*setting{
 		boolSetting("stt.enabled", func(d *draft) *bool { return &d.STT.Enabled }),
+		textSetting("stt.provider", func(d *draft) *string { return &d.STT.Provider }),
 		webAddress(base, func(d *draft, text string) { d.STT.BaseURL = text }),
 		secretSetting("stt.api_key", func(d *draft) *secret.Value { return &d.STT.Key }).also("stt.openai.api_key").env("VOICE_TOOLS_OPENAI_KEY"),
 		textSetting("stt.model", func(d *draft) *string { return &d.STT.Model }).also("stt.openai.model").env("STT_OPENAI_MODEL"),

@@ -20,6 +20,8 @@ func TestTranscriptionSettings(t *testing.T) {
 		"nothing":       {want: STTConfig{Enabled: true, Model: "whisper-1"}},
 		"a key":         {env: "VOICE_TOOLS_OPENAI_KEY=sk-abcdefgh\n", want: STTConfig{Enabled: true, Model: "whisper-1", Key: "sk-abcdefgh"}, set: true},
 		"switched off":  {config: "stt: {enabled: false}\n", env: "VOICE_TOOLS_OPENAI_KEY=sk-abcdefgh\n", want: STTConfig{Model: "whisper-1", Key: "sk-abcdefgh"}},
+		"another":       {config: "stt: {provider: local}\n", env: "VOICE_TOOLS_OPENAI_KEY=sk-abcdefgh\n", want: STTConfig{Enabled: true, Provider: "local", Model: "whisper-1", Key: "sk-abcdefgh"}},
+		"by name":       {config: "stt: {provider: OpenAI}\n", env: "VOICE_TOOLS_OPENAI_KEY=sk-abcdefgh\n", want: STTConfig{Enabled: true, Provider: "OpenAI", Model: "whisper-1", Key: "sk-abcdefgh"}, set: true},
 		"a local one":   {config: "stt: {base_url: 'http://127.0.0.1:9000/v1', model: small, language: de}\n", want: STTConfig{Enabled: true, BaseURL: "http://127.0.0.1:9000/v1", Model: "small", Language: "de"}, set: true},
 		"older names":   {config: "stt: {openai: {model: gpt-4o-transcribe, base_url: 'https://stt.example/v1'}}\n", want: STTConfig{Enabled: true, BaseURL: "https://stt.example/v1", Model: "gpt-4o-transcribe"}, set: true},
 		"the variables": {env: "STT_OPENAI_BASE_URL=https://stt.example/v1\nSTT_OPENAI_MODEL=m\n", want: STTConfig{Enabled: true, BaseURL: "https://stt.example/v1", Model: "m"}, set: true},
