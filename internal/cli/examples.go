@@ -14,6 +14,7 @@ auth refresh         hermes auth refresh; hermes -p liam auth refresh nous
 auth remove          hermes auth remove openrouter 2
 auth reset           hermes auth reset openrouter
 auth status          hermes auth status
+backup verify        hermes backup verify hermes-backup.zip
 config check         hermes config check; hermes -p liam config check --json
 config diff          hermes config diff; hermes config diff 3 5
 config edit          EDITOR=nano hermes config edit
@@ -54,6 +55,7 @@ gateway status       hermes gateway status; hermes -p liam gateway status --json
 gateway stop         hermes gateway stop
 gateway uninstall    hermes gateway uninstall
 gateway verify       hermes gateway verify; hermes -p liam gateway verify --no-send
+import               hermes import hermes-backup.zip
 model check          hermes model check
 model list           hermes model list
 model show           hermes model show --json
