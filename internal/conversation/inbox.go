@@ -132,10 +132,33 @@ func cacheFolder(k domain.AttachmentKind) string {
 // cache and tells the model where they are. A file that cannot be had is told
 // as well; it never stops the turn.
 func (l *Lanes) fetchAttachments(ctx context.Context, c *ledger.Claim) {
+	joined := map[string]bool{} // later, with their files
+	for _, s := range c.Steps {
+		if s.Kind == domain.StepInput {
+			joined[s.CallID] = true
+		}
+	}
+	var events []domain.Inbound
+	for _, in := range c.Inbound {
+		if !joined[joinID(in.ID)] {
+			events = append(events, in)
+		}
+	}
+	if len(c.Turn.Input) == 0 {
+		return
+	}
+	input := slices.Clone(c.Turn.Input)
+	l.addFiles(ctx, &input[len(input)-1], events, l.speechOf(c))
+	c.Turn.Input = input
+}
+
+// addFiles fetches the files of events and adds to a message what became of
+// them.
+func (l *Lanes) addFiles(ctx context.Context, m *domain.Message, events []domain.Inbound, s speech) {
 	var notes []string
 	var images []domain.Attachment
 	n := 0
-	for _, in := range c.Inbound {
+	for _, in := range events {
 		for _, a := range in.Attachments {
 			if n++; n > maxFiles {
 				notes = append(notes, fmt.Sprintf("[%s was not fetched: at most %d files a message]", label(a), maxFiles))
@@ -149,17 +172,14 @@ func (l *Lanes) fetchAttachments(ctx context.Context, c *ledger.Claim) {
 			if got.Kind == domain.Image {
 				images = append(images, got)
 			}
-			notes = append(notes, fmt.Sprintf("[%s %s is at %s]", got.Kind, label(got), got.Path))
+			notes = append(notes, s.note(ctx, recordingID(in, n), got))
 		}
 	}
-	if len(notes) == 0 || len(c.Turn.Input) == 0 {
+	if len(notes) == 0 {
 		return
 	}
-	input := append([]domain.Message(nil), c.Turn.Input...)
-	last := &input[len(input)-1]
-	last.Content = strings.TrimSpace(last.Content + "\n" + strings.Join(notes, "\n"))
-	last.Images = images
-	c.Turn.Input = input
+	m.Content = strings.TrimSpace(m.Content + "\n" + strings.Join(notes, "\n"))
+	m.Images = images
 }
 
 // label is how a file is spoken of.

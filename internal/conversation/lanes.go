@@ -69,6 +69,9 @@ type Hooks struct {
 	BusyProcesses func(key domain.SessionKey) int              // background processes of a session
 	Status        func() string                                // a line on the whole gateway, for /status
 	Redact        func(string) string                          // takes secrets out of what tools said
+	// Transcribe gives the words of a recording in a file. It bounds itself, and
+	// its errors are for people. Without it a voice message is a file only.
+	Transcribe func(ctx context.Context, path string) (string, error)
 	// Elsewhere tells whether another live process runs a turn of the session,
 	// and makes that one look at it: after a hand-over a running turn stays with
 	// the process that began it.

@@ -168,8 +168,9 @@ func (l *Lanes) join(ctx context.Context, c ledger.Claim, in []domain.Inbound) (
 	var out []domain.Message
 	for _, e := range in {
 		m := domain.Message{Role: domain.RoleUser, Content: e.Text, At: e.SentAt}
+		l.addFiles(ctx, &m, []domain.Inbound{e}, l.speechOf(&c))
 		err := l.persist(ctx, "steer", func(ctx context.Context) error {
-			return l.Store.JoinTurn(ctx, c.Ref(), e.ID, domain.Step{Kind: domain.StepInput, Message: m, At: l.Now()})
+			return l.Store.JoinTurn(ctx, c.Ref(), e.ID, domain.Step{Kind: domain.StepInput, CallID: joinID(e.ID), Message: m, At: l.Now()})
 		})
 		if domain.IsCode(err, domain.Conflict) {
 			continue

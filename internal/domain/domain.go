@@ -266,8 +266,9 @@ const (
 	StepAnswer       StepKind = "answer"        // the model answered with tool calls; Message holds it
 	StepToolStarted  StepKind = "tool_started"  // CallID is about to run
 	StepToolFinished StepKind = "tool_finished" // Message holds the result
-	StepInput        StepKind = "input"         // steered or answered text that joined the turn; Message holds it
+	StepInput        StepKind = "input"         // steered or answered text that joined the turn; Message holds it, CallID names the event
 	StepSummary      StepKind = "summary"       // the history before it was compressed into Message
+	StepHeard        StepKind = "heard"         // what came of transcribing the recording CallID; part of the turn's input, no message of its own
 )
 
 // Step is one journal entry of a turn.

@@ -19,6 +19,7 @@ import (
 	"hermes/internal/model"
 	"hermes/internal/model/catalog"
 	"hermes/internal/model/openai"
+	"hermes/internal/model/transcribe"
 	"hermes/internal/platform/webchat"
 	"hermes/internal/succession"
 )
@@ -38,8 +39,19 @@ func (g *Gateway) buildLanes() {
 		Hooks: conversation.Hooks{
 			SetHome: g.homes.set, SetModel: g.setModel, Memory: g.toolbox.memory, BusyProcesses: g.toolbox.busy, Status: g.statusLine,
 			Elsewhere: g.elsewhere, Left: g.pokeSuccessor, Redact: g.Redactor.Redact,
+			Transcribe: g.transcriber(),
 		},
 	})
+}
+
+// transcriber turns voice messages into text, where a service is set up for it;
+// nil where none is.
+func (g *Gateway) transcriber() func(ctx context.Context, path string) (string, error) {
+	s := g.Config.STT
+	if !s.IsSet() {
+		return nil
+	}
+	return transcribe.New(transcribe.Config{BaseURL: s.BaseURL, Key: s.Key, Model: s.Model, Language: s.Language}, g.models.Transport).Transcribe
 }
 
 // setModel writes the model into config.yaml, for /model --global.

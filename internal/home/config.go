@@ -27,6 +27,7 @@ type Config struct {
 	Logging   LoggingConfig
 	Timezone  *time.Location // HERMES_TIMEZONE, timezone:, host
 	Update    UpdateConfig
+	STT       STTConfig
 	// Heartbeat is an address that is asked for once a minute while all is well,
 	// for a watcher outside; "" for none.
 	Heartbeat secret.Value
@@ -188,6 +189,18 @@ type UpdateConfig struct {
 	Channel   string // stable, beta
 }
 
+// STTConfig is the service that transcribes voice messages.
+type STTConfig struct {
+	Enabled  bool         // true
+	BaseURL  string       // before /audio/transcriptions; "" means OpenAI's, where a key is set
+	Key      secret.Value // may be unset for a server of one's own
+	Model    string       // whisper-1
+	Language string       // ISO 639-1; "" lets the service find out
+}
+
+// IsSet tells whether voice messages are to be transcribed.
+func (s STTConfig) IsSet() bool { return s.Enabled && (s.BaseURL != "" || s.Key.IsSet()) }
+
 // LoggingConfig is the log files.
 type LoggingConfig struct {
 	Level   string // debug, info, warning, error
@@ -197,7 +210,7 @@ type LoggingConfig struct {
 
 // Secrets gives every secret of the configuration, for a Redactor.
 func (c *Config) Secrets() []string {
-	values := []secret.Value{c.Model.Key, c.API.Key, c.Heartbeat}
+	values := []secret.Value{c.Model.Key, c.API.Key, c.Heartbeat, c.STT.Key}
 	for _, m := range c.Fallbacks {
 		values = append(values, m.Key)
 	}

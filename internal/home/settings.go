@@ -27,6 +27,7 @@ func defaults(p Profile, userHome string) *draft {
 	d.Cron = CronConfig{WrapResponse: true, ScriptTimeout: 2 * time.Minute, IdleTimeout: 10 * time.Minute, OutputKept: 50}
 	d.Memory = MemoryConfig{Enabled: true, UserProfile: true, MemoryLimit: 2200, UserLimit: 1375}
 	d.Update = UpdateConfig{Channel: "stable"}
+	d.STT = STTConfig{Enabled: true, Model: "whisper-1"}
 	d.Logging = LoggingConfig{Level: "info", MaxMB: 5, Backups: 3}
 	return d
 }
@@ -34,7 +35,7 @@ func defaults(p Profile, userHome string) *draft {
 // settings lists everything but models and platforms.
 func settings() []*setting {
 	var all []*setting
-	for _, group := range [][]*setting{agentSettings(), toolSettings(), apiSettings(), chatSettings(), backgroundSettings()} {
+	for _, group := range [][]*setting{agentSettings(), toolSettings(), apiSettings(), chatSettings(), speechSettings(), backgroundSettings()} {
 		all = append(all, group...)
 	}
 	return all
@@ -148,6 +149,11 @@ func apiSettings() []*setting {
 // to feign health.
 func heartbeatSetting() *setting {
 	s := secretSetting("gateway.heartbeat_url", func(d *draft) *secret.Value { return &d.Heartbeat }).env("HERMES_HEARTBEAT_URL")
+	return webAddress(s, func(d *draft, text string) { d.Heartbeat = secret.Value(text) })
+}
+
+// webAddress lets a setting take nothing but an address of the web, or "".
+func webAddress(s *setting, set func(d *draft, text string)) *setting {
 	s.want = "an address that begins with https:// or http://"
 	s.read = func(d *draft, n *node) bool {
 		text := strings.TrimSpace(n.text)
@@ -155,10 +161,23 @@ func heartbeatSetting() *setting {
 		if n.kind != scalarNode || text != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
 			return false
 		}
-		d.Heartbeat = secret.Value(text)
+		set(d, text)
 		return true
 	}
 	return s
+}
+
+// speechSettings are understood under the names of the service's own section as
+// well (stt.openai.*), where homes of the other system have them.
+func speechSettings() []*setting {
+	base := textSetting("stt.base_url", func(d *draft) *string { return &d.STT.BaseURL }).also("stt.openai.base_url").env("STT_OPENAI_BASE_URL")
+	return []*setting{
+		boolSetting("stt.enabled", func(d *draft) *bool { return &d.STT.Enabled }),
+		webAddress(base, func(d *draft, text string) { d.STT.BaseURL = text }),
+		secretSetting("stt.api_key", func(d *draft) *secret.Value { return &d.STT.Key }).also("stt.openai.api_key").env("VOICE_TOOLS_OPENAI_KEY"),
+		textSetting("stt.model", func(d *draft) *string { return &d.STT.Model }).also("stt.openai.model").env("STT_OPENAI_MODEL"),
+		textSetting("stt.language", func(d *draft) *string { return &d.STT.Language }).also("stt.openai.language"),
+	}
 }
 
 func chatSettings() []*setting {

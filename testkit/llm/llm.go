@@ -116,6 +116,9 @@ type Server struct {
 	keep  int
 	key   string
 
+	ears  func(Recording) Heard
+	heard []Recording
+
 	refusal                  int // of the list of models
 	refusalKind, refusalText string
 }
@@ -133,6 +136,7 @@ func Listen(addr string, brain Brain) (*Server, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/chat/completions", s.chat)
 	mux.HandleFunc("GET /v1/models", s.models)
+	mux.HandleFunc("POST /v1/audio/transcriptions", s.transcribe)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		Fail(http.StatusNotFound).write(w, "invalid_request_error", "unknown_url", "Unknown request URL: "+r.Method+" "+r.URL.Path)
 	})
