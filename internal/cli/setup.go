@@ -63,7 +63,7 @@ func newSetupCommand(app *App) *cobra.Command {
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.use, "use", "", "`messaging` by chat platforms day and night, or tasks only")
-	fl.StringVar(&f.provider, "provider", "", "who serves the model; `hermes model list` lists them")
+	fl.StringVar(&f.provider, "provider", "", "who serves the model; see: hermes model list")
 	fl.StringVar(&f.model, "model", "", "the model, as the provider names it")
 	fl.StringVar(&f.baseURL, "base-url", "", "address of an OpenAI-compatible service, up to /v1")
 	fl.BoolVar(&f.keyStdin, "key-stdin", false, "read the model's key from standard input")

@@ -260,7 +260,8 @@ func (p Plan) careful() bool {
 // quarantine holds back the parts that deaths name, and slows the start where
 // the last death names none.
 func (p *Plan) quarantine(r *Record, f Facts, row []Start) {
-	if len(row) > 0 && row[0].End.Part != "" {
+	named := len(row) > 0 && p.proves(row[0])
+	if named {
 		last := row[0]
 		i := slices.IndexFunc(r.Quarantine, func(q Quarantined) bool { return q.Part == last.End.Part })
 		switch {
@@ -272,7 +273,7 @@ func (p *Plan) quarantine(r *Record, f Facts, row []Start) {
 			q.Since, q.Until, q.Why = f.Now, f.Now.Add(retryAfter(q.Times)), why(last)
 		}
 	}
-	p.Slow = p.careful() && row[0].End.Part == ""
+	p.Slow = p.careful() && !named
 	if suspects := suspectsOf(row); p.Slow && p.LastChance && len(suspects) > 0 {
 		// Finding out which it is could cost the last start that is allowed.
 		p.Slow = false
@@ -283,6 +284,21 @@ func (p *Plan) quarantine(r *Record, f Facts, row []Start) {
 		}
 	}
 	p.Quarantine = slices.Clone(r.Quarantine)
+}
+
+// proves tells whether a death names a part surely enough to hold it back. A
+// trace does. Without one it may as well have been a kill from outside at that
+// moment, which must not cost a platform: then the parts must have been started
+// one by one, or a job have been at work both times, or no start be left to
+// find out.
+func (p *Plan) proves(s Start) bool {
+	switch {
+	case s.End.Part == "":
+		return false
+	case s.End.Cause != Vanished:
+		return true
+	}
+	return s.Slow || p.LastChance || strings.HasPrefix(s.End.Part, "job.")
 }
 
 // suspectsOf gives the parts that were being started at every death of a row.

@@ -1,6 +1,7 @@
 package starts
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -170,9 +171,25 @@ func TestWithNoNamePartsStartOneByOneAndAMarkerNamesTheNext(t *testing.T) {
 	if p := Judge(&r, facts(loose)); !p.Slow || len(p.Quarantine) != 0 {
 		t.Fatalf("%+v", p)
 	}
-	r.Starts = append(r.Starts, life(5*time.Second, func(s *Start) { s.Parts = []string{"platform.telegram"} }))
+	r.Starts = append(r.Starts, life(5*time.Second, func(s *Start) { s.Slow, s.Parts = true, []string{"platform.telegram"} }))
 	if p := Judge(&r, facts(loose)); p.Slow || len(p.Quarantine) != 1 || p.Quarantine[0].Part != "platform.telegram" {
 		t.Fatalf("%+v", p)
+	}
+}
+
+// Who is killed from outside while it starts leaves a marker as well, of
+// whichever part takes longest. That costs no platform: the next start finds
+// out, unless none is left.
+func TestAMarkerWithoutATraceIsNoProof(t *testing.T) {
+	telegram := func(s *Start) { s.Parts = []string{"platform.telegram"} }
+	lives := []Start{life(20*time.Second, telegram), life(10*time.Second, telegram)}
+	r := Record{Starts: slices.Clone(lives)}
+	if p := Judge(&r, facts(loose)); !p.Slow || len(p.Quarantine) != 0 {
+		t.Fatalf("%+v", p)
+	}
+	r = Record{Starts: slices.Clone(lives)}
+	if p := Judge(&r, facts(template)); p.Slow || len(p.Quarantine) != 1 || !p.LastChance {
+		t.Fatalf("on the last start: %+v", p)
 	}
 }
 
