@@ -63,6 +63,15 @@ func testRescue(t *testing.T, w *world) {
 // served by the installed one before the unit's limit is reached, and says so.
 func testPinned(t *testing.T, w *world) {
 	w.another()
+	w.user.Run(t, "rm "+w.file("gateway-starts.json")) // what came before is no part of this
+	want(t, w.user.Run(t, "hermes -p liam gateway restart"), "✓ Restarted")
+	w.Until(t, limit, "the installed program to be the good one", func(ctx context.Context) error {
+		out, err := w.user.Try(ctx, "cat "+w.file("binaries.json"))
+		if err == nil && !strings.Contains(out, `"path": "`+program+`"`) {
+			err = fmt.Errorf("%s", out)
+		}
+		return err
+	})
 	w.user.Write(t, w.file("binary.pin"), bad+"\n")
 	w.kill()
 	w.serves(program)
