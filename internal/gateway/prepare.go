@@ -168,13 +168,11 @@ func (o Preparation) Program() (path, why string, warn error) {
 }
 
 // announce puts the start on the record before another program goes on with it,
-// so that one that dies before it can do so itself is known to have died.
+// so that one that dies before it can do so itself is known to have died. Such a
+// death says nothing against the configuration, which nobody has read yet.
 func (o Preparation) announce(program versions.Binary, f starts.Facts, plan starts.Plan) {
 	s := starts.New(o.Profile, program, getter(o.Process), o.Now())
-	s.Disk, s.Config, s.Careful = f.Disk, f.Disk, plan.Careful
-	if plan.LastHealthy {
-		s.Config = f.Good
-	}
+	s.Disk, s.Careful = f.Disk, plan.Careful
 	starts.Begin(o.Profile, s)
 }
 
