@@ -14,10 +14,11 @@ import (
 	"hermes/testkit/telegram"
 )
 
-// A gateway looks after dead processes five seconds after its start; it is idle
-// after settleFor, and its wake-ups are counted for idleFor.
+// A gateway looks after dead processes five seconds after its start, and keeps
+// what served healthily after ten; it is idle after settleFor, and its wake-ups
+// are counted for idleFor.
 const (
-	settleFor = 8 * time.Second
+	settleFor = 13 * time.Second
 	idleFor   = 20 * time.Second
 )
 
