@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"hermes/internal/platform"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/discord"
 )
 
@@ -14,9 +15,9 @@ func TestCheck(t *testing.T) {
 	r := newRig(t, fake.Options{}, nil)
 	must(t, r.Check(r.ctx))
 	r.srv.ResetToken(fake.Token("1100000000000000002", "another"))
-	fails(t, r.Check(r.ctx), platform.BadCredentials)
+	adapter.Fails(t, r.Check(r.ctx), platform.BadCredentials)
 	r.srv.Close()
 	ctx, cancel := context.WithTimeout(r.ctx, 5*time.Second)
 	defer cancel()
-	fails(t, r.Check(ctx), platform.Retry)
+	adapter.Fails(t, r.Check(ctx), platform.Retry)
 }

@@ -12,6 +12,7 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/discord"
 	"hermes/internal/secret"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/discord"
 )
 
@@ -21,7 +22,7 @@ func TestAMessageComesAndTheProofOfLifeWithIt(t *testing.T) {
 	dm := r.srv.DM(ann)
 	stop := r.connected(t)
 	id := r.srv.Say(ann, dm, "hello")
-	e := r.sink.wait(t, r.ctx, 1)[0]
+	e := r.sink.Wait(t, r.ctx, 1)[0]
 	if e.Text != "hello" || e.EventID != id || e.MessageID != id || e.ChatID != dm || e.ChatType != domain.ChatDM ||
 		e.UserID != ann.ID || e.UserName != "Ann" || !e.Mentioned || e.Account != r.srv.Bot().ID || e.SentAt.IsZero() {
 		t.Errorf("%+v", e)
@@ -69,12 +70,12 @@ func TestAConnectionThatEndsIsMadeAgain(t *testing.T) {
 			dm := r.srv.DM(ann)
 			r.connected(t)
 			r.srv.Say(ann, dm, "before")
-			r.sink.wait(t, r.ctx, 1)
+			r.sink.Wait(t, r.ctx, 1)
 			c.end(r.srv)
 			r.srv.Say(ann, dm, "in between")
 			must(t, r.srv.WaitConnected(r.ctx))
 			r.srv.Say(ann, dm, "after")
-			if got := texts(r.sink.wait(t, r.ctx, 3)); !slices.Equal(got, []string{"before", "in between", "after"}) {
+			if got := adapter.Texts(r.sink.Wait(t, r.ctx, 3)); !slices.Equal(got, []string{"before", "in between", "after"}) {
 				t.Errorf("stored %q", got)
 			}
 			if n := r.srv.Identifies(); c.identifies != 0 && n != c.identifies {
@@ -91,7 +92,7 @@ func TestADeadConnectionIsNoticed(t *testing.T) {
 		r.srv.DropAcks(true)
 		must(t, r.srv.WaitResumes(r.ctx, 1))
 		r.srv.DropAcks(false)
-		r.logs.wait(t, r.ctx, "has not answered a heartbeat")
+		r.logs.Wait(t, r.ctx, "has not answered a heartbeat", 1)
 		must(t, r.srv.WaitConnected(r.ctx))
 	})
 	t.Run("silence", func(t *testing.T) {
@@ -101,12 +102,12 @@ func TestADeadConnectionIsNoticed(t *testing.T) {
 		dm := r.srv.DM(ann)
 		r.connected(t)
 		r.srv.Say(ann, dm, "before")
-		r.sink.wait(t, r.ctx, 1)
+		r.sink.Wait(t, r.ctx, 1)
 		r.srv.Silence(true)
-		r.logs.wait(t, r.ctx, "did not say hello")
+		r.logs.Wait(t, r.ctx, "did not say hello", 1)
 		r.srv.Say(ann, dm, "meanwhile")
 		r.srv.Silence(false)
-		if got := texts(r.sink.wait(t, r.ctx, 2)); got[1] != "meanwhile" {
+		if got := adapter.Texts(r.sink.Wait(t, r.ctx, 2)); got[1] != "meanwhile" {
 			t.Errorf("stored %q", got)
 		}
 	})
@@ -134,7 +135,7 @@ func TestATokenThatIsRefused(t *testing.T) {
 				must(t, r.srv.WaitConnected(r.ctx))
 				refuse(r)
 			}
-			e := fails(t, <-done, platform.BadCredentials)
+			e := adapter.Fails(t, <-done, platform.BadCredentials)
 			if !strings.Contains(e.Reason, "LoginFailure: Improper token") || !strings.Contains(e.Reason, ".env line 2 (DISCORD_BOT_TOKEN)") {
 				t.Error(e.Reason)
 			}
@@ -154,7 +155,7 @@ func TestTheContentIntentIsRefused(t *testing.T) {
 	dm := r.srv.DM(ann)
 	r.connected(t)
 	r.srv.Say(ann, dm, "hello")
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 	must(t, r.srv.WaitBeats(r.ctx, 2))
 	if p := r.part(); p.State != health.Degraded || p.Code != "discord_4014" || !strings.Contains(p.Message, "Message Content Intent") || !strings.Contains(p.Message, "https://discord.com/developers/applications") {
 		t.Errorf("%+v", p)
@@ -164,7 +165,7 @@ func TestTheContentIntentIsRefused(t *testing.T) {
 func TestAllIntentsAreRefused(t *testing.T) {
 	r := newRig(t, fake.Options{}, nil)
 	r.srv.RefuseIntents(fake.IntentGuilds)
-	e := fails(t, r.Run(r.ctx, r.sink), platform.Retry)
+	e := adapter.Fails(t, r.Run(r.ctx, r.sink), platform.Retry)
 	if e.Code != "discord_4014" || e.RetryAfter == 0 {
 		t.Errorf("%+v", e)
 	}
@@ -178,7 +179,7 @@ func TestSessionsAreCountedAndBounded(t *testing.T) {
 	must(t, err)
 	a.Hasten()
 	t.Cleanup(a.CloseIdle)
-	r.sink.cursor = cursor
+	r.sink.SetCursor(cursor)
 	r.Adapter = a
 	done := make(chan error, 1)
 	go func() { done <- a.Run(r.ctx, r.sink) }()
@@ -187,7 +188,7 @@ func TestSessionsAreCountedAndBounded(t *testing.T) {
 		t.Errorf("the session was begun before it was counted: %s", got)
 	}
 	r.srv.Invalidate(false)
-	e := fails(t, <-done, platform.Retry)
+	e := adapter.Fails(t, <-done, platform.Retry)
 	if e.Code != "discord_identifies" || e.RetryAfter != 12*time.Hour {
 		t.Errorf("%+v", e)
 	}
@@ -199,7 +200,7 @@ func TestSessionsAreCountedAndBounded(t *testing.T) {
 func TestDiscordHasNoSessionsLeft(t *testing.T) {
 	r := newRig(t, fake.Options{}, nil)
 	r.srv.LimitSessions(0)
-	e := fails(t, r.Run(r.ctx, r.sink), platform.Retry)
+	e := adapter.Fails(t, r.Run(r.ctx, r.sink), platform.Retry)
 	if e.Code != "discord_identifies" || e.RetryAfter != time.Hour || r.srv.Identifies() != 0 {
 		t.Errorf("%+v", e)
 	}
@@ -208,7 +209,7 @@ func TestDiscordHasNoSessionsLeft(t *testing.T) {
 func TestAnUnreachableDiscordEndsTheRun(t *testing.T) {
 	r := newRig(t, fake.Options{}, nil)
 	r.srv.Fail("gateway", fake.Fault{Times: -1, Status: 502, Body: "<html>"})
-	e := fails(t, r.Run(r.ctx, r.sink), platform.Retry)
+	e := adapter.Fails(t, r.Run(r.ctx, r.sink), platform.Retry)
 	if e.Code != "discord_502" || r.part().State != health.Degraded {
 		t.Errorf("%+v %+v", e, r.part())
 	}
@@ -226,7 +227,7 @@ func TestHistoryIsReadAfterAStart(t *testing.T) {
 	stop := r.connected(t)
 	r.srv.Say(ann, dm, "one")
 	r.srv.Say(ann, known, "two")
-	r.sink.wait(t, r.ctx, 2)
+	r.sink.Wait(t, r.ctx, 2)
 	must(t, stop())
 	must(t, r.srv.WaitGone(r.ctx))
 	r.srv.Say(ann, dm, "three")
@@ -237,7 +238,7 @@ func TestHistoryIsReadAfterAStart(t *testing.T) {
 	}
 	r.connected(t)
 	r.srv.Say(ann, dm, "last")
-	got := texts(r.sink.wait(t, r.ctx, 2+3+250+1))
+	got := adapter.Texts(r.sink.Wait(t, r.ctx, 2+3+250+1))
 	slices.Sort(got)
 	if i := slices.Index(got, "long before the first start"); i >= 0 || len(got) != 256 {
 		t.Errorf("%d events", len(got))
@@ -260,17 +261,17 @@ func TestHistoryThatFailsIsReadLater(t *testing.T) {
 	dm := r.srv.DM(ann)
 	stop := r.connected(t)
 	r.srv.Say(ann, dm, "one")
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 	must(t, stop())
 	must(t, r.srv.WaitGone(r.ctx))
 	r.srv.Say(ann, dm, "two")
 	r.srv.Fail("get_messages", fake.Fault{Times: 6, Status: 500, Message: "Internal"})
 	r.connected(t)
-	r.logs.wait(t, r.ctx, "history could not be read")
+	r.logs.Wait(t, r.ctx, "history could not be read", 1)
 	r.srv.Say(ann, dm, "three")
-	r.sink.wait(t, r.ctx, 2)
+	r.sink.Wait(t, r.ctx, 2)
 	r.srv.Say(ann, dm, "four")
-	got := texts(r.sink.wait(t, r.ctx, 4))
+	got := adapter.Texts(r.sink.Wait(t, r.ctx, 4))
 	slices.Sort(got)
 	if !slices.Equal(got, []string{"four", "one", "three", "two"}) {
 		t.Errorf("stored %q", got)
@@ -284,7 +285,7 @@ func TestASinkThatFails(t *testing.T) {
 	dm := r.srv.DM(ann)
 	failing := true
 	tries := 0
-	r.sink.setAccept(func(events []domain.Inbound) error {
+	r.sink.SetAccept(func(events []domain.Inbound) error {
 		if len(events) == 0 || !failing {
 			return nil
 		}
@@ -295,12 +296,12 @@ func TestASinkThatFails(t *testing.T) {
 	})
 	r.connected(t)
 	id := r.srv.Slash(ann, dm, "status", "all of it")
-	e := r.sink.wait(t, r.ctx, 1)[0]
+	e := r.sink.Wait(t, r.ctx, 1)[0]
 	if e.Text != "/status all of it" || e.EventID != "i"+id || e.ChatType != domain.ChatDM {
 		t.Errorf("%+v", e)
 	}
 	must(t, r.srv.WaitAnswered(r.ctx, id))
-	r.logs.wait(t, r.ctx, "the disk is full")
+	r.logs.Wait(t, r.ctx, "the disk is full", 1)
 }
 
 // A connection that ends while its events wait to be stored takes nothing with
@@ -311,8 +312,8 @@ func TestAConnectionEndsBeforeTheCommit(t *testing.T) {
 	dm := r.srv.DM(ann)
 	r.connected(t)
 	r.srv.Say(ann, dm, "zero")
-	r.sink.wait(t, r.ctx, 1)
-	r.sink.setAccept(func(events []domain.Inbound) error {
+	r.sink.Wait(t, r.ctx, 1)
+	r.sink.SetAccept(func(events []domain.Inbound) error {
 		if len(events) > 0 && !strings.Contains(r.logs.String(), "has ended") {
 			r.srv.ForgetSessions()
 			r.srv.CutGateway()
@@ -321,7 +322,7 @@ func TestAConnectionEndsBeforeTheCommit(t *testing.T) {
 		return nil
 	})
 	r.srv.Say(ann, dm, "one")
-	if got := texts(r.sink.wait(t, r.ctx, 2)); !slices.Equal(got, []string{"zero", "one"}) {
+	if got := adapter.Texts(r.sink.Wait(t, r.ctx, 2)); !slices.Equal(got, []string{"zero", "one"}) {
 		t.Errorf("stored %q", got)
 	}
 }
@@ -335,7 +336,7 @@ func TestAFloodWaitsForASlowStore(t *testing.T) {
 	dm := r.srv.DM(ann)
 	r.connected(t)
 	gate := make(chan struct{})
-	r.sink.setAccept(func(events []domain.Inbound) error {
+	r.sink.SetAccept(func(events []domain.Inbound) error {
 		if len(events) > 0 {
 			select {
 			case <-gate:
@@ -352,7 +353,7 @@ func TestAFloodWaitsForASlowStore(t *testing.T) {
 	}
 	must(t, r.srv.WaitBeats(r.ctx, 4))
 	close(gate)
-	if got := texts(r.sink.wait(t, r.ctx, flood)); !slices.Equal(got, want) {
+	if got := adapter.Texts(r.sink.Wait(t, r.ctx, flood)); !slices.Equal(got, want) {
 		t.Errorf("%d events, in another order", len(got))
 	}
 	if n := r.srv.Resumes(); n != 0 {
@@ -365,14 +366,14 @@ func TestThePositionMovesOverChatter(t *testing.T) {
 	w := newWorld(t, func(c *discord.Config) { c.RequireMention = true })
 	w.connected(t)
 	id := w.srv.Say(w.ann, w.channel, "chatter")
-	w.sink.waitCursor(t, w.ctx, id)
+	w.sink.WaitCursor(t, w.ctx, id)
 }
 
 // A black hole does not hold up the end.
 func TestTheEndOfADeafConnection(t *testing.T) {
 	r := newRig(t, fake.Options{}, nil)
 	stop := r.connected(t)
-	r.logs.wait(t, r.ctx, "is connected")
+	r.logs.Wait(t, r.ctx, "is connected", 1)
 	r.srv.Silence(true)
 	if err := stop(); err != nil {
 		t.Error(err)
@@ -383,8 +384,8 @@ func TestAnEventThatCannotBeStoredBlocksNothing(t *testing.T) {
 	r := newRig(t, fake.Options{}, nil)
 	ann := r.srv.AddUser("Ann")
 	dm := r.srv.DM(ann)
-	r.sink.setAccept(func(events []domain.Inbound) error {
-		if slices.Contains(texts(events), "bad") {
+	r.sink.SetAccept(func(events []domain.Inbound) error {
+		if slices.Contains(adapter.Texts(events), "bad") {
 			return domain.E(domain.Invalid, nil, "it cannot be stored")
 		}
 		return nil
@@ -393,14 +394,14 @@ func TestAnEventThatCannotBeStoredBlocksNothing(t *testing.T) {
 	for _, s := range []string{"one", "bad", "two"} {
 		r.srv.Say(ann, dm, s)
 	}
-	if got := texts(r.sink.wait(t, r.ctx, 2)); !slices.Equal(got, []string{"one", "two"}) {
+	if got := adapter.Texts(r.sink.Wait(t, r.ctx, 2)); !slices.Equal(got, []string{"one", "two"}) {
 		t.Errorf("stored %q", got)
 	}
 }
 
 func TestAnotherProcessOwnsTheAccount(t *testing.T) {
 	r := newRig(t, fake.Options{}, nil)
-	r.sink.setAccept(func([]domain.Inbound) error { return domain.E(domain.Fenced, nil, "another process") })
+	r.sink.SetAccept(func([]domain.Inbound) error { return domain.E(domain.Fenced, nil, "another process") })
 	if err := r.Run(r.ctx, r.sink); domain.CodeOf(err) != domain.Fenced {
 		t.Error(err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform/discord"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/discord"
 )
 
@@ -127,7 +128,7 @@ func TestWhatIsHeardInServers(t *testing.T) {
 			w.connected(t)
 			c.say(w)
 			w.srv.Say(w.ann, w.srv.DM(w.ann), "end")
-			got := texts(w.sink.waitFor(t, w.ctx, "end"))
+			got := adapter.Texts(w.sink.WaitFor(t, w.ctx, "end"))
 			if !slices.Equal(got, append(c.want, "end")) {
 				t.Errorf("heard %q, want %q", got, c.want)
 			}
@@ -140,7 +141,7 @@ func TestWhereAMessageCameFrom(t *testing.T) {
 	w.connected(t)
 	id := w.srv.Say(w.ann, w.channel, w.at()+" hello")
 	w.srv.Say(w.ann, w.thread, w.at()+" there")
-	events := w.sink.wait(t, w.ctx, 2)
+	events := w.sink.Wait(t, w.ctx, 2)
 	if e := events[0]; e.ChatID != w.channel || e.ThreadID != id || e.ChatType != domain.ChatGroup || e.ChatName != "general" || !e.Mentioned {
 		t.Errorf("%+v", e)
 	}
@@ -159,12 +160,12 @@ func TestWhereAMessageCameFrom(t *testing.T) {
 		t.Errorf("%+v", m)
 	}
 	w.srv.Say(w.ann, id, "and further?")
-	if e := w.sink.wait(t, w.ctx, 3)[2]; e.Address != to || e.Text != "and further?" || !e.Mentioned {
+	if e := w.sink.Wait(t, w.ctx, 3)[2]; e.Address != to || e.Text != "and further?" || !e.Mentioned {
 		t.Errorf("%+v", e)
 	}
 	// An answer to one of the bot's messages is a mention.
 	w.srv.Write(w.ann, id, fake.Post{Text: "why?", ReplyTo: receipt})
-	if e := w.sink.wait(t, w.ctx, 4)[3]; e.ReplyText != "answer" || !e.Mentioned {
+	if e := w.sink.Wait(t, w.ctx, 4)[3]; e.ReplyText != "answer" || !e.Mentioned {
 		t.Errorf("%+v", e)
 	}
 	must(t, w.Edit(w.ctx, to, receipt, domain.Part{Text: "better"}))
@@ -178,7 +179,7 @@ func TestNoThreadWhereItIsNotWanted(t *testing.T) {
 	w.Adapter = adapterFor(t, w.rig, discord.Config{AutoThread: true, NoThreadChannels: []string{w.channel}})
 	w.connected(t)
 	w.srv.Say(w.ann, w.channel, w.at()+" hello")
-	if e := w.sink.wait(t, w.ctx, 1)[0]; e.ThreadID != "" {
+	if e := w.sink.Wait(t, w.ctx, 1)[0]; e.ThreadID != "" {
 		t.Errorf("%+v", e)
 	}
 }
@@ -194,7 +195,7 @@ func TestAButtonIsPressed(t *testing.T) {
 		t.Fatalf("%+v", m)
 	}
 	id := w.srv.Press(w.ann, m, m.Buttons[0].Data)
-	e := w.sink.wait(t, w.ctx, 1)[0]
+	e := w.sink.Wait(t, w.ctx, 1)[0]
 	if !e.Button || e.Text != "/approve 1" || e.UserID != w.ann.ID || e.ChatID != w.channel || e.EventID != "i"+id || e.MessageID != m.ID {
 		t.Errorf("%+v", e)
 	}
@@ -208,7 +209,7 @@ func TestFilesComeIn(t *testing.T) {
 	w.srv.Write(w.ann, dm, fake.Post{Files: map[string][]byte{"../../etc/a.png": []byte("picture")}, Mime: "image/png"})
 	w.srv.Write(w.ann, dm, fake.Post{Files: map[string][]byte{"voice.ogg": []byte("sound")}, Mime: "audio/ogg", Flags: 1 << 13})
 	w.srv.Write(w.ann, dm, fake.Post{Text: "big", Files: map[string][]byte{"big.bin": make([]byte, 200)}})
-	events := w.sink.wait(t, w.ctx, 3)
+	events := w.sink.Wait(t, w.ctx, 3)
 	at := events[0].Attachments[0]
 	if at.Kind != domain.Image || at.Name != "a.png" || at.MIME != "image/png" || at.Size != 7 || strings.Contains(at.Ref, "http") {
 		t.Errorf("%+v", at)
@@ -246,7 +247,7 @@ func TestAnUnknownChannel(t *testing.T) {
 	w := newWorld(t, nil)
 	w.connected(t)
 	w.srv.Say(w.ann, w.channel, "a")
-	w.sink.wait(t, w.ctx, 1)
+	w.sink.Wait(t, w.ctx, 1)
 	w.srv.Hide(w.channel)
 	_, err := w.Send(w.ctx, address(w.channel), domain.Part{Text: "x"}, "n")
 	if err == nil || !strings.Contains(err.Error(), "View Channel") {

@@ -13,6 +13,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/discord"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/discord"
 )
 
@@ -34,12 +35,12 @@ func TestSend(t *testing.T) {
 	}
 	for _, bad := range []domain.Address{{ChatID: "general"}, {ChatID: ""}, {ChatID: dm, ThreadID: "x"}, {ChatID: "../1"}} {
 		_, err := r.Send(r.ctx, bad, domain.Part{Text: "x"}, "n")
-		fails(t, err, platform.GiveUp)
+		adapter.Fails(t, err, platform.GiveUp)
 	}
 	_, err = r.Send(r.ctx, address(dm), domain.Part{Text: "  \n"}, "n")
-	fails(t, err, platform.GiveUp)
+	adapter.Fails(t, err, platform.GiveUp)
 	_, err = r.Send(r.ctx, address("1"), domain.Part{Text: "x"}, "n")
-	if e := fails(t, err, platform.GiveUp); e.Code != "discord_chat" {
+	if e := adapter.Fails(t, err, platform.GiveUp); e.Code != "discord_chat" {
 		t.Errorf("%+v", e)
 	}
 }
@@ -52,7 +53,7 @@ func TestARepeatedSendIsOneMessage(t *testing.T) {
 	for _, nonce := range []string{"short", long} {
 		r.srv.Fail("create_message", fake.CutAfter())
 		_, err := r.Send(r.ctx, address(dm), domain.Part{Text: nonce}, nonce)
-		if e := fails(t, err, platform.Retry); !e.Uncertain {
+		if e := adapter.Fails(t, err, platform.Retry); !e.Uncertain {
 			t.Errorf("%+v", e)
 		}
 		id, err := r.Send(r.ctx, address(dm), domain.Part{Text: nonce}, nonce)
@@ -80,7 +81,7 @@ func TestSendFilesInSeveralMessages(t *testing.T) {
 	p := domain.Part{Text: "files", Attachments: files, Buttons: []domain.Button{{Label: "ok", Command: "/ok"}}}
 	r.srv.Fail("create_message", fake.CutAfter())
 	_, err := r.Send(r.ctx, address(dm), p, "n")
-	fails(t, err, platform.Retry)
+	adapter.Fails(t, err, platform.Retry)
 	id, err := r.Send(r.ctx, address(dm), p, "n")
 	must(t, err)
 	m := r.srv.Replies(dm)
@@ -89,7 +90,7 @@ func TestSendFilesInSeveralMessages(t *testing.T) {
 	}
 	for name, path := range map[string]string{"gone": filepath.Join(dir, "none"), "a folder": dir} {
 		_, err := r.Send(r.ctx, address(dm), domain.Part{Attachments: []domain.Attachment{{Path: path}}}, "n")
-		if e := fails(t, err, platform.GiveUp); e.Code != "discord_file" {
+		if e := adapter.Fails(t, err, platform.GiveUp); e.Code != "discord_file" {
 			t.Errorf("%s: %+v", name, e)
 		}
 	}
@@ -130,7 +131,7 @@ func TestHowASendFails(t *testing.T) {
 			c.fault.Times = -1
 			r.srv.Fail("create_message", c.fault)
 			_, err := r.Send(r.ctx, address(dm), domain.Part{Text: "x"}, "n")
-			e := fails(t, err, c.want.Kind)
+			e := adapter.Fails(t, err, c.want.Kind)
 			if e.RetryAfter != c.want.RetryAfter || e.Global != c.want.Global || e.Uncertain != c.want.Uncertain || e.Code != c.want.Code || !strings.Contains(e.Reason, c.said) {
 				t.Errorf("%+v", e)
 			}
@@ -143,7 +144,7 @@ func TestHowASendFails(t *testing.T) {
 		r := newRig(t, fake.Options{}, nil)
 		r.srv.GoDark()
 		_, err := r.Send(r.ctx, address("1"), domain.Part{Text: "x"}, "n")
-		if e := fails(t, err, platform.Retry); e.Uncertain || e.Code != "discord_unreachable" {
+		if e := adapter.Fails(t, err, platform.Retry); e.Uncertain || e.Code != "discord_unreachable" {
 			t.Errorf("%+v", e)
 		}
 	})
@@ -152,7 +153,7 @@ func TestHowASendFails(t *testing.T) {
 		ctx, cancel := context.WithCancel(r.ctx)
 		cancel()
 		_, err := r.Send(ctx, address("1"), domain.Part{Text: "x"}, "n")
-		if e := fails(t, err, platform.Retry); e.Uncertain || e.Code != "discord_stopped" {
+		if e := adapter.Fails(t, err, platform.Retry); e.Uncertain || e.Code != "discord_stopped" {
 			t.Errorf("%+v", e)
 		}
 	})
@@ -168,7 +169,7 @@ func TestRateLimitsAreObeyed(t *testing.T) {
 		must(t, err)
 	}
 	_, err := r.Send(r.ctx, address(dm), domain.Part{Text: "x"}, "n4")
-	if e := fails(t, err, platform.Retry); e.RetryAfter <= 0 || e.RetryAfter > 5*time.Second || e.Global || e.Uncertain {
+	if e := adapter.Fails(t, err, platform.Retry); e.RetryAfter <= 0 || e.RetryAfter > 5*time.Second || e.Global || e.Uncertain {
 		t.Errorf("%+v", e)
 	}
 	_, err = r.Send(r.ctx, address(other), domain.Part{Text: "x"}, "n5")
@@ -177,9 +178,9 @@ func TestRateLimitsAreObeyed(t *testing.T) {
 		t.Errorf("%d calls", n)
 	}
 	r.srv.Fail("typing", fake.TooMany(30, true))
-	fails(t, r.Typing(r.ctx, address(dm)), platform.Retry)
+	adapter.Fails(t, r.Typing(r.ctx, address(dm)), platform.Retry)
 	_, err = r.Send(r.ctx, address(other), domain.Part{Text: "x"}, "n6")
-	if e := fails(t, err, platform.Retry); !e.Global {
+	if e := adapter.Fails(t, err, platform.Retry); !e.Global {
 		t.Errorf("%+v", e)
 	}
 	if n := r.srv.Calls("create_message"); n != 4 {
@@ -198,10 +199,10 @@ func TestEdit(t *testing.T) {
 	if m := r.srv.Replies(dm)[0]; m.Content != "two" || len(m.Buttons) != 0 || !slices.Equal(m.Edits, []string{"one"}) {
 		t.Errorf("%+v", m)
 	}
-	fails(t, r.Edit(r.ctx, address(dm), r.srv.Say(ann, dm, "hers"), domain.Part{Text: "x"}), platform.EditRefused)
+	adapter.Fails(t, r.Edit(r.ctx, address(dm), r.srv.Say(ann, dm, "hers"), domain.Part{Text: "x"}), platform.EditRefused)
 	r.srv.Delete(dm, id)
-	fails(t, r.Edit(r.ctx, address(dm), id, domain.Part{Text: "x"}), platform.EditRefused)
-	fails(t, r.Edit(r.ctx, address(dm), "x", domain.Part{Text: "x"}), platform.EditRefused)
+	adapter.Fails(t, r.Edit(r.ctx, address(dm), id, domain.Part{Text: "x"}), platform.EditRefused)
+	adapter.Fails(t, r.Edit(r.ctx, address(dm), "x", domain.Part{Text: "x"}), platform.EditRefused)
 }
 
 // Where a thread cannot be opened, the answer goes to the channel.
@@ -218,7 +219,7 @@ func TestAThreadThatCannotBeOpened(t *testing.T) {
 	must(t, w.Edit(w.ctx, to, receipt, domain.Part{Text: "better"}))
 	w.srv.Fail("start_thread", fake.BadGateway())
 	_, err = w.Send(w.ctx, to, domain.Part{Text: "answer"}, "n2")
-	fails(t, err, platform.Retry)
+	adapter.Fails(t, err, platform.Retry)
 }
 
 func TestSetCommands(t *testing.T) {

@@ -21,7 +21,7 @@ func TestReceive(t *testing.T) {
 			r.srv.Write(ann("this was there before anybody asked"))
 			stop := r.connect()
 			first := r.srv.Write(ann("what is the time?"))
-			in := r.sink.wait(t, r.ctx, 1)[0]
+			in := r.sink.Wait(t, r.ctx, 1)[0]
 			want := domain.Source{
 				Address: domain.Address{Platform: "email", ChatID: "ann@people.test", ThreadID: first}, Account: r.srv.Address(), ChatType: domain.ChatDM,
 				ChatName: "A question", UserID: "ann@people.test", UserName: "Ann", MessageID: first,
@@ -30,7 +30,7 @@ func TestReceive(t *testing.T) {
 				t.Errorf("got %+v\n%q", in.Source, in.Text)
 			}
 			r.srv.Write(fake.Letter{From: "ann@people.test", Subject: "Re: A question", Answers: "hermes.x@example.test", Root: first, Text: "and now?\n\nOn Monday the agent wrote:\n> late\n"})
-			in = r.sink.wait(t, r.ctx, 2)[1]
+			in = r.sink.Wait(t, r.ctx, 2)[1]
 			if in.ThreadID != first || in.Text != "and now?" {
 				t.Errorf("the answer is in the thread %q and says %q", in.ThreadID, in.Text)
 			}
@@ -50,23 +50,23 @@ func TestCatchUp(t *testing.T) {
 	r := newRig(t, fake.Options{}, nil)
 	stop := r.connect()
 	r.srv.Write(ann("one"))
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
 	for range 45 { // more than are read at once
 		r.srv.Write(ann("while away"))
 	}
-	r.sink.set(domain.E(domain.StorageFull, nil, "the disk is full"))
+	r.sink.SetAccept(func([]domain.Inbound) error { return domain.E(domain.StorageFull, nil, "the disk is full") })
 	r.Adapter = r.another()
 	r.run()
-	r.logs.wait(t, r.ctx, "could not be stored", 3)
-	r.sink.set(nil)
-	r.sink.wait(t, r.ctx, 46)
+	r.logs.Wait(t, r.ctx, "could not be stored", 3)
+	r.sink.SetAccept(nil)
+	r.sink.Wait(t, r.ctx, 46)
 	r.srv.Write(ann("last"))
-	got := r.sink.wait(t, r.ctx, 47)
-	if got[46].Text != "Subject: A question\n\nlast" || r.sink.repeats != 0 {
-		t.Errorf("%q, %d repeats", got[46].Text, r.sink.repeats)
+	got := r.sink.Wait(t, r.ctx, 47)
+	if got[46].Text != "Subject: A question\n\nlast" || r.sink.Again() != 0 {
+		t.Errorf("%q, %d repeats", got[46].Text, r.sink.Again())
 	}
 }
 
@@ -79,7 +79,7 @@ func TestRenumbered(t *testing.T) {
 	stop := r.connect()
 	known := fake.Letter{From: "ann@people.test", Subject: "known", Text: "known", ID: "known@people.test"}
 	r.srv.Write(known)
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -91,9 +91,9 @@ func TestRenumbered(t *testing.T) {
 	})
 	r.Adapter = r.another()
 	r.connect()
-	r.sink.wait(t, r.ctx, 2)
+	r.sink.Wait(t, r.ctx, 2)
 	r.srv.Write(ann("after"))
-	got := r.sink.wait(t, r.ctx, 3)
+	got := r.sink.Wait(t, r.ctx, 3)
 	if got[1].EventID != "missed@people.test" || len(got) != 3 || !strings.Contains(got[2].Text, "after") {
 		t.Errorf("got %q, %q and %q", got[0].EventID, got[1].EventID, got[2].EventID)
 	}
@@ -105,16 +105,16 @@ func TestConnectionsDie(t *testing.T) {
 	r := newRig(t, fake.Options{}, func(c *email.Config) { c.IdleEvery, c.Timeout = 150*time.Millisecond, 300*time.Millisecond })
 	r.connect()
 	r.srv.Drop()
-	r.logs.wait(t, r.ctx, "connected to the mailbox", 2)
+	r.logs.Wait(t, r.ctx, "connected to the mailbox", 2)
 	r.srv.Silence()
 	r.srv.Write(ann("into a dead line"))
-	if in := r.sink.wait(t, r.ctx, 1)[0]; !strings.Contains(in.Text, "dead line") {
+	if in := r.sink.Wait(t, r.ctx, 1)[0]; !strings.Contains(in.Text, "dead line") {
 		t.Errorf("%q", in.Text)
 	}
 	if !strings.Contains(r.logs.String(), "email_timeout") {
 		t.Error("the dead connection is not told")
 	}
-	r.logs.wait(t, r.ctx, "connected to the mailbox", 3)
+	r.logs.Wait(t, r.ctx, "connected to the mailbox", 3)
 }
 
 // A refused password ends the platform and is told with where it stands; a
@@ -123,11 +123,11 @@ func TestLoginRefused(t *testing.T) {
 	r := newRig(t, fake.Options{}, nil)
 	r.srv.RefuseIMAP("UNAVAILABLE", "Temporary authentication failure")
 	r.run()
-	r.logs.wait(t, r.ctx, "email_busy", 2)
+	r.logs.Wait(t, r.ctx, "email_busy", 2)
 	r.srv.RefuseIMAP("", "Too many simultaneous connections")
-	r.logs.wait(t, r.ctx, "simultaneous", 1)
+	r.logs.Wait(t, r.ctx, "simultaneous", 1)
 	r.srv.RefuseIMAP("", "")
-	r.logs.wait(t, r.ctx, "connected to the mailbox", 1)
+	r.logs.Wait(t, r.ctx, "connected to the mailbox", 1)
 
 	for code, text := range map[string]string{"AUTHENTICATIONFAILED": "Invalid credentials (Failure)", "": "LOGIN failed."} {
 		r := newRig(t, fake.Options{}, nil)
@@ -169,7 +169,7 @@ func TestNeverAnswered(t *testing.T) {
 		r.srv.Write(l)
 	}
 	r.srv.Write(fake.Letter{From: "ann@people.test", Extra: "Auto-Submitted: no\n", Subject: "a person", Text: "hello"})
-	got := r.sink.wait(t, r.ctx, 1)
+	got := r.sink.Wait(t, r.ctx, 1)
 	if len(got) != 1 || got[0].ChatName != "a person" {
 		t.Errorf("%d events; the first is %q", len(got), got[0].ChatName)
 	}
@@ -186,7 +186,7 @@ func TestFloodOfOneSender(t *testing.T) {
 		r.srv.Write(fake.Letter{From: "loop@machines.test", Subject: "Re: x", Text: "and again"})
 	}
 	r.srv.Write(ann("a person"))
-	if got := r.sink.wait(t, r.ctx, 4); len(got) != 4 || got[3].UserID != "ann@people.test" {
+	if got := r.sink.Wait(t, r.ctx, 4); len(got) != 4 || got[3].UserID != "ann@people.test" {
 		t.Errorf("%d events", len(got))
 	}
 }
@@ -208,7 +208,7 @@ func TestRequireDMARC(t *testing.T) {
 		l.Subject, l.Extra = string(rune('a'+i)), header
 		r.srv.Write(l)
 	}
-	if got := r.sink.wait(t, r.ctx, 1); len(got) != 1 || got[0].ChatName != "f" {
+	if got := r.sink.Wait(t, r.ctx, 1); len(got) != 1 || got[0].ChatName != "f" {
 		t.Errorf("heard %d; the first is %q", len(got), got[0].ChatName)
 	}
 }
@@ -222,7 +222,7 @@ func TestAttachments(t *testing.T) {
 		"--m\nContent-Type: application/pdf; name=x.pdf\nContent-Disposition: attachment; filename=\"../../etc/pass\u202efdp.sh\"\nContent-Transfer-Encoding: base64\n\naGVsbG8gZmls\nZQ==\n" +
 		"--m\nContent-Type: image/png\nContent-ID: <logo>\n\nxx\n--m\nContent-Type: image/jpeg; name=\"=?utf-8?q?b=C3=BCro.jpg?=\"\nContent-Disposition: inline\nContent-Transfer-Encoding: base64\n\n/9j/\n--m--\n"
 	r.srv.Write(fake.Letter{From: "ann@people.test", Subject: "files", Body: body})
-	in := r.sink.wait(t, r.ctx, 1)[0]
+	in := r.sink.Wait(t, r.ctx, 1)[0]
 	if in.Text != "Subject: files\n\nGrüße" {
 		t.Errorf("text %q", in.Text)
 	}
@@ -310,7 +310,7 @@ func TestOddMail(t *testing.T) {
 	} {
 		l.From = "ann@people.test"
 		r.srv.Write(l)
-		in := r.sink.wait(t, r.ctx, i+1)[i]
+		in := r.sink.Wait(t, r.ctx, i+1)[i]
 		for _, want := range []string{"half", "all of it", "as it is", "not all", "odd subject", "nothing", "see"}[i : i+1] {
 			if !strings.Contains(in.Text, want) {
 				t.Errorf("%s: %q", l.Subject, in.Text)

@@ -1,23 +1,20 @@
 package email_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
-	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
-	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
 	"hermes/internal/platform/email"
 	"hermes/internal/secret"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/email"
 )
 
@@ -32,9 +29,9 @@ type rig struct {
 	t      *testing.T
 	srv    *fake.Server
 	config email.Config
-	sink   *inbox
+	sink   *adapter.Inbox
 	health *health.Registry
-	logs   *buffer
+	logs   *adapter.Log
 	ctx    context.Context
 }
 
@@ -45,7 +42,7 @@ func newRig(t *testing.T, o fake.Options, change func(*email.Config)) *rig {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	r := &rig{t: t, srv: srv, sink: newInbox(), health: health.New(time.Now), logs: &buffer{}, ctx: ctx}
+	r := &rig{t: t, srv: srv, sink: adapter.NewInbox(), health: health.New(time.Now), logs: &adapter.Log{}, ctx: ctx}
 	security := email.Security(o.Security)
 	if security == "" {
 		security = email.Plain
@@ -78,7 +75,7 @@ func (r *rig) another() *email.Adapter {
 	r.t.Helper()
 	a, err := email.New(r.config, email.Deps{
 		TLS: &tls.Config{RootCAs: r.srv.Roots(), MinVersion: tls.VersionTLS12},
-		Log: slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug})), Health: r.health.Part("platform.email"),
+		Log: r.logs.Logger(), Health: r.health.Part("platform.email"),
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -90,21 +87,7 @@ func (r *rig) another() *email.Adapter {
 // run starts the adapter; the returned function ends it and gives Run's error.
 func (r *rig) run() (stop func() error) {
 	r.t.Helper()
-	ctx, cancel := context.WithCancel(r.ctx)
-	done := make(chan error, 1)
-	a := r.Adapter
-	go func() { done <- a.Run(ctx, r.sink) }()
-	var once sync.Once
-	var err error
-	stop = func() error {
-		once.Do(func() {
-			cancel()
-			err = <-done
-		})
-		return err
-	}
-	r.t.Cleanup(func() { _ = stop() })
-	return stop
+	return adapter.Run(r.t, r.ctx, r.Adapter, r.sink)
 }
 
 // connect starts the adapter and waits until it is up to date.
@@ -112,7 +95,7 @@ func (r *rig) connect() (stop func() error) {
 	r.t.Helper()
 	before := strings.Count(r.logs.String(), "connected to the mailbox")
 	stop = r.run()
-	r.logs.wait(r.t, r.ctx, "connected to the mailbox", before+1)
+	r.logs.Wait(r.t, r.ctx, "connected to the mailbox", before+1)
 	return stop
 }
 
@@ -120,114 +103,6 @@ func (r *rig) part() health.Part { return r.health.Parts()[0] }
 
 func ann(text string) fake.Letter {
 	return fake.Letter{From: "Ann <ann@people.test>", Subject: "A question", Text: text}
-}
-
-// inbox is a sink in memory that drops events that it knows, as the ledger does.
-type inbox struct {
-	mu      sync.Mutex
-	known   map[string]bool
-	events  []domain.Inbound
-	cursor  string
-	repeats int
-	fail    error
-	changed chan struct{}
-}
-
-func newInbox() *inbox { return &inbox{known: map[string]bool{}, changed: make(chan struct{})} }
-
-func (s *inbox) Accept(_ context.Context, _ string, events []domain.Inbound, cursor string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.fail != nil {
-		return s.fail
-	}
-	for _, in := range events {
-		if s.known[in.EventID] {
-			s.repeats++
-			continue
-		}
-		s.known[in.EventID] = true
-		s.events = append(s.events, in)
-	}
-	if cursor != "" {
-		s.cursor = cursor
-	}
-	close(s.changed)
-	s.changed = make(chan struct{})
-	return nil
-}
-
-func (s *inbox) Cursor(context.Context, string) (string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.cursor, nil
-}
-
-func (s *inbox) set(err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.fail = err
-}
-
-// wait waits until n events are there.
-func (s *inbox) wait(t *testing.T, ctx context.Context, n int) []domain.Inbound {
-	t.Helper()
-	for {
-		s.mu.Lock()
-		got, changed := append([]domain.Inbound(nil), s.events...), s.changed
-		s.mu.Unlock()
-		if len(got) >= n {
-			return got
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			t.Fatalf("%d events, want %d", len(got), n)
-		}
-	}
-}
-
-type buffer struct {
-	mu      sync.Mutex
-	b       bytes.Buffer
-	changed chan struct{}
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.changed != nil {
-		close(b.changed)
-		b.changed = nil
-	}
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
-// wait waits until a text stands n times in it.
-func (b *buffer) wait(t *testing.T, ctx context.Context, text string, n int) {
-	t.Helper()
-	for {
-		b.mu.Lock()
-		if b.changed == nil {
-			b.changed = make(chan struct{})
-		}
-		changed, have := b.changed, strings.Count(b.b.String(), text)
-		b.mu.Unlock()
-		if have >= n {
-			return
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			t.Fatalf("%q stands %d times in the log, want %d", text, have, n)
-		}
-	}
 }
 
 // errorOf gives an error's class.

@@ -23,9 +23,9 @@ func TestAnswers(t *testing.T) {
 	r := newRig(t, fake.Options{}, nil)
 	r.connect()
 	root := r.srv.Write(ann("first"))
-	in := r.sink.wait(t, r.ctx, 1)[0]
+	in := r.sink.Wait(t, r.ctx, 1)[0]
 	r.srv.Write(fake.Letter{From: "ann@people.test", Subject: "RE: Aw: A question", Answers: root, Text: "second", ID: "second@people.test"})
-	r.sink.wait(t, r.ctx, 2)
+	r.sink.Wait(t, r.ctx, 2)
 	file := filepath.Join(t.TempDir(), "report.txt")
 	if err := os.WriteFile(file, []byte("the report"), 0o600); err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"hermes/internal/health"
 	"hermes/internal/platform"
 	"hermes/internal/platform/matrix"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/matrix"
 )
 
@@ -26,7 +27,7 @@ func TestADirectMessage(t *testing.T) {
 	// What is said before the invitation is accepted counts too.
 	dm := r.srv.Invite(ann, true)
 	id := r.srv.Say(ann, dm, "hello\x00 there")
-	in := r.sink.wait(t, r.ctx, 1)[0]
+	in := r.sink.Wait(t, r.ctx, 1)[0]
 	if in.Text != "hello there" || in.UserID != ann.ID || in.UserName != "Ann" || in.ChatName != "Ann" || in.ChatID != dm ||
 		in.ChatType != domain.ChatDM || in.ThreadID != "" || !in.Mentioned || in.EventID != id || in.MessageID != id || in.Account != r.srv.User().ID || in.SentAt.IsZero() {
 		t.Errorf("stored %+v", in)
@@ -62,7 +63,7 @@ func TestWhatWasSaidBeforeAnybodyListenedIsNotHeard(t *testing.T) {
 	r.srv.Enter(room)
 	r.srv.Say(ann, room, "welcome")
 	r.srv.Say(ann, old, "now")
-	got := texts(r.sink.wait(t, r.ctx, 2))
+	got := adapter.Texts(r.sink.Wait(t, r.ctx, 2))
 	slices.Sort(got)
 	if !slices.Equal(got, []string{"now", "welcome"}) {
 		t.Errorf("heard %q", got)
@@ -120,7 +121,7 @@ func TestWhoIsHeardInARoom(t *testing.T) {
 			if tt.want != "" {
 				want = []string{tt.want, "the end"}
 			}
-			if got := texts(r.sink.wait(t, r.ctx, len(want))); !slices.Equal(got, want) {
+			if got := adapter.Texts(r.sink.Wait(t, r.ctx, len(want))); !slices.Equal(got, want) {
 				t.Errorf("heard %q, want %q", got, want)
 			}
 		})
@@ -135,7 +136,7 @@ func TestThreads(t *testing.T) {
 			stop := r.connect(t)
 			town := r.room(t, ann, "Town")
 			root := r.srv.Say(ann, town, "@hermes hello")
-			in := r.sink.wait(t, r.ctx, 1)[0]
+			in := r.sink.Wait(t, r.ctx, 1)[0]
 			want := ""
 			if own {
 				want = root
@@ -155,8 +156,8 @@ func TestThreads(t *testing.T) {
 			other := r.srv.Say(ann, town, "something else")
 			r.srv.Post(fake.Post{From: ann, Room: town, Thread: other, Text: "not for you"})
 			r.srv.Post(fake.Post{From: ann, Room: town, Thread: root, Text: "and now?"})
-			events := r.sink.wait(t, r.ctx, 2)
-			if got := texts(events); !slices.Equal(got, []string{"hello", "and now?"}) || events[1].ThreadID != root || !events[1].Mentioned {
+			events := r.sink.Wait(t, r.ctx, 2)
+			if got := adapter.Texts(events); !slices.Equal(got, []string{"hello", "and now?"}) || events[1].ThreadID != root || !events[1].Mentioned {
 				t.Errorf("heard %q, %+v", got, events[1])
 			}
 			// The next life of the process finds it out.
@@ -164,7 +165,7 @@ func TestThreads(t *testing.T) {
 			r.Adapter = r.another(t)
 			r.srv.Post(fake.Post{From: ann, Room: town, Thread: root, Text: "and later?"})
 			r.connect(t)
-			if got := texts(r.sink.wait(t, r.ctx, 3)); got[2] != "and later?" {
+			if got := adapter.Texts(r.sink.Wait(t, r.ctx, 3)); got[2] != "and later?" {
 				t.Errorf("heard %q", got)
 			}
 		})
@@ -184,7 +185,7 @@ func TestReplies(t *testing.T) {
 	r.srv.Post(fake.Post{From: ann, Room: town, ReplyTo: theirs, Text: "> <@ann:fake.test> theirs\n\nnot for you", Legacy: true})
 	r.srv.Post(fake.Post{From: ann, Room: town, ReplyTo: id, Text: "> <@hermes:fake.test> mine\n> more\n\nwhy?", Legacy: true})
 	r.srv.Post(fake.Post{From: ann, Room: town, ReplyTo: theirs, Text: "@hermes see", Mentions: []string{r.srv.User().ID}})
-	events := r.sink.wait(t, r.ctx, 2)
+	events := r.sink.Wait(t, r.ctx, 2)
 	if events[0].Text != "why?" || events[0].ReplyText != "mine" || events[1].Text != "see" || events[1].ReplyText != "theirs" {
 		t.Errorf("stored %+v", events)
 	}
@@ -199,7 +200,7 @@ func TestEditsAndDeletedMessagesAreNotHeard(t *testing.T) {
 	r.srv.Edit(ann, dm, id, "hello")
 	r.srv.Post(fake.Post{From: ann, Room: dm, Content: map[string]any{"msgtype": nil, "body": nil}}) // what redaction leaves
 	r.srv.Say(ann, dm, "the end")
-	if got := texts(r.sink.wait(t, r.ctx, 2)); !slices.Equal(got, []string{"helo", "the end"}) {
+	if got := adapter.Texts(r.sink.Wait(t, r.ctx, 2)); !slices.Equal(got, []string{"helo", "the end"}) {
 		t.Errorf("heard %q", got)
 	}
 }
@@ -210,7 +211,7 @@ func TestAGapIsFilled(t *testing.T) {
 	stop := r.connect(t)
 	town, dm := r.room(t, ann, "Town"), r.direct(t, ann)
 	r.srv.Say(ann, town, "before")
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 	stop()
 	var want []string
 	for i := range 260 {
@@ -221,7 +222,7 @@ func TestAGapIsFilled(t *testing.T) {
 	r.srv.Say(ann, dm, "and here")
 	r.Adapter = r.another(t)
 	r.connect(t)
-	events := r.sink.wait(t, r.ctx, 262)
+	events := r.sink.Wait(t, r.ctx, 262)
 	var got []string
 	for _, in := range events {
 		if in.ChatID == town {
@@ -239,7 +240,7 @@ func TestASyncThatIsNotStoredComesAgain(t *testing.T) {
 	stop := r.connect(t)
 	dm := r.direct(t, ann)
 	refused := make(chan struct{}, 100)
-	r.sink.setAccept(func([]domain.Inbound) error {
+	r.sink.SetAccept(func([]domain.Inbound) error {
 		select {
 		case refused <- struct{}{}:
 		default:
@@ -252,22 +253,22 @@ func TestASyncThatIsNotStoredComesAgain(t *testing.T) {
 	case <-r.ctx.Done():
 		t.Fatal("nothing was to be stored")
 	}
-	r.logs.wait(t, r.ctx, "could not be stored", 1)
+	r.logs.Wait(t, r.ctx, "could not be stored", 1)
 	if p := r.part(); p.State != health.Degraded {
 		t.Errorf("health %+v", p)
 	}
 	stop()
-	r.sink.setAccept(nil)
+	r.sink.SetAccept(nil)
 	r.Adapter = r.another(t)
 	r.connect(t)
-	if got := texts(r.sink.wait(t, r.ctx, 1)); !slices.Equal(got, []string{"hello"}) {
+	if got := adapter.Texts(r.sink.Wait(t, r.ctx, 1)); !slices.Equal(got, []string{"hello"}) {
 		t.Errorf("heard %q", got)
 	}
 }
 
 func TestFencedEndsRun(t *testing.T) {
 	r := newRig(t, nil)
-	r.sink.setAccept(func([]domain.Inbound) error { return domain.E(domain.Fenced, nil, "another process owns the account") })
+	r.sink.SetAccept(func([]domain.Inbound) error { return domain.E(domain.Fenced, nil, "another process owns the account") })
 	if err := r.Run(r.ctx, r.sink); domain.CodeOf(err) != domain.Fenced {
 		t.Errorf("Run ended with %v", err)
 	}
@@ -282,7 +283,7 @@ func TestAnEventThatCannotBeStoredBlocksNothing(t *testing.T) {
 	for _, s := range []string{"a", "bad", "c"} {
 		r.srv.Say(ann, dm, s)
 	}
-	r.sink.setAccept(func(all []domain.Inbound) error {
+	r.sink.SetAccept(func(all []domain.Inbound) error {
 		if slices.ContainsFunc(all, func(in domain.Inbound) bool { return in.Text == "bad" }) {
 			return domain.E(domain.Invalid, nil, "it cannot be stored")
 		}
@@ -290,7 +291,7 @@ func TestAnEventThatCannotBeStoredBlocksNothing(t *testing.T) {
 	})
 	r.Adapter = r.another(t)
 	r.connect(t)
-	if got := texts(r.sink.wait(t, r.ctx, 2)); !slices.Equal(got, []string{"a", "c"}) {
+	if got := adapter.Texts(r.sink.Wait(t, r.ctx, 2)); !slices.Equal(got, []string{"a", "c"}) {
 		t.Errorf("heard %q", got)
 	}
 }
@@ -304,7 +305,7 @@ func TestInvitations(t *testing.T) {
 		t.Fatal("an invitation that was there was not accepted")
 	}
 	bad := r.srv.Invite(eve, true)
-	r.logs.wait(t, r.ctx, "the invitation stays open", 1)
+	r.logs.Wait(t, r.ctx, "the invitation stays open", 1)
 	if r.srv.Membership(bad) != "invite" {
 		t.Error("a stranger's invitation was accepted")
 	}
@@ -315,8 +316,8 @@ func TestInvitations(t *testing.T) {
 	const join = "POST /v3/join/{room}"
 	cancel := r.srv.Fail(join, fake.Fault{Times: -1, Status: 502, Body: "<html>"})
 	later := r.srv.Invite(ann, true)
-	r.logs.wait(t, r.ctx, "a room could not be joined", 1)
-	r.sink.waitCursor(t, r.ctx, later)
+	r.logs.Wait(t, r.ctx, "a room could not be joined", 1)
+	r.sink.WaitCursor(t, r.ctx, later)
 	stop()
 	cancel()
 	r.Adapter = r.another(t)
@@ -340,19 +341,19 @@ func TestRoomsThatAreEncryptedAreTold(t *testing.T) {
 	r.srv.Whisper(ann, dark)
 	dm := r.direct(t, ann)
 	r.srv.Say(ann, dm, "in the clear")
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 	r.srv.Encrypt(ann, dm)
 	r.srv.Whisper(ann, dm)
 	if _, err := r.srv.Next(r.ctx, dm); err != nil {
 		t.Fatal("the room that became encrypted was not told")
 	}
-	r.sink.waitCursor(t, r.ctx, dm+`"]`)
+	r.sink.WaitCursor(t, r.ctx, dm+`"]`)
 	if got := r.part().Evidence["encryption"]; !strings.Contains(got, "2 rooms") {
 		t.Errorf("status says %q", got)
 	}
 	for _, room := range []string{dark, dm} {
 		_, err := r.Send(r.ctx, address(room), domain.Part{Text: "secret"}, "n"+room)
-		if e := fails(t, err, platform.GiveUp); e.Code != "matrix_encrypted" {
+		if e := adapter.Fails(t, err, platform.GiveUp); e.Code != "matrix_encrypted" {
 			t.Errorf("refused with %+v", e)
 		}
 	}
@@ -364,7 +365,7 @@ func TestRoomsThatAreEncryptedAreTold(t *testing.T) {
 	r.srv.Whisper(ann, dark)
 	clear := r.direct(t, ann)
 	r.srv.Say(ann, clear, "the end")
-	r.sink.wait(t, r.ctx, 2)
+	r.sink.Wait(t, r.ctx, 2)
 	if n := len(r.srv.Replies(dark)); n != 1 {
 		t.Errorf("it was said %d times", n)
 	}
@@ -392,11 +393,11 @@ func TestTheConnectionIsRebuilt(t *testing.T) {
 			r.connect(t)
 			dm := r.direct(t, ann)
 			r.srv.Say(ann, dm, "one")
-			r.sink.wait(t, r.ctx, 1)
+			r.sink.Wait(t, r.ctx, 1)
 			r.srv.Fail(syncs, tt.fault)
-			r.logs.wait(t, r.ctx, "connected to Matrix", 2)
+			r.logs.Wait(t, r.ctx, "connected to Matrix", 2)
 			r.srv.Say(ann, dm, "two")
-			if got := texts(r.sink.wait(t, r.ctx, 2)); !slices.Equal(got, []string{"one", "two"}) {
+			if got := adapter.Texts(r.sink.Wait(t, r.ctx, 2)); !slices.Equal(got, []string{"one", "two"}) {
 				t.Errorf("heard %q", got)
 			}
 			if p := r.part(); p.State != health.OK || p.Evidence["reconnects"] == "0" {
@@ -412,7 +413,7 @@ func TestAServerThatIsAway(t *testing.T) {
 	r.connect(t)
 	dm := r.direct(t, ann)
 	r.srv.GoDark()
-	r.logs.wait(t, r.ctx, "is not heard", 2)
+	r.logs.Wait(t, r.ctx, "is not heard", 2)
 	if p := r.part(); p.State != health.Degraded || p.Code != "matrix_unreachable" && p.Code != "matrix_poll_cut" {
 		t.Errorf("health %+v", p)
 	}
@@ -420,7 +421,7 @@ func TestAServerThatIsAway(t *testing.T) {
 	if err := r.srv.ComeBack(); err != nil {
 		t.Fatal(err)
 	}
-	if got := texts(r.sink.wait(t, r.ctx, 1)); !slices.Equal(got, []string{"meanwhile"}) {
+	if got := adapter.Texts(r.sink.Wait(t, r.ctx, 1)); !slices.Equal(got, []string{"meanwhile"}) {
 		t.Errorf("heard %q", got)
 	}
 }
@@ -429,7 +430,7 @@ func TestRunGivesUp(t *testing.T) {
 	r := newRig(t, nil)
 	r.GiveUpAfter(3)
 	r.srv.GoDark()
-	fails(t, r.Run(r.ctx, r.sink), platform.Retry)
+	adapter.Fails(t, r.Run(r.ctx, r.sink), platform.Retry)
 }
 
 func TestAPositionThatTheServerForgot(t *testing.T) {
@@ -438,7 +439,7 @@ func TestAPositionThatTheServerForgot(t *testing.T) {
 	stop := r.connect(t)
 	dm := r.direct(t, ann)
 	r.srv.Say(ann, dm, "one")
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 	stop()
 	r.srv.ForgetTokens()
 	for i := range 70 {
@@ -446,7 +447,7 @@ func TestAPositionThatTheServerForgot(t *testing.T) {
 	}
 	r.Adapter = r.another(t)
 	r.connect(t)
-	got := texts(r.sink.wait(t, r.ctx, 71))
+	got := adapter.Texts(r.sink.Wait(t, r.ctx, 71))
 	if got[0] != "one" || got[1] != "m0" || got[70] != "m69" || len(got) != 71 {
 		t.Errorf("heard %q", got)
 	}
@@ -458,11 +459,11 @@ func TestRoomsThatAreLeftAndRenamed(t *testing.T) {
 	r.connect(t)
 	town := r.room(t, ann, "Town")
 	r.srv.Say(ann, town, "one")
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 	before := r.renamed.Load()
 	r.srv.Rename(ann, town, "City")
 	r.srv.Say(ann, town, "two")
-	if in := r.sink.wait(t, r.ctx, 2)[1]; in.ChatName != "City" {
+	if in := r.sink.Wait(t, r.ctx, 2)[1]; in.ChatName != "City" {
 		t.Errorf("stored %+v", in)
 	}
 	if r.renamed.Load() == before {
@@ -471,9 +472,9 @@ func TestRoomsThatAreLeftAndRenamed(t *testing.T) {
 	r.srv.Kick(ann, town)
 	dm := r.direct(t, ann)
 	r.srv.Say(ann, dm, "three")
-	r.sink.wait(t, r.ctx, 3)
+	r.sink.Wait(t, r.ctx, 3)
 	_, err := r.Send(r.ctx, address(town), domain.Part{Text: "hello?"}, "n1")
-	if e := fails(t, err, platform.GiveUp); !strings.Contains(e.Reason, "invite") {
+	if e := adapter.Fails(t, err, platform.GiveUp); !strings.Contains(e.Reason, "invite") {
 		t.Errorf("refused with %v", e)
 	}
 }
@@ -484,11 +485,11 @@ func TestAThirdPersonMakesAGroup(t *testing.T) {
 	r.connect(t)
 	dm := r.direct(t, ann)
 	r.srv.Say(ann, dm, "one")
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 	r.srv.Join(bob, dm)
 	r.srv.Say(bob, dm, "chatter")
 	r.srv.Say(bob, dm, "@hermes hello")
-	if in := r.sink.wait(t, r.ctx, 2)[1]; in.Text != "hello" || in.ChatType != domain.ChatGroup || in.UserName != "Bob" {
+	if in := r.sink.Wait(t, r.ctx, 2)[1]; in.Text != "hello" || in.ChatType != domain.ChatGroup || in.UserName != "Bob" {
 		t.Errorf("stored %+v", in)
 	}
 }
@@ -502,18 +503,18 @@ func TestBadCredentials(t *testing.T) {
 	} {
 		r := newRig(t, nil)
 		r.srv.Fail("GET /v3/account/whoami", fake.Fault{Times: -1, Status: tt.status, Code: tt.code})
-		e := fails(t, r.Run(r.ctx, r.sink), platform.BadCredentials)
+		e := adapter.Fails(t, r.Run(r.ctx, r.sink), platform.BadCredentials)
 		if e.Code != tt.want || r.part().State != health.Down || strings.Contains(e.Error(), r.srv.Token()) {
 			t.Errorf("%s: %+v, health %+v", tt.code, e, r.part())
 		}
-		fails(t, r.Check(r.ctx), platform.BadCredentials)
+		adapter.Fails(t, r.Check(r.ctx), platform.BadCredentials)
 	}
 	r := newRig(t, nil)
 	if err := r.Check(r.ctx); err != nil {
 		t.Errorf("good credentials: %v", err)
 	}
 	a := r.with(t, func(c *matrix.Config) { c.UserID = "@other:" + fake.Domain })
-	if e := fails(t, a.Check(r.ctx), platform.BadCredentials); e.Code != "matrix_other_user" {
+	if e := adapter.Fails(t, a.Check(r.ctx), platform.BadCredentials); e.Code != "matrix_other_user" {
 		t.Errorf("another account's token: %v", e)
 	}
 }
@@ -523,9 +524,9 @@ func TestATokenThatIsRevokedWhileListening(t *testing.T) {
 	ctx := r.ctx
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx, r.sink) }()
-	r.logs.wait(t, r.ctx, "connected to Matrix", 1)
+	r.logs.Wait(t, r.ctx, "connected to Matrix", 1)
 	r.srv.Revoke(false)
-	e := fails(t, <-done, platform.BadCredentials)
+	e := adapter.Fails(t, <-done, platform.BadCredentials)
 	if !strings.Contains(e.Reason, ".env line 2") {
 		t.Errorf("it does not say where the token stands: %v", e)
 	}
@@ -535,7 +536,7 @@ func TestATokenThatIsRevokedWhileListening(t *testing.T) {
 func TestACursorThatCannotBeRead(t *testing.T) {
 	r := newRig(t, nil)
 	broken := errors.New("no ledger")
-	if err := r.Run(r.ctx, cursorless{r.sink, broken}); !errors.Is(err, broken) {
+	if err := r.Run(r.ctx, adapter.NoCursor{Inbox: r.sink, Err: broken}); !errors.Is(err, broken) {
 		t.Errorf("Run ended with %v", err)
 	}
 }

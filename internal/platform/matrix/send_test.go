@@ -13,6 +13,7 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/matrix"
 	"hermes/internal/secret"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/matrix"
 )
 
@@ -53,7 +54,7 @@ func TestSend(t *testing.T) {
 		t.Errorf("to an alias: %v", err)
 	}
 	_, err = r.Send(r.ctx, address(ann.ID), domain.Part{Text: "x"}, "n4")
-	fails(t, err, platform.GiveUp)
+	adapter.Fails(t, err, platform.GiveUp)
 }
 
 func TestAUserIsWrittenToDirectly(t *testing.T) {
@@ -62,7 +63,7 @@ func TestAUserIsWrittenToDirectly(t *testing.T) {
 	r.connect(t)
 	dm := r.direct(t, ann)
 	r.srv.Say(ann, dm, "hello")
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 	if _, err := r.Send(r.ctx, address(ann.ID), domain.Part{Text: "hi"}, "n1"); err != nil || len(r.srv.Replies(dm)) != 1 {
 		t.Errorf("%v, %+v", err, r.srv.Replies(dm))
 	}
@@ -85,7 +86,7 @@ func TestNothingIsSentTwice(t *testing.T) {
 				r, _, room := idle(t, nil)
 				r.srv.Fail(fake.Send, tt.fault)
 				_, err := r.Send(r.ctx, address(room), domain.Part{Text: "once"}, "n1")
-				e := fails(t, err, tt.kind)
+				e := adapter.Fails(t, err, tt.kind)
 				if e.Uncertain != tt.again {
 					t.Errorf("uncertain is %v: %+v", e.Uncertain, e)
 				}
@@ -126,7 +127,7 @@ func TestAMessageIsFoundBehindOthers(t *testing.T) {
 	r.Adapter = r.another(t)
 	r.srv.Fail("GET /v3/rooms/{room}/messages", fake.Fault{Status: 502, Body: "<html>"})
 	_, err = r.Send(r.ctx, address(room), domain.Part{Text: "once"}, "n1")
-	if e := fails(t, err, platform.Retry); e.Uncertain && e.Code != "matrix_502" {
+	if e := adapter.Fails(t, err, platform.Retry); e.Uncertain && e.Code != "matrix_502" {
 		t.Errorf("%+v", e)
 	}
 }
@@ -153,7 +154,7 @@ func TestRefusals(t *testing.T) {
 	} {
 		r.srv.Fail(fake.Send, tt.fault)
 		_, err := r.Send(r.ctx, address(room), domain.Part{Text: "<b>x</b>", Plain: "x", Markup: true}, "")
-		if e := fails(t, err, tt.kind); e.Code != tt.code || e.Uncertain != (tt.fault.Status == 500) {
+		if e := adapter.Fails(t, err, tt.kind); e.Code != tt.code || e.Uncertain != (tt.fault.Status == 500) {
 			t.Errorf("%+v gives %+v", tt.fault, e)
 		} else if tt.fault.RetryAfter > 0 && e.RetryAfter != 7*time.Second {
 			t.Errorf("the pause is %v", e.RetryAfter)
@@ -161,18 +162,18 @@ func TestRefusals(t *testing.T) {
 	}
 	for _, to := range []domain.Address{address("town"), address("C123"), {Platform: matrix.Name, ChatID: room, ThreadID: "123"}, address("!absent:" + fake.Domain)} {
 		_, err := r.Send(r.ctx, to, domain.Part{Text: "x"}, "n1")
-		fails(t, err, platform.GiveUp)
+		adapter.Fails(t, err, platform.GiveUp)
 	}
 	_, err := r.Send(r.ctx, address(room), domain.Part{Text: " "}, "n2")
-	fails(t, err, platform.GiveUp)
+	adapter.Fails(t, err, platform.GiveUp)
 	long := domain.Part{Text: `<a href="https://e.x/` + strings.Repeat("a", 70_000) + `">x</a>`, Plain: "x", Markup: true}
 	_, err = r.Send(r.ctx, address(room), long, "n3")
-	fails(t, err, platform.MarkupRefused)
+	adapter.Fails(t, err, platform.MarkupRefused)
 	// A room that was replaced sends the message to its successor.
 	next := r.srv.Open(fake.Room{By: ann, Public: true, Uninvited: true})
 	r.srv.Upgrade(ann, room, next)
 	_, err = r.Send(r.ctx, address(room), domain.Part{Text: "x"}, "n4")
-	if e := fails(t, err, platform.Moved); e.NewChatID != next || r.srv.Membership(next) != "join" {
+	if e := adapter.Fails(t, err, platform.Moved); e.NewChatID != next || r.srv.Membership(next) != "join" {
 		t.Errorf("moved to %q", e.NewChatID)
 	}
 }
@@ -193,10 +194,10 @@ func TestEdit(t *testing.T) {
 		t.Errorf("the room shows %+v", all)
 	}
 	for _, bad := range []string{"", "17", "$absent"} {
-		fails(t, r.Edit(r.ctx, address(room), bad, domain.Part{Text: "x"}), platform.EditRefused)
+		adapter.Fails(t, r.Edit(r.ctx, address(room), bad, domain.Part{Text: "x"}), platform.EditRefused)
 	}
 	r.srv.Forbid(room, true)
-	fails(t, r.Edit(r.ctx, address(room), id, domain.Part{Text: "x"}), platform.EditRefused)
+	adapter.Fails(t, r.Edit(r.ctx, address(room), id, domain.Part{Text: "x"}), platform.EditRefused)
 }
 
 func TestTypingAndReactions(t *testing.T) {
@@ -205,7 +206,7 @@ func TestTypingAndReactions(t *testing.T) {
 	r.connect(t)
 	dm := r.direct(t, ann)
 	id := r.srv.Say(ann, dm, "hello")
-	in := r.sink.wait(t, r.ctx, 1)[0]
+	in := r.sink.Wait(t, r.ctx, 1)[0]
 	if err := r.Typing(r.ctx, in.Address); err != nil {
 		t.Fatal(err)
 	}
@@ -256,11 +257,11 @@ func TestFilesOut(t *testing.T) {
 	}
 	for _, at := range []domain.Attachment{{Path: filepath.Join(dir, "absent")}, {Path: dir}, {Path: file("empty", "")}, {Name: "nowhere"}} {
 		_, err := r.Send(r.ctx, address(room), domain.Part{Attachments: []domain.Attachment{at}}, "")
-		fails(t, err, platform.GiveUp)
+		adapter.Fails(t, err, platform.GiveUp)
 	}
 	r.srv.Fail("POST /_matrix/media/v3/upload", fake.Fault{Status: 502, Body: "<html>"})
 	_, err := r.Send(r.ctx, address(room), domain.Part{Attachments: []domain.Attachment{{Path: file("b.txt", "x")}}}, "n2")
-	if e := fails(t, err, platform.Retry); e.Uncertain {
+	if e := adapter.Fails(t, err, platform.Retry); e.Uncertain {
 		t.Error("an upload shows nothing to anybody")
 	}
 }
@@ -274,7 +275,7 @@ func TestAFileThatIsTooLarge(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := r.Send(r.ctx, address(room), domain.Part{Attachments: []domain.Attachment{{Path: path}}}, "n1")
-	fails(t, err, platform.GiveUp)
+	adapter.Fails(t, err, platform.GiveUp)
 }
 
 func TestFilesIn(t *testing.T) {
@@ -286,7 +287,7 @@ func TestFilesIn(t *testing.T) {
 		r.srv.Post(fake.Post{From: ann, Room: dm, Kind: "m.image", Text: "look", File: &fake.File{Name: "../a\x07b.png", MIME: "image/png", Data: []byte("picture")}})
 		r.srv.Post(fake.Post{From: ann, Room: dm, Kind: "m.audio", File: &fake.File{Name: "v.ogg", MIME: "audio/ogg", Data: []byte("voice")}, Content: map[string]any{"org.matrix.msc3245.voice": map[string]any{}}})
 		r.srv.Post(fake.Post{From: ann, Room: dm, Kind: "m.file", Content: map[string]any{"url": "https://evil.example/x", "body": "x"}})
-		events := r.sink.wait(t, r.ctx, 2)
+		events := r.sink.Wait(t, r.ctx, 2)
 		if events[0].Text != "look" || len(events[0].Attachments) != 1 || events[0].Attachments[0].Name != "ab.png" || events[0].Attachments[0].Kind != domain.Image ||
 			events[1].Text != "" || events[1].Attachments[0].Kind != domain.Voice {
 			t.Fatalf("stored %+v", events)
@@ -300,13 +301,13 @@ func TestFilesIn(t *testing.T) {
 		lie.Size = 0
 		b.Reset()
 		_, err = r.Fetch(r.ctx, lie, 6, &b)
-		fails(t, err, platform.GiveUp)
+		adapter.Fails(t, err, platform.GiveUp)
 		if b.Len() > 6 {
 			t.Errorf("%d bytes were written, at most 6 may be", b.Len())
 		}
 		for _, ref := range []string{"", "https://evil.example/x", "mxc://a/../b", "mxc://" + fake.Domain + "/absent", "mxc://x"} {
 			_, err = r.Fetch(r.ctx, domain.Attachment{Ref: ref, Name: "x"}, 100, &b)
-			fails(t, err, platform.GiveUp)
+			adapter.Fails(t, err, platform.GiveUp)
 		}
 	}
 }
@@ -338,7 +339,7 @@ func TestANumberIsAButton(t *testing.T) {
 	r.srv.Press(ann, town, m.ID, "3️⃣")
 	r.srv.Press(ann, town, root, "1️⃣")
 	id := r.srv.Press(ann, town, m.ID, "2\u20e3") // as some clients write it
-	in := r.sink.wait(t, r.ctx, 1)[0]
+	in := r.sink.Wait(t, r.ctx, 1)[0]
 	if !in.Button || in.Text != "/deny 7" || in.UserID != ann.ID || in.Address != to || in.ChatType != domain.ChatGroup || in.EventID != id || in.MessageID != m.ID || !in.Mentioned {
 		t.Errorf("stored %+v", in)
 	}
@@ -347,7 +348,7 @@ func TestANumberIsAButton(t *testing.T) {
 	r.srv.Press(ann, town, m.ID, "1️⃣")
 	r.Adapter = r.another(t)
 	r.connect(t)
-	if in := r.sink.wait(t, r.ctx, 2)[1]; in.Text != "/approve 7" || !in.Button {
+	if in := r.sink.Wait(t, r.ctx, 2)[1]; in.Text != "/approve 7" || !in.Button {
 		t.Errorf("stored %+v", in)
 	}
 }
@@ -410,9 +411,9 @@ func TestAPasswordIsExchangedOnce(t *testing.T) {
 		t.Errorf("%d logins, %v", r.srv.Calls(login), err)
 	}
 	wrong := r.with(t, func(c *matrix.Config) { c.Token, c.UserID, c.Password, c.DeviceID = "", "hermes", "wrong", "OTHER" })
-	if e := fails(t, wrong.Check(r.ctx), platform.BadCredentials); e.Code != "matrix_login" {
+	if e := adapter.Fails(t, wrong.Check(r.ctx), platform.BadCredentials); e.Code != "matrix_login" {
 		t.Errorf("%+v", e)
 	}
 	r.srv.Fail(login, fake.Fault{Status: 502, Body: "<html>"})
-	fails(t, r.with(t, func(c *matrix.Config) { c.Token, c.UserID, c.Password, c.DeviceID = "", "hermes", "wrong", "OTHER" }).Check(r.ctx), platform.Retry)
+	adapter.Fails(t, r.with(t, func(c *matrix.Config) { c.Token, c.UserID, c.Password, c.DeviceID = "", "hermes", "wrong", "OTHER" }).Check(r.ctx), platform.Retry)
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"hermes/internal/platform"
+	"hermes/testkit/adapter"
 )
 
 // The credentials are proved without a websocket.
@@ -16,8 +17,8 @@ func TestCheck(t *testing.T) {
 		t.Errorf("%d websockets were opened", n)
 	}
 	r.srv.Revoke(true)
-	fails(t, r.Check(r.ctx), platform.BadCredentials)
+	adapter.Fails(t, r.Check(r.ctx), platform.BadCredentials)
 	r.srv.Revoke(false)
 	r.srv.GoDark()
-	fails(t, r.Check(r.ctx), platform.Retry)
+	adapter.Fails(t, r.Check(r.ctx), platform.Retry)
 }

@@ -7,6 +7,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/mattermost"
 )
 
@@ -40,7 +41,7 @@ func TestANumberIsAButton(t *testing.T) {
 	r.srv.Press(alice, m.ID, "three")
 	r.srv.Press(alice, root.ID, "one")
 	r.srv.Press(alice, m.ID, "two")
-	in := r.sink.wait(t, r.ctx, 1)[0]
+	in := r.sink.Wait(t, r.ctx, 1)[0]
 	if !in.Button || in.Text != "/deny 7" || in.UserID != alice.ID || in.UserName != "alice" || in.Address != to || in.ChatType != domain.ChatGroup || in.MessageID != m.ID || !in.Mentioned {
 		t.Errorf("stored %+v", in)
 	}
@@ -49,7 +50,7 @@ func TestANumberIsAButton(t *testing.T) {
 	r.Adapter = r.another(t)
 	r.connect(t)
 	r.srv.Press(alice, m.ID, "one")
-	if in := r.sink.wait(t, r.ctx, 2)[1]; in.Text != "/approve 7" || !in.Button {
+	if in := r.sink.Wait(t, r.ctx, 2)[1]; in.Text != "/approve 7" || !in.Button {
 		t.Errorf("stored %+v", in)
 	}
 }
@@ -65,7 +66,7 @@ func TestAPressThatCannotBeReadAtOnceIsTriedAgain(t *testing.T) {
 	m := r.offered(t, dm, "one", "two")
 	r.srv.Fail("GET /posts/{id}", fake.Fault{Times: 2, Status: 503})
 	r.srv.Press(alice, m.ID, "one")
-	in := r.sink.wait(t, r.ctx, 1)[0]
+	in := r.sink.Wait(t, r.ctx, 1)[0]
 	if in.Text != "/approve 7" || in.ChatName != "alice" || in.ChatType != domain.ChatDM {
 		t.Errorf("stored %+v", in)
 	}
@@ -83,7 +84,7 @@ func TestAPressUnderAPostThatIsGone(t *testing.T) {
 	r.srv.Delete(m.ID)
 	r.srv.Press(alice, m.ID, "one")
 	r.srv.Say(alice, "the end")
-	if got := texts(r.sink.wait(t, r.ctx, 1)); !slices.Equal(got, []string{"the end"}) {
+	if got := adapter.Texts(r.sink.Wait(t, r.ctx, 1)); !slices.Equal(got, []string{"the end"}) {
 		t.Errorf("heard %q", got)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"hermes/internal/health"
 	"hermes/internal/platform"
 	"hermes/internal/platform/mattermost"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/mattermost"
 )
 
@@ -24,7 +25,7 @@ func TestADirectMessage(t *testing.T) {
 	alice := r.srv.AddUser("alice")
 	stop := r.connect(t)
 	m := r.srv.Say(alice, "hello\x00 there")
-	in := r.sink.wait(t, r.ctx, 1)[0]
+	in := r.sink.Wait(t, r.ctx, 1)[0]
 	if in.Text != "hello there" || in.UserID != alice.ID || in.UserName != "alice" || in.ChatName != "alice" || in.ChatID != r.srv.Direct(alice) ||
 		in.ChatType != domain.ChatDM || in.ThreadID != "" || !in.Mentioned || in.EventID != m.ID || in.MessageID != m.ID || !in.SentAt.Equal(m.At) {
 		t.Errorf("stored %+v", in)
@@ -81,13 +82,13 @@ func TestWhoIsHeardInAChannel(t *testing.T) {
 			r.srv.Post(fake.Post{From: alice, Channel: town.ID, Text: tt.text})
 			r.srv.Say(alice, "the end")
 			var got []string
-			for _, in := range r.sink.wait(t, r.ctx, 1) {
+			for _, in := range r.sink.Wait(t, r.ctx, 1) {
 				got = append(got, in.Text)
 			}
 			want := []string{"the end"}
 			if tt.want != "" {
 				want = []string{tt.want, "the end"}
-				got = texts(r.sink.wait(t, r.ctx, 2))
+				got = adapter.Texts(r.sink.Wait(t, r.ctx, 2))
 			}
 			if !slices.Equal(got, want) {
 				t.Errorf("heard %q, want %q", got, want)
@@ -109,7 +110,7 @@ func TestWhatIsNobodysWordIsNotHeard(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.srv.Say(alice, "hello")
-	if got := texts(r.sink.wait(t, r.ctx, 1)); !slices.Equal(got, []string{"hello"}) {
+	if got := adapter.Texts(r.sink.Wait(t, r.ctx, 1)); !slices.Equal(got, []string{"hello"}) {
 		t.Errorf("heard %q", got)
 	}
 }
@@ -119,7 +120,7 @@ func TestBotsWhereTheyAreAllowed(t *testing.T) {
 	other := r.srv.AddUser("other")
 	r.connect(t)
 	r.srv.Post(fake.Post{From: other, Text: "beep", Props: map[string]any{"from_bot": "true"}})
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 }
 
 func TestThreads(t *testing.T) {
@@ -129,7 +130,7 @@ func TestThreads(t *testing.T) {
 			alice, town := r.srv.AddUser("alice"), r.srv.AddChannel("Town", "P")
 			r.connect(t)
 			root := r.srv.Post(fake.Post{From: alice, Channel: town.ID, Text: "@hermes hello"})
-			in := r.sink.wait(t, r.ctx, 1)[0]
+			in := r.sink.Wait(t, r.ctx, 1)[0]
 			want := ""
 			if own {
 				want = root.ID
@@ -146,8 +147,8 @@ func TestThreads(t *testing.T) {
 			other := r.srv.Post(fake.Post{From: alice, Channel: town.ID, Text: "something else"})
 			r.srv.Post(fake.Post{From: alice, Channel: town.ID, Root: other.ID, Text: "not for the bot"})
 			r.srv.Post(fake.Post{From: alice, Channel: town.ID, Root: root.ID, Text: "and now?"})
-			events := r.sink.wait(t, r.ctx, 2)
-			if got := texts(events); !slices.Equal(got, []string{"hello", "and now?"}) || events[1].ThreadID != root.ID || !events[1].Mentioned {
+			events := r.sink.Wait(t, r.ctx, 2)
+			if got := adapter.Texts(events); !slices.Equal(got, []string{"hello", "and now?"}) || events[1].ThreadID != root.ID || !events[1].Mentioned {
 				t.Errorf("heard %q, %+v", got, events[1])
 			}
 			if r.srv.Messages(town.ID)[1].Root != root.ID {
@@ -166,7 +167,7 @@ func TestAThreadThatIsIgnored(t *testing.T) {
 	r.connect(t)
 	r.srv.Post(fake.Post{From: alice, Channel: town.ID, Root: root.ID, Text: "@hermes hello"})
 	r.srv.Post(fake.Post{From: alice, Channel: town.ID, Text: "@hermes end"})
-	if got := texts(r.sink.wait(t, r.ctx, 1)); !slices.Equal(got, []string{"end"}) {
+	if got := adapter.Texts(r.sink.Wait(t, r.ctx, 1)); !slices.Equal(got, []string{"end"}) {
 		t.Errorf("heard %q", got)
 	}
 }
@@ -176,7 +177,7 @@ func TestFilesIn(t *testing.T) {
 	alice := r.srv.AddUser("alice")
 	r.connect(t)
 	r.srv.Post(fake.Post{From: alice, Files: []fake.File{{Name: "../a\x07b.png", Data: []byte("picture")}, {Name: "v.ogg", MIME: "audio/ogg", Data: []byte("voice")}, {Name: "x.svg", MIME: "image/svg+xml", Data: []byte("<svg/>")}}})
-	in := r.sink.wait(t, r.ctx, 1)[0]
+	in := r.sink.Wait(t, r.ctx, 1)[0]
 	if len(in.Attachments) != 3 || in.Attachments[0].Name != "ab.png" || in.Attachments[0].Kind != domain.Image || in.Attachments[1].Kind != domain.Audio || in.Attachments[2].Kind != domain.Document {
 		t.Fatalf("stored %+v", in.Attachments)
 	}
@@ -186,22 +187,22 @@ func TestFilesIn(t *testing.T) {
 		t.Errorf("fetched %q, %+v, %v", b.String(), at, err)
 	}
 	_, err = r.Fetch(r.ctx, in.Attachments[0], 6, &b)
-	fails(t, err, platform.GiveUp)
+	adapter.Fails(t, err, platform.GiveUp)
 	lie := in.Attachments[0]
 	lie.Size = 0
 	b.Reset()
 	_, err = r.Fetch(r.ctx, lie, 6, &b)
-	fails(t, err, platform.GiveUp)
+	adapter.Fails(t, err, platform.GiveUp)
 	if b.Len() > 6 {
 		t.Errorf("%d bytes were written, at most 6 may be", b.Len())
 	}
 	for _, ref := range []string{"../users/me", strings.Repeat("z", 26)} {
 		_, err = r.Fetch(r.ctx, domain.Attachment{Ref: ref, Name: "x"}, 100, &b)
-		fails(t, err, platform.GiveUp)
+		adapter.Fails(t, err, platform.GiveUp)
 	}
 	r.srv.Fail("GET /files/{id}", fake.BadGateway())
 	_, err = r.Fetch(r.ctx, in.Attachments[1], 100, &b)
-	if e := fails(t, err, platform.Retry); e.Uncertain {
+	if e := adapter.Fails(t, err, platform.Retry); e.Uncertain {
 		t.Error("a download that may be repeated is called uncertain")
 	}
 }
@@ -214,7 +215,7 @@ func TestWhatWasSaidBeforeTheFirstConnectIsNotAnswered(t *testing.T) {
 	stop()
 	r.srv.Say(alice, "new")
 	r.connect(t)
-	if got := texts(r.sink.wait(t, r.ctx, 1)); !slices.Equal(got, []string{"new"}) {
+	if got := adapter.Texts(r.sink.Wait(t, r.ctx, 1)); !slices.Equal(got, []string{"new"}) {
 		t.Errorf("heard %q", got)
 	}
 }
@@ -224,7 +225,7 @@ func TestWhatIsSaidWhileAwayIsHeardOnce(t *testing.T) {
 	alice, town := r.srv.AddUser("alice"), r.srv.AddChannel("Town", "O")
 	stop := r.connect(t)
 	r.srv.Say(alice, "before")
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 	stop()
 	gone := r.srv.Say(alice, "taken back")
 	r.srv.Delete(gone.ID)
@@ -234,8 +235,8 @@ func TestWhatIsSaidWhileAwayIsHeardOnce(t *testing.T) {
 	r.srv.Say(bob, "three")
 	r.Adapter = r.another(t)
 	r.connect(t)
-	events := r.sink.wait(t, r.ctx, 4)
-	got := texts(events)
+	events := r.sink.Wait(t, r.ctx, 4)
+	got := adapter.Texts(events)
 	slices.Sort(got)
 	if !slices.Equal(got, []string{"before", "one", "three", "two"}) {
 		t.Errorf("heard %q", got)
@@ -246,7 +247,7 @@ func TestWhatIsSaidWhileAwayIsHeardOnce(t *testing.T) {
 		}
 	}
 	r.srv.Say(alice, "after")
-	if got := texts(r.sink.wait(t, r.ctx, 5)); got[4] != "after" {
+	if got := adapter.Texts(r.sink.Wait(t, r.ctx, 5)); got[4] != "after" {
 		t.Errorf("heard %q", got)
 	}
 }
@@ -261,7 +262,7 @@ func TestALongAbsence(t *testing.T) {
 		r.srv.Say(alice, fmt.Sprint(i))
 	}
 	r.connect(t)
-	for i, in := range r.sink.wait(t, r.ctx, n) {
+	for i, in := range r.sink.Wait(t, r.ctx, n) {
 		if in.Text != fmt.Sprint(i) {
 			t.Fatalf("the message %d says %q", i, in.Text)
 		}
@@ -279,7 +280,7 @@ func TestAGapIsFilledFromTheHistory(t *testing.T) {
 	for _, s := range []string{"one", "two", "three"} {
 		r.srv.Say(alice, s)
 	}
-	if got := texts(r.sink.wait(t, r.ctx, 3)); !slices.Equal(got, []string{"one", "two", "three"}) {
+	if got := adapter.Texts(r.sink.Wait(t, r.ctx, 3)); !slices.Equal(got, []string{"one", "two", "three"}) {
 		t.Errorf("heard %q", got)
 	}
 	if n := r.srv.Calls("GET /websocket"); n != 1 {
@@ -291,8 +292,8 @@ func TestAGapIsFilledFromTheHistory(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.srv.Say(alice, "four")
-	r.sink.wait(t, r.ctx, 4)
-	if n := r.sink.again(); n != 0 {
+	r.sink.Wait(t, r.ctx, 4)
+	if n := r.sink.Again(); n != 0 {
 		t.Errorf("%d events were handed on twice", n)
 	}
 }
@@ -311,7 +312,7 @@ func TestTheRateLimiterDoesNotKeepTheHistoryFromEnding(t *testing.T) {
 	r.srv.Fail("GET /channels/{id}/posts", fake.Fault{Hold: closed()})
 	r.srv.Fail("GET /channels/{id}/posts", fake.TooMany(1))
 	r.connect(t)
-	r.sink.wait(t, r.ctx, n)
+	r.sink.Wait(t, r.ctx, n)
 	if got := r.srv.Calls("GET /users/{id}/channels"); got != 2 {
 		t.Errorf("the channels were listed %d times, want once for each connect", got)
 	}
@@ -323,7 +324,7 @@ func TestASocketThatLosesEventsAtItsEndIsFoundOut(t *testing.T) {
 	r.connect(t)
 	r.srv.LoseEvents(1)
 	r.srv.Say(alice, "unheard")
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 }
 
 func TestASilentSocketIsOpenedAgain(t *testing.T) {
@@ -337,9 +338,9 @@ func TestASilentSocketIsOpenedAgain(t *testing.T) {
 			r.connect(t)
 			misbehave(r.srv, true)
 			r.srv.Say(alice, "hello")
-			r.logs.wait(t, r.ctx, "mattermost_silent", 1)
+			r.logs.Wait(t, r.ctx, "mattermost_silent", 1)
 			misbehave(r.srv, false)
-			if got := texts(r.sink.wait(t, r.ctx, 1)); !slices.Equal(got, []string{"hello"}) {
+			if got := adapter.Texts(r.sink.Wait(t, r.ctx, 1)); !slices.Equal(got, []string{"hello"}) {
 				t.Errorf("heard %q", got)
 			}
 		})
@@ -358,12 +359,12 @@ func TestDisconnectsLoseNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for i, in := range r.sink.wait(t, r.ctx, n) {
+	for i, in := range r.sink.Wait(t, r.ctx, n) {
 		if in.Text != fmt.Sprint(i) {
 			t.Fatalf("the message %d says %q", i, in.Text)
 		}
 	}
-	r.logs.wait(t, r.ctx, "Mattermost answers again", 1)
+	r.logs.Wait(t, r.ctx, "Mattermost answers again", 1)
 	if p := r.part(); p.Evidence["reconnects"] == "0" {
 		t.Errorf("health %+v", p)
 	}
@@ -375,14 +376,14 @@ func TestAServerThatIsGoneForAWhile(t *testing.T) {
 	r.connect(t)
 	r.srv.GoDark()
 	r.srv.Say(alice, "hello")
-	r.logs.wait(t, r.ctx, "Mattermost is not heard", 2)
+	r.logs.Wait(t, r.ctx, "Mattermost is not heard", 2)
 	if p := r.part(); p.State != health.Degraded {
 		t.Errorf("health %+v", p)
 	}
 	if err := r.srv.ComeBack(); err != nil {
 		t.Fatal(err)
 	}
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 }
 
 func TestAChannelThatCannotBeReadStopsNoOther(t *testing.T) {
@@ -394,7 +395,7 @@ func TestAChannelThatCannotBeReadStopsNoOther(t *testing.T) {
 	r.srv.Forbid(shut.ID, true)
 	r.srv.Say(alice, "hello")
 	r.connect(t)
-	if got := texts(r.sink.wait(t, r.ctx, 1)); !slices.Equal(got, []string{"hello"}) {
+	if got := adapter.Texts(r.sink.Wait(t, r.ctx, 1)); !slices.Equal(got, []string{"hello"}) {
 		t.Errorf("heard %q", got)
 	}
 }
@@ -413,8 +414,8 @@ func TestAFailureInTheMiddleOfTheHistory(t *testing.T) {
 			r.srv.Fail(pattern, fake.TooMany(1))
 			r.Adapter = r.another(t)
 			r.run(t)
-			if got := r.sink.wait(t, r.ctx, 2); len(got) != 2 {
-				t.Errorf("heard %q", texts(got))
+			if got := r.sink.Wait(t, r.ctx, 2); len(got) != 2 {
+				t.Errorf("heard %q", adapter.Texts(got))
 			}
 		})
 	}
@@ -425,16 +426,16 @@ func TestNothingIsLostThatCannotBeStored(t *testing.T) {
 	alice := r.srv.AddUser("alice")
 	stop := r.connect(t)
 	var refused atomic.Int32
-	r.sink.setAccept(func([]domain.Inbound) error {
+	r.sink.SetAccept(func([]domain.Inbound) error {
 		if refused.Add(1) < 3 {
 			return domain.E(domain.Unavailable, nil, "the disk is full")
 		}
 		return nil
 	})
 	r.srv.Say(alice, "hello")
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 	// A process that ends before the commit hears the message in its next life.
-	r.sink.setAccept(func(events []domain.Inbound) error {
+	r.sink.SetAccept(func(events []domain.Inbound) error {
 		if len(events) == 0 {
 			return nil
 		}
@@ -442,11 +443,11 @@ func TestNothingIsLostThatCannotBeStored(t *testing.T) {
 		return domain.E(domain.Unavailable, nil, "the disk is full")
 	})
 	r.srv.Say(alice, "again")
-	r.logs.wait(t, r.ctx, "could not be stored", 3)
+	r.logs.Wait(t, r.ctx, "could not be stored", 3)
 	stop()
-	r.sink.setAccept(nil)
+	r.sink.SetAccept(nil)
 	r.connect(t)
-	if got := texts(r.sink.wait(t, r.ctx, 2)); !slices.Equal(got, []string{"hello", "again"}) {
+	if got := adapter.Texts(r.sink.Wait(t, r.ctx, 2)); !slices.Equal(got, []string{"hello", "again"}) {
 		t.Errorf("heard %q", got)
 	}
 }
@@ -459,14 +460,14 @@ func TestAnEventThatTheStoreRefusesStopsNoOther(t *testing.T) {
 	for _, s := range []string{"one", "bad", "two"} {
 		r.srv.Say(alice, s)
 	}
-	r.sink.setAccept(func(events []domain.Inbound) error {
+	r.sink.SetAccept(func(events []domain.Inbound) error {
 		if slices.ContainsFunc(events, func(in domain.Inbound) bool { return in.Text == "bad" }) {
 			return domain.E(domain.Invalid, nil, "it is bad")
 		}
 		return nil
 	})
 	r.connect(t)
-	if got := texts(r.sink.wait(t, r.ctx, 2)); !slices.Equal(got, []string{"one", "two"}) {
+	if got := adapter.Texts(r.sink.Wait(t, r.ctx, 2)); !slices.Equal(got, []string{"one", "two"}) {
 		t.Errorf("heard %q", got)
 	}
 }
@@ -475,7 +476,7 @@ func TestHowRunEnds(t *testing.T) {
 	t.Run("the token is refused", func(t *testing.T) {
 		r := newRig(t, nil)
 		r.srv.Revoke(true)
-		e := fails(t, r.Run(r.ctx, r.sink), platform.BadCredentials)
+		e := adapter.Fails(t, r.Run(r.ctx, r.sink), platform.BadCredentials)
 		if !strings.Contains(e.Reason, "MATTERMOST_TOKEN") {
 			t.Errorf("it does not say where the token stands: %s", e.Reason)
 		}
@@ -487,16 +488,16 @@ func TestHowRunEnds(t *testing.T) {
 		r := newRig(t, nil)
 		done := make(chan error, 1)
 		go func() { done <- r.Run(r.ctx, r.sink) }()
-		r.logs.wait(t, r.ctx, "connected to Mattermost", 1)
+		r.logs.Wait(t, r.ctx, "connected to Mattermost", 1)
 		r.srv.Revoke(true)
 		r.srv.CutSockets()
-		fails(t, <-done, platform.BadCredentials)
+		adapter.Fails(t, <-done, platform.BadCredentials)
 	})
 	t.Run("it is no Mattermost", func(t *testing.T) {
 		r := newRig(t, nil)
 		r.GiveUpAfter(2)
 		r.srv.Fail("GET /users/me", fake.Fault{Times: -1, Status: http.StatusOK, Body: "<html>"})
-		e := fails(t, r.Run(r.ctx, r.sink), platform.Retry)
+		e := adapter.Fails(t, r.Run(r.ctx, r.sink), platform.Retry)
 		if !strings.Contains(e.Reason, "MATTERMOST_URL") {
 			t.Errorf("it does not say what to do: %s", e.Reason)
 		}
@@ -505,7 +506,7 @@ func TestHowRunEnds(t *testing.T) {
 		r := newRig(t, nil)
 		r.GiveUpAfter(1)
 		r.srv.Fail("GET /users/me", fake.Fault{Status: http.StatusMovedPermanently, Location: "https://127.0.0.1/"})
-		e := fails(t, r.Run(r.ctx, r.sink), platform.Retry)
+		e := adapter.Fails(t, r.Run(r.ctx, r.sink), platform.Retry)
 		if !strings.Contains(e.Reason, "MATTERMOST_URL") {
 			t.Errorf("it does not say what to do: %s", e.Reason)
 		}
@@ -514,14 +515,14 @@ func TestHowRunEnds(t *testing.T) {
 		r := newRig(t, nil)
 		r.GiveUpAfter(1)
 		r.srv.Fail("GET /websocket", fake.Fault{Status: http.StatusBadRequest})
-		e := fails(t, r.Run(r.ctx, r.sink), platform.Retry)
+		e := adapter.Fails(t, r.Run(r.ctx, r.sink), platform.Retry)
 		if e.Code != "mattermost_socket_400" || !strings.Contains(e.Reason, "proxy") {
 			t.Errorf("it says %q: %s", e.Code, e.Reason)
 		}
 	})
 	t.Run("another process owns the account", func(t *testing.T) {
 		r := newRig(t, nil)
-		r.sink.setAccept(func([]domain.Inbound) error { return domain.E(domain.Fenced, nil, "another one") })
+		r.sink.SetAccept(func([]domain.Inbound) error { return domain.E(domain.Fenced, nil, "another one") })
 		if err := r.Run(r.ctx, r.sink); !domain.IsCode(err, domain.Fenced) {
 			t.Errorf("Run ended with %v", err)
 		}
@@ -529,7 +530,7 @@ func TestHowRunEnds(t *testing.T) {
 	t.Run("the inbox cannot be read", func(t *testing.T) {
 		r := newRig(t, nil)
 		want := errors.New("no cursor")
-		if err := r.Run(r.ctx, brokenSink{r.sink, want}); !errors.Is(err, want) {
+		if err := r.Run(r.ctx, adapter.NoCursor{Inbox: r.sink, Err: want}); !errors.Is(err, want) {
 			t.Errorf("Run ended with %v", err)
 		}
 	})

@@ -14,6 +14,7 @@ import (
 	"hermes/internal/home"
 	"hermes/internal/platform"
 	"hermes/internal/platform/mattermost"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/mattermost"
 )
 
@@ -54,16 +55,16 @@ func TestEditsThatAreRefused(t *testing.T) {
 	}
 	r.srv.Delete(gone)
 	for _, id := range []string{gone, theirs.ID, "../../users/me", ""} {
-		fails(t, r.Edit(r.ctx, address(dm), id, domain.Part{Text: "x"}), platform.EditRefused)
+		adapter.Fails(t, r.Edit(r.ctx, address(dm), id, domain.Part{Text: "x"}), platform.EditRefused)
 	}
 	late, err := r.Send(r.ctx, address(dm), domain.Part{Text: "late"}, "n2")
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.srv.Fail("PUT /posts/{id}/patch", fake.Fault{Status: http.StatusBadRequest, ID: "api.post.update_post.permissions_time_limit.app_error"})
-	fails(t, r.Edit(r.ctx, address(dm), late, domain.Part{Text: "x"}), platform.EditRefused)
+	adapter.Fails(t, r.Edit(r.ctx, address(dm), late, domain.Part{Text: "x"}), platform.EditRefused)
 	r.srv.Fail("PUT /posts/{id}/patch", fake.TooMany(2))
-	fails(t, r.Edit(r.ctx, address(dm), late, domain.Part{Text: "x"}), platform.Retry)
+	adapter.Fails(t, r.Edit(r.ctx, address(dm), late, domain.Part{Text: "x"}), platform.Retry)
 }
 
 func TestAThreadThatIsGone(t *testing.T) {
@@ -110,7 +111,7 @@ func TestFilesOut(t *testing.T) {
 	r.srv.Fail("POST /posts", fake.BadGateway())
 	part := domain.Part{Text: "see", Attachments: files}
 	_, err := r.Send(r.ctx, address(dm), part, "n1")
-	fails(t, err, platform.Retry)
+	adapter.Fails(t, err, platform.Retry)
 	id, err := r.Send(r.ctx, address(dm), part, "n1")
 	if err != nil {
 		t.Fatal(err)
@@ -167,14 +168,14 @@ func TestFilesThatCannotGo(t *testing.T) {
 	big := write("big", strings.Repeat("x", 11))
 	for _, path := range []string{"", filepath.Join(dir, "absent"), dir, write("empty", ""), big} {
 		_, err := r.Send(r.ctx, address(dm), domain.Part{Attachments: []domain.Attachment{{Path: path}}}, "n"+path)
-		if e := fails(t, err, platform.GiveUp); e.Code != "mattermost_file" {
+		if e := adapter.Fails(t, err, platform.GiveUp); e.Code != "mattermost_file" {
 			t.Errorf("%s: %v", path, e)
 		}
 	}
 	r.connect(t) // now the limit is known beforehand
 	before := r.srv.Calls("POST /files")
 	_, err := r.Send(r.ctx, address(dm), domain.Part{Attachments: []domain.Attachment{{Path: big}}}, "n9")
-	fails(t, err, platform.GiveUp)
+	adapter.Fails(t, err, platform.GiveUp)
 	if n := r.srv.Calls("POST /files"); n != before {
 		t.Errorf("%d uploads were tried that could not succeed", n-before)
 	}
@@ -209,7 +210,7 @@ func TestNothingIsSentTwice(t *testing.T) {
 			}
 			r.srv.Fail("POST /posts", tt.fault)
 			_, err := r.Send(r.ctx, address(town), part, "n1")
-			if e := fails(t, err, platform.Retry); !e.Uncertain {
+			if e := adapter.Fails(t, err, platform.Retry); !e.Uncertain {
 				t.Errorf("it is called certain: %v", e)
 			}
 			if tt.between != nil {
@@ -238,11 +239,11 @@ func TestWhetherItHasArrivedIsAskedUntilItIsKnown(t *testing.T) {
 	r, dm := idle(t)
 	r.srv.Fail("POST /posts", fake.CutAfter())
 	_, err := r.Send(r.ctx, address(dm), domain.Part{Text: "once"}, "n1")
-	fails(t, err, platform.Retry)
+	adapter.Fails(t, err, platform.Retry)
 	r.srv.ForgetPending()
 	r.srv.Fail("GET /channels/{id}/posts", fake.BadGateway())
 	_, err = r.Send(r.ctx, address(dm), domain.Part{Text: "once"}, "n1")
-	fails(t, err, platform.Retry)
+	adapter.Fails(t, err, platform.Retry)
 	if _, err := r.Send(r.ctx, address(dm), domain.Part{Text: "once"}, "n1"); err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +302,7 @@ func TestHowASendFails(t *testing.T) {
 			dm := r.srv.Direct(r.srv.AddUser("alice"))
 			defer r.srv.Fail("POST /posts", tt.fault)()
 			_, err := r.Send(r.ctx, address(dm), domain.Part{Text: "x"}, "n1")
-			e := fails(t, err, tt.kind)
+			e := adapter.Fails(t, err, tt.kind)
 			if e.Code != tt.code || e.Uncertain != tt.uncertain || e.RetryAfter != tt.after || e.Global != (tt.after > 0) || !strings.Contains(e.Reason, tt.says) {
 				t.Errorf("got %+v", e)
 			}
@@ -316,7 +317,7 @@ func TestASendThatCannotReachTheServer(t *testing.T) {
 	r, dm := idle(t)
 	r.srv.GoDark()
 	_, err := r.Send(r.ctx, address(dm), domain.Part{Text: "x"}, "n1")
-	if e := fails(t, err, platform.Retry); e.Uncertain || e.Code != "mattermost_unreachable" {
+	if e := adapter.Fails(t, err, platform.Retry); e.Uncertain || e.Code != "mattermost_unreachable" {
 		t.Errorf("got %+v", e)
 	}
 }
@@ -330,7 +331,7 @@ func TestWhatIsNoMessageIsNotSent(t *testing.T) {
 		text string
 	}{{address(dm), "  "}, {address("town"), "x"}, {address("../users/me"), "x"}, {thread, "x"}} {
 		_, err := r.Send(r.ctx, tt.to, domain.Part{Text: tt.text}, "n1")
-		fails(t, err, platform.GiveUp)
+		adapter.Fails(t, err, platform.GiveUp)
 	}
 	if n := r.srv.Calls("POST /posts"); n != 0 {
 		t.Errorf("%d posts were made", n)
@@ -342,13 +343,13 @@ func TestTheServersOwnLimitIsObeyed(t *testing.T) {
 	dm := r.srv.Direct(r.srv.AddUser("alice"))
 	long := domain.Part{Text: strings.Repeat("ä", 51)}
 	_, err := r.Send(r.ctx, address(dm), long, "n1")
-	if e := fails(t, err, platform.GiveUp); e.Code != "mattermost_length" {
+	if e := adapter.Fails(t, err, platform.GiveUp); e.Code != "mattermost_length" {
 		t.Errorf("got %+v", e)
 	}
 	r.connect(t)
 	calls := r.srv.Calls("POST /posts")
 	_, err = r.Send(r.ctx, address(dm), long, "n2")
-	if e := fails(t, err, platform.GiveUp); e.Code != "mattermost_length" || r.srv.Calls("POST /posts") != calls {
+	if e := adapter.Fails(t, err, platform.GiveUp); e.Code != "mattermost_length" || r.srv.Calls("POST /posts") != calls {
 		t.Errorf("got %+v", e)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/slack"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/slack"
 )
 
@@ -22,7 +23,7 @@ func (r *rig) stored(t *testing.T, do func(ann fake.User)) []domain.Inbound {
 	r.srv.Say(ann, r.srv.Direct(ann), "the end")
 	must(t, r.srv.WaitAcked(r.ctx, before+1))
 	for n := 1; ; n++ {
-		events := r.sink.wait(t, r.ctx, n)
+		events := r.sink.Wait(t, r.ctx, n)
 		if i := slices.IndexFunc(events, func(in domain.Inbound) bool { return in.Text == "the end" }); i >= 0 {
 			return events[:i]
 		}
@@ -111,7 +112,7 @@ func TestWhatIsHeardInChannels(t *testing.T) {
 			must(t, r.SetCommands(r.ctx, []platform.Command{{Name: "stop"}, {Name: "status"}}))
 			general := r.srv.AddChannel("general", "public_channel")
 			events := r.stored(t, func(ann fake.User) { c.say(r, ann, general) })
-			if got := texts(events); !slices.Equal(got, c.want) && len(got)+len(c.want) > 0 {
+			if got := adapter.Texts(events); !slices.Equal(got, c.want) && len(got)+len(c.want) > 0 {
 				t.Errorf("heard was %q, want %q", got, c.want)
 			}
 		})
@@ -141,7 +142,7 @@ func TestWhereAnswersGo(t *testing.T) {
 			}
 		}
 		if len(events) != 4 {
-			t.Errorf("heard was %q", texts(events))
+			t.Errorf("heard was %q", adapter.Texts(events))
 		}
 	}
 }
@@ -170,7 +171,7 @@ func TestButtonsAndCommands(t *testing.T) {
 		}
 	})
 	want := []string{"/approve 7", "/approve 7", "/status all", "/stop", "what is <this>?", "/help"}
-	if got := texts(events); !slices.Equal(got, want) {
+	if got := adapter.Texts(events); !slices.Equal(got, want) {
 		t.Fatalf("heard was %q, want %q", got, want)
 	}
 	for i, in := range events {
@@ -225,7 +226,7 @@ func TestARenamedChannelIsTold(t *testing.T) {
 		t.Fatal("the new name was not told")
 	}
 	r.srv.Say(ann, general, r.srv.Mention()+" hello")
-	if got := r.sink.wait(t, r.ctx, 1)[0]; got.ChatName != "platform" {
+	if got := r.sink.Wait(t, r.ctx, 1)[0]; got.ChatName != "platform" {
 		t.Errorf("the channel is called %q", got.ChatName)
 	}
 }

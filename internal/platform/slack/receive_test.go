@@ -13,6 +13,7 @@ import (
 	"hermes/internal/health"
 	"hermes/internal/platform"
 	"hermes/internal/platform/slack"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/slack"
 )
 
@@ -29,7 +30,7 @@ func TestADirectMessageIsCommittedThenAcknowledged(t *testing.T) {
 	dm := r.srv.Direct(ann)
 	r.connect(t)
 	hold := make(chan struct{})
-	r.sink.setAccept(func(events []domain.Inbound) error {
+	r.sink.SetAccept(func(events []domain.Inbound) error {
 		if len(events) > 0 {
 			<-hold
 		}
@@ -42,7 +43,7 @@ func TestADirectMessageIsCommittedThenAcknowledged(t *testing.T) {
 		t.Errorf("%d envelopes were acknowledged before their event was stored", n-before)
 	}
 	close(hold)
-	got := r.sink.wait(t, r.ctx, 1)[0]
+	got := r.sink.Wait(t, r.ctx, 1)[0]
 	must(t, r.srv.WaitAcked(r.ctx, before+1))
 	want := domain.Source{Address: domain.Address{Platform: slack.Name, ChatID: dm}, Account: "T0FAKETEAM:" + r.srv.Bot().ID, ChatType: domain.ChatDM, ChatName: "Ann", UserID: ann.ID, UserName: "Ann", MessageID: m.TS}
 	if got.Text != "hello & <good> morning" || got.Source != want || got.EventID != dm+":"+m.TS || !got.Mentioned {
@@ -60,7 +61,7 @@ func TestARedeliveredEventIsKnown(t *testing.T) {
 	r.connect(t)
 	again := make(chan struct{})
 	var once atomic.Bool
-	r.sink.setAccept(func(events []domain.Inbound) error {
+	r.sink.SetAccept(func(events []domain.Inbound) error {
 		if len(events) > 0 && once.CompareAndSwap(false, true) {
 			<-again
 		}
@@ -71,9 +72,9 @@ func TestARedeliveredEventIsKnown(t *testing.T) {
 	must(t, r.srv.WaitCalls(r.ctx, "ping", pings+5)) // long enough to be sent again
 	close(again)
 	r.srv.Say(ann, r.srv.Direct(ann), "twice")
-	events := r.sink.wait(t, r.ctx, 2)
+	events := r.sink.Wait(t, r.ctx, 2)
 	if len(events) != 2 || events[0].Text != "once" || events[1].Text != "twice" {
-		t.Errorf("stored were %q", texts(events))
+		t.Errorf("stored were %q", adapter.Texts(events))
 	}
 }
 
@@ -83,7 +84,7 @@ func TestWhatWasSaidWhileAwayIsRead(t *testing.T) {
 	dm, general := r.srv.Direct(ann), r.srv.AddChannel("general", "public_channel")
 	stop := r.connect(t)
 	first := r.srv.Say(ann, general, r.srv.Mention()+" begin")
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 	must(t, stop())
 
 	r.srv.Say(ann, dm, "one")
@@ -94,18 +95,18 @@ func TestWhatWasSaidWhileAwayIsRead(t *testing.T) {
 	r.srv.Say(bob, r.srv.Direct(bob), "a first word")
 	r.Adapter = r.another(t) // the next life
 	r.connect(t)
-	events := r.sink.wait(t, r.ctx, 5)
+	events := r.sink.Wait(t, r.ctx, 5)
 	got := map[string]bool{}
 	for _, in := range events {
 		got[in.Text] = true
 	}
 	for _, want := range []string{"begin", "one", "two", "in the thread", "a first word"} {
 		if !got[want] {
-			t.Errorf("%q was not read: %q", want, texts(events))
+			t.Errorf("%q was not read: %q", want, adapter.Texts(events))
 		}
 	}
 	if len(events) != 5 {
-		t.Errorf("stored were %q", texts(events))
+		t.Errorf("stored were %q", adapter.Texts(events))
 	}
 }
 
@@ -119,11 +120,11 @@ func TestAnOldThreadIsRemembered(t *testing.T) {
 	other := r.srv.Post(fake.Post{From: ann, Channel: general, Text: "old as well"})
 	clock.Store(time.Now().UnixMicro())
 	// The first one is among the threads that a former life remembered.
-	r.sink.cursor = fmt.Sprintf(`{"from":1,"seen":%d,"threads":[{"c":%q,"t":%q}]}`, time.Now().Add(-time.Minute).UnixMicro(), general, root.TS)
+	r.sink.SetCursor(fmt.Sprintf(`{"from":1,"seen":%d,"threads":[{"c":%q,"t":%q}]}`, time.Now().Add(-time.Minute).UnixMicro(), general, root.TS))
 	r.srv.Post(fake.Post{From: ann, Channel: general, Thread: other.TS, Text: r.srv.Mention() + " and there?"})
 	r.srv.Post(fake.Post{From: ann, Channel: general, Thread: root.TS, Text: r.srv.Mention() + " still there?"})
 	r.connect(t)
-	if got := r.sink.wait(t, r.ctx, 1)[0]; got.Text != "still there?" || got.ThreadID != root.TS {
+	if got := r.sink.Wait(t, r.ctx, 1)[0]; got.Text != "still there?" || got.ThreadID != root.TS {
 		t.Errorf("read was %+v", got)
 	}
 }
@@ -136,7 +137,7 @@ func TestALostEventIsFoundAfterAConnect(t *testing.T) {
 	r.connect(t)
 	r.srv.Post(fake.Post{From: ann, Channel: dm, Text: "unheard", Unheard: true})
 	r.srv.CutSockets()
-	if got := r.sink.wait(t, r.ctx, 1)[0]; got.Text != "unheard" {
+	if got := r.sink.Wait(t, r.ctx, 1)[0]; got.Text != "unheard" {
 		t.Errorf("read was %q", got.Text)
 	}
 	must(t, r.srv.WaitSockets(r.ctx, 2))
@@ -147,7 +148,7 @@ func TestAnEventLostWithoutATraceIsFound(t *testing.T) {
 	ann := r.srv.AddUser("ann")
 	r.connect(t)
 	r.srv.Post(fake.Post{From: ann, Channel: r.srv.Direct(ann), Text: "unheard", Unheard: true})
-	if got := r.sink.wait(t, r.ctx, 1)[0]; got.Text != "unheard" {
+	if got := r.sink.Wait(t, r.ctx, 1)[0]; got.Text != "unheard" {
 		t.Errorf("read was %q", got.Text)
 	}
 }
@@ -169,7 +170,7 @@ func TestOrderIsKeptWhileTheHistoryIsRead(t *testing.T) {
 	must(t, r.srv.WaitCalls(r.ctx, "conversations.history", read+1))
 	r.srv.Say(ann, dm, "four")
 	close(hold)
-	if got := strings.Join(texts(r.sink.wait(t, r.ctx, 4)), " "); got != "one two three four" {
+	if got := strings.Join(adapter.Texts(r.sink.Wait(t, r.ctx, 4)), " "); got != "one two three four" {
 		t.Errorf("stored were %s", got)
 	}
 }
@@ -195,7 +196,7 @@ func TestARefreshLosesNothing(t *testing.T) {
 			must(t, r.srv.WaitAck(r.ctx, envelope))
 			r.srv.CutLeaving()
 			r.srv.Say(ann, dm, "after it")
-			if got := texts(r.sink.wait(t, r.ctx, 2)); got[1] != "after it" {
+			if got := adapter.Texts(r.sink.Wait(t, r.ctx, 2)); got[1] != "after it" {
 				t.Errorf("stored were %q", got)
 			}
 			if p := r.part(); p.State != health.OK {
@@ -210,9 +211,9 @@ func TestSocketModeSwitchedOff(t *testing.T) {
 	r.GiveUpAfter(1)
 	done := make(chan error, 1)
 	go func() { done <- r.Run(r.ctx, r.sink) }()
-	r.logs.wait(t, r.ctx, "all that was written in Slack is read", 1)
+	r.logs.Wait(t, r.ctx, "all that was written in Slack is read", 1)
 	r.srv.Disconnect("link_disabled")
-	if e := fails(t, <-done, platform.Retry); e.Code != "slack_socket_mode" || !strings.Contains(e.Reason, "switch it on") {
+	if e := adapter.Fails(t, <-done, platform.Retry); e.Code != "slack_socket_mode" || !strings.Contains(e.Reason, "switch it on") {
 		t.Errorf("it says %v", e)
 	}
 }
@@ -222,10 +223,10 @@ func TestASilentSocketIsReplaced(t *testing.T) {
 	ann := r.srv.AddUser("ann")
 	r.connect(t)
 	r.srv.MutePings(true)
-	r.logs.wait(t, r.ctx, "slack_silent", 1)
+	r.logs.Wait(t, r.ctx, "slack_silent", 1)
 	r.srv.MutePings(false)
 	r.srv.Say(ann, r.srv.Direct(ann), "heard again")
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 }
 
 func TestABlackHoleIsNoticed(t *testing.T) {
@@ -233,12 +234,12 @@ func TestABlackHoleIsNoticed(t *testing.T) {
 	r.Adapter.HelloWithin(50 * time.Millisecond)
 	r.srv.Silence(true)
 	r.run(t)
-	r.logs.wait(t, r.ctx, "did not greet the websocket", 2)
+	r.logs.Wait(t, r.ctx, "did not greet the websocket", 2)
 	if p := r.part(); p.State != health.Degraded {
 		t.Errorf("it is shown as %+v", p)
 	}
 	r.srv.Silence(false)
-	r.logs.wait(t, r.ctx, "Slack answers again", 1)
+	r.logs.Wait(t, r.ctx, "Slack answers again", 1)
 }
 
 func TestAServerThatGoesAwayAndComesBack(t *testing.T) {
@@ -246,10 +247,10 @@ func TestAServerThatGoesAwayAndComesBack(t *testing.T) {
 	ann := r.srv.AddUser("ann")
 	r.connect(t)
 	r.srv.GoDark()
-	r.logs.wait(t, r.ctx, "Slack is not heard", 2)
+	r.logs.Wait(t, r.ctx, "Slack is not heard", 2)
 	r.srv.Say(ann, r.srv.Direct(ann), "in the dark")
 	must(t, r.srv.ComeBack())
-	if got := r.sink.wait(t, r.ctx, 1)[0]; got.Text != "in the dark" {
+	if got := r.sink.Wait(t, r.ctx, 1)[0]; got.Text != "in the dark" {
 		t.Errorf("read was %q", got.Text)
 	}
 }
@@ -257,7 +258,7 @@ func TestAServerThatGoesAwayAndComesBack(t *testing.T) {
 func TestARevokedTokenEndsIt(t *testing.T) {
 	r := newRig(t, nil)
 	r.srv.Revoke(true)
-	e := fails(t, r.Run(r.ctx, r.sink), platform.BadCredentials)
+	e := adapter.Fails(t, r.Run(r.ctx, r.sink), platform.BadCredentials)
 	if !strings.Contains(e.Reason, ".env line 2 (SLACK_BOT_TOKEN)") || strings.Contains(e.Error(), r.srv.Token()) {
 		t.Errorf("it says %v", e)
 	}
@@ -271,14 +272,14 @@ func TestTheStoreThatIsBusyIsAskedAgain(t *testing.T) {
 	ann := r.srv.AddUser("ann")
 	r.connect(t)
 	var tries atomic.Int32
-	r.sink.setAccept(func(events []domain.Inbound) error {
+	r.sink.SetAccept(func(events []domain.Inbound) error {
 		if len(events) > 0 && tries.Add(1) < 3 {
 			return domain.E(domain.Unavailable, nil, "the disk is full")
 		}
 		return nil
 	})
 	r.srv.Say(ann, r.srv.Direct(ann), "kept")
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 	if n := tries.Load(); n < 3 {
 		t.Errorf("it was stored at attempt %d", n)
 	}
@@ -289,7 +290,7 @@ func TestAnEventThatCannotBeStoredBlocksNoOther(t *testing.T) {
 	ann := r.srv.AddUser("ann")
 	dm := r.srv.Direct(ann)
 	r.connect(t)
-	r.sink.setAccept(func(events []domain.Inbound) error {
+	r.sink.SetAccept(func(events []domain.Inbound) error {
 		for _, in := range events {
 			if in.Text == "bad" {
 				return domain.E(domain.Invalid, nil, "it is bad")
@@ -300,7 +301,7 @@ func TestAnEventThatCannotBeStoredBlocksNoOther(t *testing.T) {
 	for _, text := range []string{"one", "bad", "two"} {
 		r.srv.Say(ann, dm, text)
 	}
-	if got := strings.Join(texts(r.sink.wait(t, r.ctx, 2)), " "); got != "one two" {
+	if got := strings.Join(adapter.Texts(r.sink.Wait(t, r.ctx, 2)), " "); got != "one two" {
 		t.Errorf("stored were %s", got)
 	}
 	must(t, r.srv.WaitAcked(r.ctx, 3))
@@ -309,7 +310,7 @@ func TestAnEventThatCannotBeStoredBlocksNoOther(t *testing.T) {
 func TestAnotherOwnerEndsIt(t *testing.T) {
 	r := newRig(t, nil)
 	ann := r.srv.AddUser("ann")
-	r.sink.setAccept(func([]domain.Inbound) error { return domain.E(domain.Fenced, nil, "somebody else serves") })
+	r.sink.SetAccept(func([]domain.Inbound) error { return domain.E(domain.Fenced, nil, "somebody else serves") })
 	done := make(chan error, 1)
 	go func() { done <- r.Run(r.ctx, r.sink) }()
 	r.srv.Say(ann, r.srv.Direct(ann), "hello")
@@ -321,7 +322,7 @@ func TestAnotherOwnerEndsIt(t *testing.T) {
 func TestABrokenCursorEndsRun(t *testing.T) {
 	r := newRig(t, nil)
 	broken := errors.New("the ledger is closed")
-	if err := r.Run(r.ctx, brokenSink{r.sink, broken}); !errors.Is(err, broken) {
+	if err := r.Run(r.ctx, adapter.NoCursor{Inbox: r.sink, Err: broken}); !errors.Is(err, broken) {
 		t.Errorf("Run gave %v", err)
 	}
 }
@@ -351,7 +352,7 @@ func TestNonsenseIsLeftOut(t *testing.T) {
 		r.srv.PushRaw(frame)
 	}
 	r.srv.Say(ann, dm, "after it")
-	if got := strings.Join(texts(r.sink.wait(t, r.ctx, 2)), " "); got != "sound after it" {
+	if got := strings.Join(adapter.Texts(r.sink.Wait(t, r.ctx, 2)), " "); got != "sound after it" {
 		t.Errorf("stored were %s", got)
 	}
 }
@@ -368,7 +369,7 @@ func TestALongHistoryDelaysNobody(t *testing.T) {
 	stop := r.run(t)
 	must(t, r.srv.WaitCalls(r.ctx, "conversations.history", 10))
 	r.srv.Say(ann, r.srv.Direct(ann), "meanwhile")
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 	if n := r.srv.Calls("conversations.history"); n > 25 {
 		t.Errorf("%d histories were read at once", n)
 	}
@@ -384,7 +385,7 @@ func TestMissingPermissionsAreNamed(t *testing.T) {
 		t.Errorf("it is shown as %+v", p)
 	}
 	r.srv.Say(ann, r.srv.Direct(ann), "hello")
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 }
 
 func TestCheck(t *testing.T) {
@@ -394,21 +395,21 @@ func TestCheck(t *testing.T) {
 		t.Errorf("%d connections were opened", n)
 	}
 	r.srv.Fail("apps.connections.open", fake.Refusal("invalid_auth"))
-	if e := fails(t, r.Check(r.ctx), platform.BadCredentials); !strings.Contains(e.Reason, "SLACK_APP_TOKEN") {
+	if e := adapter.Fails(t, r.Check(r.ctx), platform.BadCredentials); !strings.Contains(e.Reason, "SLACK_APP_TOKEN") {
 		t.Errorf("it says %v", e)
 	}
 	r.srv.Revoke(true)
-	fails(t, r.Check(r.ctx), platform.BadCredentials)
+	adapter.Fails(t, r.Check(r.ctx), platform.BadCredentials)
 	r.srv.Revoke(false)
 	r.srv.GoDark()
 	ctx, cancel := context.WithTimeout(r.ctx, 5*time.Second)
 	defer cancel()
-	fails(t, r.Check(ctx), platform.Retry)
+	adapter.Fails(t, r.Check(ctx), platform.Retry)
 }
 
 func TestTokensOfTwoApps(t *testing.T) {
 	r := newRigWith(t, fake.Options{AppToken: "xapp-1-A0OTHERAPP-100-secret0of0another"}, nil)
-	e := fails(t, r.Check(r.ctx), platform.BadCredentials)
+	e := adapter.Fails(t, r.Check(r.ctx), platform.BadCredentials)
 	if !strings.Contains(e.Reason, "A0OTHERAPP") || !strings.Contains(e.Reason, "A0FAKEAPP1") {
 		t.Errorf("it says %v", e)
 	}

@@ -1,14 +1,11 @@
 package slack_test
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,9 +14,9 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/home"
-	"hermes/internal/platform"
 	"hermes/internal/platform/slack"
 	"hermes/internal/secret"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/slack"
 )
 
@@ -33,9 +30,9 @@ type rig struct {
 	*slack.Adapter
 	srv    *fake.Server
 	config slack.Config
-	sink   *inbox
+	sink   *adapter.Inbox
 	health *health.Registry
-	logs   *buffer
+	logs   *adapter.Log
 	ctx    context.Context
 }
 
@@ -51,7 +48,7 @@ func newRigWith(t testing.TB, o fake.Options, change func(*slack.Config)) *rig {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	r := &rig{srv: srv, sink: newInbox(), health: health.New(time.Now), logs: &buffer{}, ctx: ctx}
+	r := &rig{srv: srv, sink: adapter.NewInbox(), health: health.New(time.Now), logs: &adapter.Log{}, ctx: ctx}
 	r.config = slack.Config{Token: secret.Value(srv.Token()), TokenOrigin: ".env line 2 (SLACK_BOT_TOKEN)", AppToken: secret.Value(srv.AppToken()),
 		BaseURL: srv.URL(), RequireMention: true, PingEvery: 20 * time.Millisecond}
 	if change != nil {
@@ -62,7 +59,7 @@ func newRigWith(t testing.TB, o fake.Options, change func(*slack.Config)) *rig {
 		cancel()
 		srv.Close()
 		if t.Failed() {
-			t.Logf("the adapter's log:\n%s", tail(r.logs.String(), 4000))
+			t.Logf("the adapter's log:\n%s", r.logs.Tail(4000))
 		}
 		for _, token := range []string{srv.Token(), srv.AppToken(), "ticket="} {
 			if strings.Contains(r.logs.String(), token) {
@@ -90,26 +87,13 @@ func (r *rig) another(t testing.TB) *slack.Adapter {
 }
 
 func (r *rig) logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	return r.logs.Logger()
 }
 
 // run starts the adapter; the returned function ends it and gives Run's error.
 func (r *rig) run(t testing.TB) (stop func() error) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(r.ctx)
-	done := make(chan error, 1)
-	go func() { done <- r.Run(ctx, r.sink) }()
-	var once sync.Once
-	var err error
-	stop = func() error {
-		once.Do(func() {
-			cancel()
-			err = <-done
-		})
-		return err
-	}
-	t.Cleanup(func() { stop() })
-	return stop
+	return adapter.Run(t, r.ctx, r.Adapter, r.sink)
 }
 
 // connect starts the adapter and waits until it is up to date.
@@ -117,157 +101,15 @@ func (r *rig) connect(t testing.TB) (stop func() error) {
 	t.Helper()
 	before := strings.Count(r.logs.String(), "all that was written in Slack is read")
 	stop = r.run(t)
-	r.logs.wait(t, r.ctx, "all that was written in Slack is read", before+1)
+	r.logs.Wait(t, r.ctx, "all that was written in Slack is read", before+1)
 	return stop
 }
 
 func (r *rig) part() health.Part { return r.health.Parts()[0] }
 
-// inbox is a sink that keeps everything in memory, and drops events that it
-// knows, as the ledger does.
-type inbox struct {
-	mu      sync.Mutex
-	events  []domain.Inbound
-	cursor  string
-	accept  func(events []domain.Inbound) error // before a commit; nil accepts
-	changed chan struct{}
-}
-
-func newInbox() *inbox { return &inbox{changed: make(chan struct{})} }
-
-func (s *inbox) Accept(_ context.Context, account string, events []domain.Inbound, cursor string) error {
-	s.mu.Lock()
-	accept := s.accept
-	s.mu.Unlock()
-	if accept != nil {
-		if err := accept(events); err != nil {
-			return err
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, e := range events {
-		if slices.ContainsFunc(s.events, func(k domain.Inbound) bool { return k.EventID == e.EventID }) {
-			continue
-		}
-		s.events = append(s.events, e)
-	}
-	if cursor != "" {
-		s.cursor = cursor
-	}
-	close(s.changed)
-	s.changed = make(chan struct{})
-	return nil
-}
-
-func (s *inbox) Cursor(context.Context, string) (string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.cursor, nil
-}
-
-func (s *inbox) setAccept(f func([]domain.Inbound) error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.accept = f
-}
-
-// wait waits for n events and gives all that there are.
-func (s *inbox) wait(t testing.TB, ctx context.Context, n int) []domain.Inbound {
-	t.Helper()
-	for {
-		s.mu.Lock()
-		events, changed := slices.Clone(s.events), s.changed
-		s.mu.Unlock()
-		if len(events) >= n {
-			return events
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			t.Fatalf("%d events were stored, want %d: %q", len(events), n, texts(events))
-		}
-	}
-}
-
-func texts(events []domain.Inbound) []string {
-	out := make([]string, len(events))
-	for i, e := range events {
-		out[i] = e.Text
-	}
-	return out
-}
-
-// buffer is a bytes.Buffer that can be read, and waited for, while it is written.
-type buffer struct {
-	mu      sync.Mutex
-	b       bytes.Buffer
-	changed chan struct{}
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.changed != nil {
-		close(b.changed)
-		b.changed = nil
-	}
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
-// wait waits until a text was written n times.
-func (b *buffer) wait(t testing.TB, ctx context.Context, text string, n int) {
-	t.Helper()
-	for {
-		b.mu.Lock()
-		if b.changed == nil {
-			b.changed = make(chan struct{})
-		}
-		found, changed := strings.Count(b.b.String(), text), b.changed
-		b.mu.Unlock()
-		if found >= n {
-			return
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			t.Fatalf("the log said %q %d times, want %d", text, found, n)
-		}
-	}
-}
-
 func address(channel string) domain.Address {
 	return domain.Address{Platform: slack.Name, ChatID: channel}
 }
-
-// fails wants an error of a kind and gives it.
-func fails(t testing.TB, err error, kind platform.Kind) *platform.Error {
-	t.Helper()
-	if err == nil {
-		t.Fatal("it succeeded")
-	}
-	e := platform.AsError(err)
-	if e.Kind != kind {
-		t.Fatalf("the error is of kind %d, want %d: %v", e.Kind, kind, err)
-	}
-	return e
-}
-
-func tail(s string, n int) string { return s[max(0, len(s)-n):] }
-
-// brokenSink has no cursor to give.
-type brokenSink struct {
-	*inbox
-	err error
-}
-
-func (s brokenSink) Cursor(context.Context, string) (string, error) { return "", s.err }
 
 type configuration = slack.Config
 

@@ -12,6 +12,7 @@ import (
 	"hermes/internal/delivery/markup"
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/slack"
 )
 
@@ -57,9 +58,9 @@ func TestEdit(t *testing.T) {
 	if m = r.srv.Replies(dm)[0]; m.Text != "done" || len(m.Buttons) != 0 {
 		t.Errorf("after the edit it shows %+v", m)
 	}
-	fails(t, r.Edit(r.ctx, address(dm), ts, domain.Part{Text: strings.Repeat("x", 4001)}), platform.EditRefused)
-	fails(t, r.Edit(r.ctx, address(dm), "1.000001", domain.Part{Text: "x"}), platform.EditRefused)
-	fails(t, r.Edit(r.ctx, address(dm), "nonsense", domain.Part{Text: "x"}), platform.EditRefused)
+	adapter.Fails(t, r.Edit(r.ctx, address(dm), ts, domain.Part{Text: strings.Repeat("x", 4001)}), platform.EditRefused)
+	adapter.Fails(t, r.Edit(r.ctx, address(dm), "1.000001", domain.Part{Text: "x"}), platform.EditRefused)
+	adapter.Fails(t, r.Edit(r.ctx, address(dm), "nonsense", domain.Part{Text: "x"}), platform.EditRefused)
 }
 
 // An answer that got lost costs no second message, in this life and the next.
@@ -79,7 +80,7 @@ func TestASendOfUnknownOutcomeIsLookedUp(t *testing.T) {
 			}
 			r.srv.Fail("chat.postMessage", f)
 			_, err := r.Send(r.ctx, to, domain.Part{Text: "once"}, "n1")
-			if e := fails(t, err, platform.Retry); !e.Uncertain {
+			if e := adapter.Fails(t, err, platform.Retry); !e.Uncertain {
 				t.Errorf("the outcome is called certain: %v", e)
 			}
 			again, err := r.Send(r.ctx, to, domain.Part{Text: "once"}, "n1")
@@ -102,7 +103,7 @@ func TestFilesAreSharedOnce(t *testing.T) {
 	part := domain.Part{Text: "here", Attachments: []domain.Attachment{{Path: path, Name: "report.txt"}}}
 	r.srv.Fail("files.completeUploadExternal", fake.CutAfter())
 	_, err := r.Send(r.ctx, address(dm), part, "n1")
-	fails(t, err, platform.Retry)
+	adapter.Fails(t, err, platform.Retry)
 	ts, err := r.Send(r.ctx, address(dm), part, "n1")
 	must(t, err)
 	_, err = r.another(t).Send(r.ctx, address(dm), part, "n1")
@@ -131,7 +132,7 @@ func TestFilesThatCannotBeSent(t *testing.T) {
 	must(t, os.WriteFile(empty, nil, 0o600))
 	for _, path := range []string{"", "/nonexistent/file", t.TempDir(), empty} {
 		_, err := r.Send(r.ctx, address(dm), domain.Part{Text: "x", Attachments: []domain.Attachment{{Path: path, Name: "x"}}}, "n"+path)
-		if e := fails(t, err, platform.GiveUp); e.Code != "slack_file" {
+		if e := adapter.Fails(t, err, platform.GiveUp); e.Code != "slack_file" {
 			t.Errorf("%s: %v", path, e)
 		}
 	}
@@ -145,7 +146,7 @@ func TestFetch(t *testing.T) {
 	var leaked http.Header
 	elsewhere := newServer(t, func(_ http.ResponseWriter, q *http.Request) { leaked = q.Header.Clone() })
 	r.srv.Post(fake.Post{From: ann, Channel: dm, Text: "see", Files: []fake.File{{Name: "../a.png", MIME: "image/png", Data: []byte("picture")}, {Name: "b.txt", Data: []byte("far"), URL: elsewhere + "/b.txt"}}})
-	in := r.sink.wait(t, r.ctx, 1)[0]
+	in := r.sink.Wait(t, r.ctx, 1)[0]
 	if len(in.Attachments) != 2 || in.Attachments[0].Kind != domain.Image || in.Attachments[0].Name != "a.png" {
 		t.Fatalf("the files are %+v", in.Attachments)
 	}
@@ -156,21 +157,21 @@ func TestFetch(t *testing.T) {
 		t.Errorf("fetched was %q as %+v", b.String(), at)
 	}
 	_, err = r.Fetch(r.ctx, in.Attachments[1], 100, &b)
-	fails(t, err, platform.GiveUp)
+	adapter.Fails(t, err, platform.GiveUp)
 	if leaked != nil {
 		t.Errorf("another host was asked, with %v", leaked)
 	}
 	small := in.Attachments[0]
 	small.Size = 0 // as if Slack had not said it
 	_, err = r.Fetch(r.ctx, small, 3, &bytes.Buffer{})
-	fails(t, err, platform.GiveUp)
+	adapter.Fails(t, err, platform.GiveUp)
 	r.srv.DropScope("files:read")
 	_, err = r.Fetch(r.ctx, in.Attachments[0], 100, &b)
-	if e := fails(t, err, platform.GiveUp); !strings.Contains(e.Reason, "files:read") {
+	if e := adapter.Fails(t, err, platform.GiveUp); !strings.Contains(e.Reason, "files:read") {
 		t.Errorf("it says %v", e)
 	}
 	_, err = r.Fetch(r.ctx, domain.Attachment{Ref: "../x"}, 100, &b)
-	fails(t, err, platform.GiveUp)
+	adapter.Fails(t, err, platform.GiveUp)
 }
 
 // Each way to be refused is told from the others.
@@ -203,7 +204,7 @@ func TestFailures(t *testing.T) {
 			dm := r.srv.Direct(r.srv.AddUser("ann"))
 			r.srv.Fail("chat.postMessage", c.fault)
 			_, err := r.Send(r.ctx, address(dm), domain.Part{Text: "x"}, "n1")
-			e := fails(t, err, c.kind)
+			e := adapter.Fails(t, err, c.kind)
 			if !strings.Contains(e.Reason, c.says) || e.RetryAfter != c.wait || e.Uncertain != c.maybe || e.Code == "" {
 				t.Errorf("it is classified as %+v", e)
 			}
@@ -215,12 +216,12 @@ func TestAddressesThatAreNone(t *testing.T) {
 	r := newRig(t, nil)
 	for _, to := range []domain.Address{address(""), address("general"), address("C1 2"), {Platform: "slack", ChatID: "C123", ThreadID: "7"}} {
 		_, err := r.Send(r.ctx, to, domain.Part{Text: "x"}, "n")
-		fails(t, err, platform.GiveUp)
+		adapter.Fails(t, err, platform.GiveUp)
 	}
 	_, err := r.Send(r.ctx, address("C123"), domain.Part{Text: " "}, "n")
-	fails(t, err, platform.GiveUp)
+	adapter.Fails(t, err, platform.GiveUp)
 	_, err = r.Send(r.ctx, address("C123"), domain.Part{Text: strings.Repeat("x", 40_001), Markup: true, Plain: "x"}, "n")
-	fails(t, err, platform.MarkupRefused)
+	adapter.Fails(t, err, platform.MarkupRefused)
 }
 
 func TestAThreadThatIsGone(t *testing.T) {
@@ -241,7 +242,7 @@ func TestTypingReactsAndShowsAStatus(t *testing.T) {
 	ann, general := r.srv.AddUser("ann"), r.srv.AddChannel("general", "public_channel")
 	r.connect(t)
 	said := r.srv.Say(ann, general, r.srv.Mention()+" hello")
-	in := r.sink.wait(t, r.ctx, 1)[0]
+	in := r.sink.Wait(t, r.ctx, 1)[0]
 	for range 2 {
 		must(t, r.Typing(r.ctx, in.Address))
 	}
@@ -269,7 +270,7 @@ func TestTheLimitIsObeyedBeforeItIsHit(t *testing.T) {
 	for err == nil {
 		err = r.Edit(r.ctx, address(dm), ts, domain.Part{Text: "y"})
 	}
-	if e := fails(t, err, platform.Retry); e.RetryAfter <= 0 || e.RetryAfter > 2*time.Second {
+	if e := adapter.Fails(t, err, platform.Retry); e.RetryAfter <= 0 || e.RetryAfter > 2*time.Second {
 		t.Errorf("it is classified as %+v", e)
 	}
 	if n := r.srv.Calls("chat.update"); n > 15 {
@@ -279,7 +280,7 @@ func TestTheLimitIsObeyedBeforeItIsHit(t *testing.T) {
 	r.srv.Fail("conversations.open", fake.TooMany(60))
 	for range 3 {
 		_, err = r.Send(r.ctx, address("U123"), domain.Part{Text: "x"}, "n2")
-		fails(t, err, platform.Retry)
+		adapter.Fails(t, err, platform.Retry)
 	}
 	if n := r.srv.Calls("conversations.open"); n != 1 {
 		t.Errorf("a method that is to rest was asked %d times", n)
@@ -298,7 +299,7 @@ func TestAMessageAtTheEndOfALongThreadIsFound(t *testing.T) {
 	}
 	r.srv.Fail("chat.postMessage", fake.CutAfter())
 	_, err := r.Send(r.ctx, to, domain.Part{Text: "once"}, "n1")
-	fails(t, err, platform.Retry)
+	adapter.Fails(t, err, platform.Retry)
 	_, err = r.another(t).Send(r.ctx, to, domain.Part{Text: "once"}, "n1")
 	must(t, err)
 	if got := r.srv.Replies(dm); len(got) != 1 {

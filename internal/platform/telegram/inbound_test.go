@@ -15,6 +15,7 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/telegram"
 	"hermes/internal/secret"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/telegram"
 )
 
@@ -72,9 +73,9 @@ func TestWhatAGroupSays(t *testing.T) {
 			if c.want == "" {
 				n = 1
 			}
-			got := r.sink.wait(t, r.ctx, n)
+			got := r.sink.Wait(t, r.ctx, n)
 			if len(got) != n {
-				t.Fatalf("stored %q", texts(got))
+				t.Fatalf("stored %q", adapter.Texts(got))
 			}
 			if c.want == "" {
 				return
@@ -100,8 +101,8 @@ func TestChatterMovesTheOffset(t *testing.T) {
 	if err := r.srv.WaitConfirmed(r.ctx, 700_000_003); err != nil {
 		t.Fatal(err)
 	}
-	if r.sink.commits != 0 {
-		t.Errorf("%d commits for what is not for us", r.sink.commits)
+	if r.sink.Commits() != 0 {
+		t.Errorf("%d commits for what is not for us", r.sink.Commits())
 	}
 }
 
@@ -130,7 +131,7 @@ func TestWhereMessagesComeFrom(t *testing.T) {
 	r.srv.Post(fake.Post{From: robot, Chat: forum.ID, Text: "beep"})
 	r.srv.Say(alice, "end")
 	r.run(t)
-	got := r.sink.wait(t, r.ctx, 6)
+	got := r.sink.Wait(t, r.ctx, 6)
 	type place struct {
 		text, chat, thread, user string
 		kind                     domain.ChatType
@@ -166,14 +167,14 @@ func TestButtons(t *testing.T) {
 	m := r.srv.Messages(alice.ID)[0]
 	entered := make(chan string, 1)
 	var query string
-	r.sink.setAccept(func([]domain.Inbound) error {
+	r.sink.SetAccept(func([]domain.Inbound) error {
 		_, answered := r.srv.Answered(query)
 		entered <- strconv.FormatBool(answered)
 		return nil
 	})
 	query = r.srv.Press(alice, m, m.Buttons[0][0].Data)
 	r.run(t)
-	in := r.sink.wait(t, r.ctx, 1)[0]
+	in := r.sink.Wait(t, r.ctx, 1)[0]
 	if in.Text != "/approve" || !in.Button || !in.Mentioned || in.MessageID != id || in.UserID != itoa(alice.ID) || in.ChatID != itoa(alice.ID) {
 		t.Errorf("stored as %+v", in)
 	}
@@ -183,10 +184,10 @@ func TestButtons(t *testing.T) {
 	if err := r.srv.WaitAnswered(r.ctx, query); err != nil {
 		t.Fatal(err)
 	}
-	r.sink.setAccept(nil)
+	r.sink.SetAccept(nil)
 	r.srv.DeleteMessage(alice.ID, m.ID)
 	query = r.srv.Press(alice, m, "/deny")
-	if in := r.sink.wait(t, r.ctx, 2)[1]; in.Text != "/deny" || in.ChatID != itoa(alice.ID) {
+	if in := r.sink.Wait(t, r.ctx, 2)[1]; in.Text != "/deny" || in.ChatID != itoa(alice.ID) {
 		t.Errorf("under a deleted message: %+v", in)
 	}
 	if err := r.srv.WaitAnswered(r.ctx, query); err != nil {
@@ -218,7 +219,7 @@ func TestFilesIn(t *testing.T) {
 		r.srv.Post(fake.Post{From: alice, Text: "look", File: &u})
 	}
 	r.run(t)
-	got := r.sink.wait(t, r.ctx, 6)
+	got := r.sink.Wait(t, r.ctx, 6)
 	for i, want := range []domain.Attachment{
 		{Kind: domain.Image, Name: "photo_1.jpg", MIME: "image/jpeg", Size: int64(len(pic))},
 		{Kind: domain.Document, Name: "passwd.pdf", MIME: "application/pdf", Size: 4},
@@ -250,33 +251,33 @@ func TestFetchRefuses(t *testing.T) {
 	r.srv.Post(fake.Post{From: alice, File: &fake.Upload{Kind: "document", Name: "big.bin", Data: big}})
 	r.srv.Post(fake.Post{From: alice, File: &fake.Upload{Kind: "document", Name: "small.bin", Data: []byte("12345")}})
 	r.run(t)
-	got := r.sink.wait(t, r.ctx, 2)
+	got := r.sink.Wait(t, r.ctx, 2)
 	bigFile, small := got[0].Attachments[0], got[1].Attachments[0]
 	var b bytes.Buffer
 	_, err := r.Fetch(r.ctx, bigFile, 1<<30, &b)
-	fails(t, err, platform.GiveUp)
+	adapter.Fails(t, err, platform.GiveUp)
 	bigFile.Size = 0 // when Telegram does not say
 	_, err = r.Fetch(r.ctx, bigFile, 1<<30, &b)
-	if e := fails(t, err, platform.GiveUp); !strings.Contains(e.Reason, "20 MB") {
+	if e := adapter.Fails(t, err, platform.GiveUp); !strings.Contains(e.Reason, "20 MB") {
 		t.Errorf("it says %q", e.Reason)
 	}
 	small.Size = 0
 	_, err = r.Fetch(r.ctx, small, 4, &b)
-	fails(t, err, platform.GiveUp)
+	adapter.Fails(t, err, platform.GiveUp)
 	if b.Len() != 0 {
 		t.Errorf("%d bytes were written of files that are too large", b.Len())
 	}
 	back := r.srv.Fail("file", fake.Fault{Cut: true, Times: -1})
 	_, err = r.Fetch(r.ctx, small, 5, &b)
-	if e := fails(t, err, platform.Retry); e.Uncertain {
+	if e := adapter.Fails(t, err, platform.Retry); e.Uncertain {
 		t.Errorf("a download is uncertain: %+v", e)
 	}
 	back()
 	r.srv.DropFiles()
 	_, err = r.Fetch(r.ctx, small, 5, &b)
-	fails(t, err, platform.GiveUp)
+	adapter.Fails(t, err, platform.GiveUp)
 	_, err = r.Fetch(r.ctx, domain.Attachment{Ref: "none"}, 5, &b)
-	fails(t, err, platform.GiveUp)
+	adapter.Fails(t, err, platform.GiveUp)
 }
 
 func TestAnAlbumIsOneEvent(t *testing.T) {
@@ -290,7 +291,7 @@ func TestAnAlbumIsOneEvent(t *testing.T) {
 	r.srv.Say(alice, "meanwhile")
 	post("")
 	r.run(t)
-	got := r.sink.wait(t, r.ctx, 2)
+	got := r.sink.Wait(t, r.ctx, 2)
 	if in := got[0]; in.Text != "which is best?" || len(in.Attachments) != 3 || in.EventID != "700000001" {
 		t.Errorf("the album is %+v", in)
 	}
@@ -315,7 +316,7 @@ func TestAnAlbumThatComesInBits(t *testing.T) {
 	}
 	post("")
 	close(hold)
-	if in := r.sink.wait(t, r.ctx, 1)[0]; len(in.Attachments) != 2 || in.Text != "look" {
+	if in := r.sink.Wait(t, r.ctx, 1)[0]; len(in.Attachments) != 2 || in.Text != "look" {
 		t.Errorf("the album is %+v", in)
 	}
 }
@@ -336,7 +337,7 @@ func TestMenuNamesAreTurnedBack(t *testing.T) {
 	r.srv.Say(alice, "/reload_mcp now")
 	r.srv.Say(alice, "/my_own")
 	r.run(t)
-	if got := texts(r.sink.wait(t, r.ctx, 2)); got[0] != "/reload-mcp now" || got[1] != "/my_own" {
+	if got := adapter.Texts(r.sink.Wait(t, r.ctx, 2)); got[0] != "/reload-mcp now" || got[1] != "/my_own" {
 		t.Errorf("stored %q", got)
 	}
 }
@@ -388,10 +389,10 @@ func TestWhatHasNoText(t *testing.T) {
 		r.srv.PushUpdate("message", m)
 	}
 	r.run(t)
-	got := r.sink.wait(t, r.ctx, 9)
+	got := r.sink.Wait(t, r.ctx, 9)
 	want := []string{"[venue: Café, High Street, 1.5, 2]", "[location: 1.5, 2]", "[contact: Bob, +1]", "[sticker 😀]", "[poll: Lunch? (yes, no)]", "", "", "yes", "direct"}
-	if !slices.Equal(texts(got), want) {
-		t.Errorf("stored %q", texts(got))
+	if !slices.Equal(adapter.Texts(got), want) {
+		t.Errorf("stored %q", adapter.Texts(got))
 	}
 	if a := got[5].Attachments; len(a) != 1 || a[0].Kind != domain.Video {
 		t.Errorf("a round video is %+v", a)

@@ -14,6 +14,7 @@ import (
 	"hermes/internal/health"
 	"hermes/internal/platform"
 	"hermes/internal/platform/telegram"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/telegram"
 )
 
@@ -22,7 +23,7 @@ func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 func TestNothingIsConfirmedBeforeItIsCommitted(t *testing.T) {
 	r := newRig(t, nil)
 	entered, release := make(chan struct{}), make(chan struct{})
-	r.sink.setAccept(func([]domain.Inbound) error {
+	r.sink.SetAccept(func([]domain.Inbound) error {
 		select {
 		case entered <- struct{}{}:
 		case <-release:
@@ -38,7 +39,7 @@ func TestNothingIsConfirmedBeforeItIsCommitted(t *testing.T) {
 		t.Fatalf("confirmed %d with %d pending before the commit", r.srv.Confirmed(), r.srv.Pending())
 	}
 	close(release)
-	in := r.sink.wait(t, r.ctx, 1)[0]
+	in := r.sink.Wait(t, r.ctx, 1)[0]
 	update, _ := strconv.ParseInt(in.EventID, 10, 64)
 	if err := r.srv.WaitConfirmed(r.ctx, update); err != nil {
 		t.Fatal(err)
@@ -66,7 +67,7 @@ func TestAFailingInboxLosesNothing(t *testing.T) {
 	alice := r.srv.AddUser("Alice")
 	var tries int
 	failing := make(chan struct{})
-	r.sink.setAccept(func([]domain.Inbound) error {
+	r.sink.SetAccept(func([]domain.Inbound) error {
 		if tries++; tries <= 5 {
 			if tries == 3 {
 				close(failing)
@@ -83,7 +84,7 @@ func TestAFailingInboxLosesNothing(t *testing.T) {
 	}
 	r.srv.Say(alice, "2")
 	r.srv.Say(alice, "3")
-	if got := texts(r.sink.wait(t, r.ctx, 3)); strings.Join(got, "") != "123" {
+	if got := adapter.Texts(r.sink.Wait(t, r.ctx, 3)); strings.Join(got, "") != "123" {
 		t.Errorf("stored %v", got)
 	}
 }
@@ -91,7 +92,7 @@ func TestAFailingInboxLosesNothing(t *testing.T) {
 func TestAnEventThatCannotBeStoredBlocksNothing(t *testing.T) {
 	r := newRig(t, nil)
 	alice := r.srv.AddUser("Alice")
-	r.sink.setAccept(func(events []domain.Inbound) error {
+	r.sink.SetAccept(func(events []domain.Inbound) error {
 		for _, e := range events {
 			if e.Text == "poison" {
 				return domain.E(domain.Invalid, nil, "no")
@@ -104,9 +105,9 @@ func TestAnEventThatCannotBeStoredBlocksNothing(t *testing.T) {
 	}
 	r.srv.Say(alice, "poison")
 	r.run(t)
-	got := r.sink.wait(t, r.ctx, 2)
-	if strings.Join(texts(got), "") != "ab" {
-		t.Errorf("stored %v", texts(got))
+	got := r.sink.Wait(t, r.ctx, 2)
+	if strings.Join(adapter.Texts(got), "") != "ab" {
+		t.Errorf("stored %v", adapter.Texts(got))
 	}
 	update, _ := strconv.ParseInt(got[1].EventID, 10, 64)
 	if err := r.srv.WaitConfirmed(r.ctx, update+1); err != nil {
@@ -119,13 +120,13 @@ func TestRestartGoesOnFromTheCursor(t *testing.T) {
 	alice := r.srv.AddUser("Alice")
 	r.srv.Say(alice, "1")
 	stop := r.run(t)
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 	if err := stop(); err != nil {
 		t.Fatalf("Run ended with %v when it was stopped", err)
 	}
 	r.srv.Say(alice, "2")
 	r.run(t)
-	if got := texts(r.sink.wait(t, r.ctx, 2)); strings.Join(got, "") != "12" {
+	if got := adapter.Texts(r.sink.Wait(t, r.ctx, 2)); strings.Join(got, "") != "12" {
 		t.Errorf("stored %v", got)
 	}
 }
@@ -135,10 +136,10 @@ func TestUpdateIDsMayJumpBack(t *testing.T) {
 	alice := r.srv.AddUser("Alice")
 	r.run(t)
 	r.srv.Say(alice, "1")
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 	r.srv.SkipUpdates(-500_000)
 	r.srv.Say(alice, "2")
-	if got := texts(r.sink.wait(t, r.ctx, 2)); strings.Join(got, "") != "12" {
+	if got := adapter.Texts(r.sink.Wait(t, r.ctx, 2)); strings.Join(got, "") != "12" {
 		t.Errorf("stored %v", got)
 	}
 }
@@ -164,7 +165,7 @@ func TestFaultsOfThePollHeal(t *testing.T) {
 			r.srv.Fail("getUpdates", c.fault)
 			r.srv.Say(alice, "hello")
 			r.run(t)
-			r.sink.wait(t, r.ctx, 1)
+			r.sink.Wait(t, r.ctx, 1)
 			if !strings.Contains(r.logs.String(), "code="+c.code+" ") {
 				t.Errorf("the log does not say %s:\n%s", c.code, r.logs)
 			}
@@ -184,14 +185,14 @@ func TestAServerThatIsGoneComesBack(t *testing.T) {
 	}
 	r.srv.GoDark()
 	r.srv.Say(alice, "are you there?")
-	r.logs.wait(t, r.ctx, "code=telegram_unreachable")
+	r.logs.Wait(t, r.ctx, "code=telegram_unreachable", 1)
 	if p := r.part(); p.State != health.Degraded || p.Code != "telegram_unreachable" {
 		t.Errorf("while it is gone, status is %+v", p)
 	}
 	if err := r.srv.ComeBack(); err != nil {
 		t.Fatal(err)
 	}
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 	if err := r.srv.WaitPolling(r.ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +205,7 @@ func TestRunGivesUpAfterTooManyFailures(t *testing.T) {
 	r := newRig(t, nil)
 	r.GiveUpAfter(3)
 	r.srv.GoDark()
-	e := fails(t, r.Run(r.ctx, r.sink), platform.Retry)
+	e := adapter.Fails(t, r.Run(r.ctx, r.sink), platform.Retry)
 	if e.Code != "telegram_unreachable" || e.Uncertain {
 		t.Errorf("got %+v", e)
 	}
@@ -212,7 +213,7 @@ func TestRunGivesUpAfterTooManyFailures(t *testing.T) {
 
 func TestARefusedTokenIsNamed(t *testing.T) {
 	r := newRig(t, func(c *telegram.Config) { c.Token = "7000000001:another" })
-	e := fails(t, r.Run(r.ctx, r.sink), platform.BadCredentials)
+	e := adapter.Fails(t, r.Run(r.ctx, r.sink), platform.BadCredentials)
 	if !strings.Contains(e.Reason, ".env line 2 (TELEGRAM_BOT_TOKEN)") || strings.Contains(e.Error(), "another") {
 		t.Errorf("it says %q", e)
 	}
@@ -235,7 +236,7 @@ func TestASecondPollerIsTolerableForAWhile(t *testing.T) {
 	resp.Body.Close()
 	http.DefaultClient.CloseIdleConnections()
 	r.srv.Say(alice, "hello")
-	r.sink.wait(t, r.ctx, 1)
+	r.sink.Wait(t, r.ctx, 1)
 	if !strings.Contains(r.logs.String(), "code=telegram_409") {
 		t.Errorf("the log does not name the conflict:\n%s", r.logs)
 	}
@@ -245,7 +246,7 @@ func TestASecondPollerThatStaysIsReported(t *testing.T) {
 	r := newRig(t, nil)
 	r.Hasten(0)
 	r.srv.Fail("getUpdates", fake.Fault{Status: 409, Times: -1})
-	e := fails(t, r.Run(r.ctx, r.sink), platform.TakenOver)
+	e := adapter.Fails(t, r.Run(r.ctx, r.sink), platform.TakenOver)
 	if p := r.part(); p.State != health.Down || p.Code != "telegram_409" || !strings.Contains(e.Reason, "another program polls this bot") {
 		t.Errorf("status is %+v, error %v", p, e)
 	}
@@ -257,7 +258,7 @@ func TestPollersThatCutEachOtherByTurnsAreReported(t *testing.T) {
 	r.srv.Fail("getUpdates", fake.Fault{Status: 409})
 	r.srv.Fail("getUpdates", fake.Fault{})
 	r.srv.Fail("getUpdates", fake.Fault{Status: 409})
-	fails(t, r.Run(r.ctx, r.sink), platform.TakenOver)
+	adapter.Fails(t, r.Run(r.ctx, r.sink), platform.TakenOver)
 	if n := r.srv.Calls("getUpdates"); n != 3 {
 		t.Errorf("it gave up after %d polls, want 3", n)
 	}
@@ -266,7 +267,7 @@ func TestPollersThatCutEachOtherByTurnsAreReported(t *testing.T) {
 func TestAWebhookInTheWay(t *testing.T) {
 	r := newRig(t, nil)
 	r.srv.SetWebhook("https://example.org/hook")
-	e := fails(t, r.Run(r.ctx, r.sink), platform.TakenOver)
+	e := adapter.Fails(t, r.Run(r.ctx, r.sink), platform.TakenOver)
 	if e.Code != "telegram_webhook" || !strings.Contains(e.Reason, "delete_webhook: true") {
 		t.Errorf("it says %+v", e)
 	}
@@ -279,13 +280,13 @@ func TestAWebhookInTheWay(t *testing.T) {
 		r.srv.SetWebhook("https://example.org/hook")
 		r.srv.Say(r.srv.AddUser("Alice"), "hello")
 		r.run(t)
-		r.sink.wait(t, r.ctx, 1)
+		r.sink.Wait(t, r.ctx, 1)
 	}
 }
 
 func TestFencedEndsRun(t *testing.T) {
 	r := newRig(t, nil)
-	r.sink.setAccept(func([]domain.Inbound) error { return domain.E(domain.Fenced, nil, "another process has the bot") })
+	r.sink.SetAccept(func([]domain.Inbound) error { return domain.E(domain.Fenced, nil, "another process has the bot") })
 	r.srv.Say(r.srv.AddUser("Alice"), "hello")
 	if err := r.Run(r.ctx, r.sink); !domain.IsCode(err, domain.Fenced) {
 		t.Errorf("Run ended with %v", err)
@@ -318,7 +319,7 @@ func TestUpdatesThatCannotBeReadAreSurvived(t *testing.T) {
 	r.srv.PushUpdate("message", map[string]any{"message_id": 3, "from": from, "chat": private, "date": 1, "new_chat_title": "nothing said"})
 	r.srv.Say(alice, "last")
 	r.run(t)
-	got := texts(r.sink.wait(t, r.ctx, 3))
+	got := adapter.Texts(r.sink.Wait(t, r.ctx, 3))
 	if fmt.Sprintf("%q", got) != `["from afar" "nul  here" "last"]` {
 		t.Errorf("stored %q", got)
 	}
@@ -332,7 +333,7 @@ func TestABurst(t *testing.T) {
 		r.srv.Say(alice, strconv.Itoa(i))
 	}
 	r.run(t)
-	for i, in := range r.sink.wait(t, r.ctx, n) {
+	for i, in := range r.sink.Wait(t, r.ctx, n) {
 		if in.Text != strconv.Itoa(i) {
 			t.Fatalf("event %d is %q: out of order", i, in.Text)
 		}
@@ -384,7 +385,7 @@ func TestTheTokenNeverShows(t *testing.T) {
 		check(r.Edit(ctx, to, "1", domain.Part{Text: "x"}))
 		check(r.Typing(ctx, to))
 		check(r.SetCommands(ctx, []platform.Command{{Name: "x"}}))
-		_, err = r.Fetch(ctx, domain.Attachment{Ref: "x"}, 10, &buffer{})
+		_, err = r.Fetch(ctx, domain.Attachment{Ref: "x"}, 10, &adapter.Log{})
 		check(err)
 		r.GiveUpAfter(1)
 		check(r.Run(ctx, r.sink))
@@ -409,7 +410,7 @@ func BenchmarkReceive(b *testing.B) {
 	r := newRig(b, nil)
 	alice := r.srv.AddUser("Alice")
 	stored := make(chan struct{})
-	r.sink.setAccept(func([]domain.Inbound) error { stored <- struct{}{}; return nil })
+	r.sink.SetAccept(func([]domain.Inbound) error { stored <- struct{}{}; return nil })
 	r.run(b)
 	for b.Loop() {
 		r.srv.Say(alice, "x")

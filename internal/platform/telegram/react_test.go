@@ -13,7 +13,7 @@ func TestReactions(t *testing.T) {
 		alice := r.srv.AddUser("Alice")
 		r.run(t)
 		said := r.srv.Say(alice, "hello")
-		in := r.sink.wait(t, r.ctx, 1)[0]
+		in := r.sink.Wait(t, r.ctx, 1)[0]
 		if got := r.srv.Reaction(alice.ID, said.ID); got != "" {
 			t.Errorf("before anything is done it is marked %s", got)
 		}

@@ -1,12 +1,8 @@
 package telegram_test
 
 import (
-	"bytes"
 	"context"
-	"log/slog"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -14,9 +10,9 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/health"
-	"hermes/internal/platform"
 	"hermes/internal/platform/telegram"
 	"hermes/internal/secret"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/telegram"
 )
 
@@ -29,9 +25,9 @@ const patience = 20 * time.Second
 type rig struct {
 	*telegram.Adapter
 	srv    *fake.Server
-	sink   *inbox
+	sink   *adapter.Inbox
 	health *health.Registry
-	logs   *buffer
+	logs   *adapter.Log
 	ctx    context.Context
 }
 
@@ -42,13 +38,13 @@ func newRig(t testing.TB, change func(*telegram.Config)) *rig {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	r := &rig{srv: srv, sink: newInbox(), health: health.New(time.Now), logs: &buffer{}, ctx: ctx}
+	r := &rig{srv: srv, sink: adapter.NewInbox(), health: health.New(time.Now), logs: &adapter.Log{}, ctx: ctx}
 	c := telegram.Config{Token: secret.Value(srv.Token()), TokenOrigin: ".env line 2 (TELEGRAM_BOT_TOKEN)", BaseURL: srv.URL(), PollTimeout: time.Second}
 	if change != nil {
 		change(&c)
 	}
 	r.Adapter, err = telegram.New(c, telegram.Deps{
-		Log:    slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Log:    r.logs.Logger(),
 		Health: r.health.Part("platform.telegram"),
 	})
 	if err != nil {
@@ -60,7 +56,7 @@ func newRig(t testing.TB, change func(*telegram.Config)) *rig {
 		srv.Close()
 		r.CloseIdle()
 		if t.Failed() {
-			t.Logf("the adapter's log:\n%s", tail(r.logs.String(), 4000))
+			t.Logf("the adapter's log:\n%s", r.logs.Tail(4000))
 		}
 		if strings.Contains(r.logs.String(), srv.Token()) {
 			t.Error("the token stands in the log")
@@ -72,159 +68,13 @@ func newRig(t testing.TB, change func(*telegram.Config)) *rig {
 // run starts the adapter; the returned function ends it and gives Run's error.
 func (r *rig) run(t testing.TB) (stop func() error) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(r.ctx)
-	done := make(chan error, 1)
-	go func() { done <- r.Run(ctx, r.sink) }()
-	var once sync.Once
-	var err error
-	stop = func() error {
-		once.Do(func() {
-			cancel()
-			err = <-done
-		})
-		return err
-	}
-	t.Cleanup(func() { stop() })
-	return stop
+	return adapter.Run(t, r.ctx, r.Adapter, r.sink)
 }
 
 func (r *rig) part() health.Part { return r.health.Parts()[0] }
 
-// inbox is a sink that keeps everything in memory, and drops events that it
-// knows, as the ledger does.
-type inbox struct {
-	mu      sync.Mutex
-	events  []domain.Inbound
-	cursor  string
-	commits int
-	accept  func(events []domain.Inbound) error // before a commit; nil accepts
-	changed chan struct{}
-}
-
-func newInbox() *inbox { return &inbox{changed: make(chan struct{})} }
-
-func (s *inbox) Accept(_ context.Context, account string, events []domain.Inbound, cursor string) error {
-	s.mu.Lock()
-	accept := s.accept
-	s.mu.Unlock()
-	if accept != nil {
-		if err := accept(events); err != nil {
-			return err
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, e := range events {
-		if !slices.ContainsFunc(s.events, func(k domain.Inbound) bool { return k.EventID == e.EventID }) {
-			s.events = append(s.events, e)
-		}
-	}
-	if cursor != "" {
-		s.cursor = cursor
-	}
-	s.commits++
-	close(s.changed)
-	s.changed = make(chan struct{})
-	return nil
-}
-
-func (s *inbox) Cursor(context.Context, string) (string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.cursor, nil
-}
-
-func (s *inbox) setAccept(f func([]domain.Inbound) error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.accept = f
-}
-
-// wait waits for n events and gives all that there are.
-func (s *inbox) wait(t testing.TB, ctx context.Context, n int) []domain.Inbound {
-	t.Helper()
-	for {
-		s.mu.Lock()
-		events, changed := slices.Clone(s.events), s.changed
-		s.mu.Unlock()
-		if len(events) >= n {
-			return events
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			t.Fatalf("%d events were stored, want %d", len(events), n)
-		}
-	}
-}
-
-func texts(events []domain.Inbound) []string {
-	out := make([]string, len(events))
-	for i, e := range events {
-		out[i] = e.Text
-	}
-	return out
-}
-
-// buffer is a bytes.Buffer that can be read, and waited for, while it is written.
-type buffer struct {
-	mu      sync.Mutex
-	b       bytes.Buffer
-	changed chan struct{}
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.changed != nil {
-		close(b.changed)
-		b.changed = nil
-	}
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
-// wait waits until a text was written.
-func (b *buffer) wait(t testing.TB, ctx context.Context, text string) {
-	t.Helper()
-	for {
-		b.mu.Lock()
-		if b.changed == nil {
-			b.changed = make(chan struct{})
-		}
-		found, changed := strings.Contains(b.b.String(), text), b.changed
-		b.mu.Unlock()
-		if found {
-			return
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			t.Fatalf("the log never said %q", text)
-		}
-	}
-}
-
 func address(chat int64) domain.Address {
 	return domain.Address{Platform: telegram.Name, ChatID: itoa(chat)}
-}
-
-// fails wants an error of a kind and gives it.
-func fails(t testing.TB, err error, kind platform.Kind) *platform.Error {
-	t.Helper()
-	if err == nil {
-		t.Fatal("it succeeded")
-	}
-	e := platform.AsError(err)
-	if e.Kind != kind {
-		t.Fatalf("the error is of kind %d, want %d: %v", e.Kind, kind, err)
-	}
-	return e
 }
 
 // receive waits for a signal of the adapter.
@@ -236,5 +86,3 @@ func receive(t testing.TB, ctx context.Context, c <-chan struct{}) {
 		t.Fatal("it did not happen")
 	}
 }
-
-func tail(s string, n int) string { return s[max(0, len(s)-n):] }

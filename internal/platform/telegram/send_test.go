@@ -16,6 +16,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/telegram"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/telegram"
 )
 
@@ -70,13 +71,13 @@ func TestEditRefused(t *testing.T) {
 	alice := r.srv.AddUser("Alice")
 	hers := r.srv.Say(alice, "hi")
 	for _, id := range []string{"99", strconv.Itoa(hers.ID), "no number"} {
-		fails(t, r.Edit(r.ctx, address(alice.ID), id, domain.Part{Text: "x"}), platform.EditRefused)
+		adapter.Fails(t, r.Edit(r.ctx, address(alice.ID), id, domain.Part{Text: "x"}), platform.EditRefused)
 	}
 	id, err := r.Send(r.ctx, address(alice.ID), domain.Part{Text: "x"}, "n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	fails(t, r.Edit(r.ctx, address(alice.ID), id, domain.Part{Text: "<b>", Markup: true}), platform.MarkupRefused)
+	adapter.Fails(t, r.Edit(r.ctx, address(alice.ID), id, domain.Part{Text: "<b>", Markup: true}), platform.MarkupRefused)
 }
 
 func TestTopics(t *testing.T) {
@@ -146,7 +147,7 @@ func TestSendFailures(t *testing.T) {
 			alice := r.srv.AddUser("Alice")
 			r.srv.Fail("sendMessage", c.fault)
 			_, err := r.Send(r.ctx, address(alice.ID), domain.Part{Text: "x"}, "n")
-			e := fails(t, err, c.kind)
+			e := adapter.Fails(t, err, c.kind)
 			if e.Code != c.code || e.Uncertain != c.uncertain || !strings.Contains(e.Reason, c.says) {
 				t.Errorf("got %+v", e)
 			}
@@ -169,13 +170,13 @@ func TestWhatWasNotWrittenIsCertain(t *testing.T) {
 	alice := r.srv.AddUser("Alice")
 	r.srv.GoDark()
 	_, err := r.Send(r.ctx, address(alice.ID), domain.Part{Text: "x"}, "n")
-	if e := fails(t, err, platform.Retry); e.Uncertain || e.Code != "telegram_unreachable" {
+	if e := adapter.Fails(t, err, platform.Retry); e.Uncertain || e.Code != "telegram_unreachable" {
 		t.Errorf("refused connection: %+v", e)
 	}
 	ctx, cancel := context.WithCancel(r.ctx)
 	cancel()
 	_, err = r.Send(ctx, address(alice.ID), domain.Part{Text: "x"}, "n")
-	if e := fails(t, err, platform.Retry); e.Uncertain || !errors.Is(err, context.Canceled) {
+	if e := adapter.Fails(t, err, platform.Retry); e.Uncertain || !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled before: %+v", e)
 	}
 }
@@ -194,7 +195,7 @@ func TestCancelledWhileItIsAnsweredIsUncertain(t *testing.T) {
 		t.Fatal(err)
 	}
 	cancel()
-	if e := fails(t, <-done, platform.Retry); !e.Uncertain {
+	if e := adapter.Fails(t, <-done, platform.Retry); !e.Uncertain {
 		t.Errorf("got %+v", e)
 	}
 }
@@ -222,7 +223,7 @@ func TestFloodControlOfTheWholeAccount(t *testing.T) {
 	send := func(chat int64) *platform.Error {
 		r.srv.Fail("sendMessage", fake.TooMany(30))
 		_, err := r.Send(r.ctx, address(chat), domain.Part{Text: "x"}, "n")
-		return fails(t, err, platform.Retry)
+		return adapter.Fails(t, err, platform.Retry)
 	}
 	if e := send(alice.ID); e.Global || e.RetryAfter != 30*time.Second {
 		t.Errorf("one chat: %+v", e)
@@ -239,11 +240,11 @@ func TestBadAddresses(t *testing.T) {
 	r := newRig(t, nil)
 	for _, to := range []domain.Address{{ChatID: ""}, {ChatID: "x"}, {ChatID: "@"}, {ChatID: "1", ThreadID: "x"}} {
 		_, err := r.Send(r.ctx, to, domain.Part{Text: "x"}, "n")
-		fails(t, err, platform.GiveUp)
-		fails(t, r.Typing(r.ctx, to), platform.GiveUp)
+		adapter.Fails(t, err, platform.GiveUp)
+		adapter.Fails(t, r.Typing(r.ctx, to), platform.GiveUp)
 	}
 	_, err := r.Send(r.ctx, address(1), domain.Part{Text: " "}, "n")
-	fails(t, err, platform.GiveUp)
+	adapter.Fails(t, err, platform.GiveUp)
 	if n := r.srv.Calls("sendMessage"); n != 0 {
 		t.Errorf("%d requests were made for them", n)
 	}
@@ -316,7 +317,7 @@ func TestFilesThatCannotGo(t *testing.T) {
 	f.Close()
 	for _, path := range []string{filepath.Join(t.TempDir(), "none"), t.TempDir(), "/dev/null", write(t, "empty", nil), large} {
 		_, err := r.Send(r.ctx, address(alice.ID), domain.Part{Text: "x", Attachments: []domain.Attachment{{Kind: domain.Document, Path: path}}}, "n")
-		fails(t, err, platform.GiveUp)
+		adapter.Fails(t, err, platform.GiveUp)
 	}
 	if n := len(r.srv.Replies(alice.ID)); n != 0 {
 		t.Errorf("%d messages are shown", n)
@@ -353,7 +354,7 @@ func TestARetryDoesNotRepeatWhatArrived(t *testing.T) {
 	r.srv.Fail("sendDocument", fake.Fault{}) // the first goes
 	r.srv.Fail("sendDocument", fake.TooMany(1))
 	_, err := r.Send(r.ctx, address(alice.ID), p, "n")
-	fails(t, err, platform.Retry)
+	adapter.Fails(t, err, platform.Retry)
 	id, err := r.Send(r.ctx, address(alice.ID), p, "n")
 	if err != nil {
 		t.Fatal(err)
@@ -377,7 +378,7 @@ func TestSendsOfManyFilesAreRememberedWithinBounds(t *testing.T) {
 		r.srv.Fail("sendDocument", fake.Fault{})
 		r.srv.Fail("sendDocument", fake.TooMany(1))
 		_, err := r.Send(r.ctx, address(alice.ID), two, strconv.Itoa(i))
-		fails(t, err, platform.Retry)
+		adapter.Fails(t, err, platform.Retry)
 	}
 	for nonce, more := range map[string]int{strconv.Itoa(broken - 1): 1, "0": 2} {
 		before := len(r.srv.Replies(alice.ID))
