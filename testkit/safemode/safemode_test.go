@@ -171,8 +171,13 @@ func TestPin(t *testing.T) {
 
 // A program that a profile is pinned to, and that dies before it can do
 // anything, is not run for ever: the one that was started serves, and says why.
+// The configuration was changed as well, and is served: nobody had read it.
 func TestAPinnedProgramThatDies(t *testing.T) {
 	w := setUp(t)
+	w.write(".env", strings.Replace(w.env, "TELEGRAM_BOT_TOKEN=", "# TELEGRAM_BOT_TOKEN=", 1))
+	w.healthy()
+	before := len(starts.Read(w.profile).Starts)
+	w.write(".env", w.env)
 	real := filepath.Join(t.TempDir(), "dead")
 	if err := os.WriteFile(real, []byte("#!/bin/sh\nexit 3\n"), 0o700); err != nil {
 		t.Fatal(err)
@@ -190,10 +195,10 @@ func TestAPinnedProgramThatDies(t *testing.T) {
 	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.Cmd.Process.Pid)); err != nil || exe != w.dying {
 		t.Errorf("%s serves, want %s (%v)", exe, w.dying, err)
 	}
-	if s := w.status(1); s.Safe == nil || !strings.Contains(strings.Join(s.Problems, "\n"), "died too often") {
+	if s := w.status(1); s.Safe == nil || s.Safe.Config != "" || !strings.Contains(strings.Join(s.Problems, "\n"), "died too often") {
 		t.Errorf("safe mode %+v", s.Safe)
 	}
-	if r := starts.Read(w.profile); len(r.Starts) != 3 {
+	if r := starts.Read(w.profile); len(r.Starts) != before+3 {
 		t.Errorf("three starts are on record as %d", len(r.Starts))
 	}
 }
