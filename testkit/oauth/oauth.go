@@ -33,7 +33,8 @@ func Start(seconds int) *Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /device", s.device)
 	mux.HandleFunc("POST /token", s.token)
-	s.http = httptest.NewServer(mux)
+	s.http = httptest.NewUnstartedServer(mux) // assigned before anybody can call
+	s.http.Start()
 	return s
 }
 
