@@ -16,7 +16,7 @@ import (
 // ARCHITECTURE.md draws it.
 var rows = [][]string{
 	{"domain", "failpoint"},
-	{"clock", "secret", "health"},
+	{"clock", "secret", "health", "network"},
 	{"logging"},
 	{"home", "ledger"},
 	{"access", "approval", "succession", "control"},

@@ -6,11 +6,15 @@ package accounts
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"log/slog"
+	"mime"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"hermes/internal/domain"
@@ -48,6 +52,7 @@ type Account struct {
 	MayRepeat bool
 
 	network *port.Network
+	bend    atomic.Pointer[func(*http.Response)]
 	clients []*http.Client
 	closing []func()
 }
@@ -56,6 +61,14 @@ type Account struct {
 type Chat struct {
 	To    domain.Address
 	Shown func() []string // what the bot said, as it stands there now, oldest first
+	// Say has somebody say something in it, with files; nil where nobody can.
+	Say func(text string, files ...File)
+}
+
+// File is one that somebody sends.
+type File struct {
+	Name, MIME string
+	Data       []byte
 }
 
 // Upset is one way for a platform to misbehave.
@@ -120,8 +133,33 @@ func (a *Account) Close() {
 // Network is what lies between the adapters and the fake.
 func (a *Account) Network() *port.Network { return a.network }
 
+// Bend sets a function that may change each answer of a platform that speaks
+// HTTP before the adapter sees it; nil takes it away.
+func (a *Account) Bend(f func(*http.Response)) {
+	if f == nil {
+		a.bend.Store(nil)
+		return
+	}
+	a.bend.Store(&f)
+}
+
+// bending lets Account.Bend change what comes.
+type bending struct {
+	*http.Transport
+	a *Account
+}
+
+// RoundTrip implements http.RoundTripper.
+func (b bending) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := b.Transport.RoundTrip(r)
+	if f := b.a.bend.Load(); f != nil && err == nil {
+		(*f)(resp)
+	}
+	return resp, err
+}
+
 func (a *Account) client() *http.Client {
-	c := &http.Client{Transport: &http.Transport{DialContext: a.network.Dial, DisableCompression: true}}
+	c := &http.Client{Transport: bending{&http.Transport{DialContext: a.network.Dial, DisableCompression: true}, a}}
 	a.clients = append(a.clients, c)
 	return c
 }
@@ -158,8 +196,8 @@ func shown[M any](all []M, text func(M) (string, bool)) (out []string) {
 	return out
 }
 
-func chatOf(name domain.Platform, id string, shown func() []string) Chat {
-	return Chat{To: domain.Address{Platform: name, ChatID: id}, Shown: shown}
+func chatOf(name domain.Platform, id string, shown func() []string, say func(string, ...File)) Chat {
+	return Chat{To: domain.Address{Platform: name, ChatID: id}, Shown: shown, Say: say}
 }
 
 func newTelegram(a *Account) error {
@@ -181,6 +219,20 @@ func newTelegram(a *Account) error {
 		who := srv.AddUser(name())
 		return chatOf(telegram.Name, fmt.Sprint(who.ID), func() []string {
 			return shown(srv.Messages(who.ID), func(m telegramfake.Message) (string, bool) { return m.Text, m.FromBot && !m.Deleted })
+		}, func(text string, files ...File) {
+			if len(files) == 0 {
+				srv.Say(who, text)
+			}
+			album := ""
+			if len(files) > 1 {
+				album = text
+			}
+			for i, f := range files {
+				srv.Post(telegramfake.Post{From: who, Text: text, Album: album, File: &telegramfake.Upload{Kind: "document", Name: f.Name, MIME: f.MIME, Data: f.Data}})
+				if i == 0 {
+					text = "" // an album has one caption
+				}
+			}
 		})
 	}
 	a.Upset = func(u Upset, times int, all bool) {
@@ -214,13 +266,20 @@ func newDiscord(a *Account) error {
 		return err
 	}
 	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
-		return discord.New(discord.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, discord.Deps{HTTP: a.client(), Log: log})
+		return discord.New(discord.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, discord.Deps{HTTP: a.client(), Files: a.client(), Log: log})
 	}
-	guild, name := srv.AddGuild("guild"), named()
+	name := named()
 	a.Chat = func() Chat {
-		channel := srv.AddChannel(guild, name())
+		who := srv.AddUser(name())
+		channel := srv.DM(who)
 		return chatOf(discord.Name, channel, func() []string {
 			return shown(srv.Messages(channel), func(m discordfake.Message) (string, bool) { return m.Content, m.FromBot && !m.Deleted })
+		}, func(text string, files ...File) {
+			p := discordfake.Post{Text: text, Files: map[string][]byte{}}
+			for _, f := range files {
+				p.Files[f.Name], p.Mime = f.Data, f.MIME
+			}
+			srv.Write(who, channel, p)
 		})
 	}
 	a.Upset = func(u Upset, times int, all bool) {
@@ -249,9 +308,16 @@ func newSlack(a *Account) error {
 	}
 	name := named()
 	a.Chat = func() Chat {
-		channel := srv.Direct(srv.AddUser(name()))
+		who := srv.AddUser(name())
+		channel := srv.Direct(who)
 		return chatOf(slack.Name, channel, func() []string {
 			return shown(srv.Messages(channel), func(m slackfake.Message) (string, bool) { return m.Text, m.FromBot })
+		}, func(text string, files ...File) {
+			p := slackfake.Post{From: who, Channel: channel, Text: text}
+			for _, f := range files {
+				p.Files = append(p.Files, slackfake.File{Name: f.Name, MIME: f.MIME, Data: f.Data})
+			}
+			srv.Post(p)
 		})
 	}
 	a.Upset = func(u Upset, times int, all bool) {
@@ -280,9 +346,16 @@ func newMattermost(a *Account) error {
 	}
 	name := named()
 	a.Chat = func() Chat {
-		channel := srv.Direct(srv.AddUser(name()))
+		who := srv.AddUser(name())
+		channel := srv.Direct(who)
 		return chatOf(mattermost.Name, channel, func() []string {
 			return shown(srv.Messages(channel), func(m mattermostfake.Message) (string, bool) { return m.Text, m.FromBot && !m.Deleted })
+		}, func(text string, files ...File) {
+			p := mattermostfake.Post{From: who, Text: text}
+			for _, f := range files {
+				p.Files = append(p.Files, mattermostfake.File{Name: f.Name, MIME: f.MIME, Data: f.Data})
+			}
+			srv.Post(p)
 		})
 	}
 	a.Upset = func(u Upset, times int, all bool) {
@@ -312,9 +385,17 @@ func newMatrix(a *Account) error {
 	}
 	name := named()
 	a.Chat = func() Chat {
-		room := srv.Invite(srv.AddUser(name()), true)
+		who := srv.AddUser(name())
+		room := srv.Invite(who, true)
 		return chatOf(matrix.Name, room, func() []string {
 			return shown(srv.Messages(room), func(m matrixfake.Message) (string, bool) { return m.Text, m.FromBot })
+		}, func(text string, files ...File) {
+			if len(files) == 0 {
+				srv.Say(who, room, text)
+			}
+			for _, f := range files {
+				srv.Post(matrixfake.Post{From: who, Room: room, Text: text, Kind: "m.file", File: &matrixfake.File{Name: f.Name, MIME: f.MIME, Data: f.Data}})
+			}
 		})
 	}
 	a.Upset = func(u Upset, times int, all bool) {
@@ -344,6 +425,12 @@ func newEmail(a *Account) error {
 		address := name() + "@people.test"
 		return chatOf(email.Name, address, func() []string {
 			return shown(srv.Sent(), func(m emailfake.Mail) (string, bool) { return m.Text, strings.EqualFold(m.To, address) })
+		}, func(text string, files ...File) {
+			l := emailfake.Letter{From: address, Subject: "a question", Text: text}
+			if len(files) > 0 {
+				l.Body = letterWith(text, files)
+			}
+			srv.Write(l)
 		})
 	}
 	a.Upset = func(u Upset, times int, all bool) {
@@ -359,6 +446,21 @@ func newEmail(a *Account) error {
 		}
 	}
 	return nil
+}
+
+// letterWith is the body of a mail with files.
+func letterWith(text string, files []File) string {
+	var b strings.Builder
+	b.WriteString("Content-Type: multipart/mixed; boundary=parts\n\n--parts\nContent-Type: text/plain; charset=utf-8\n\n" + text + "\n")
+	for _, f := range files {
+		name := mime.FormatMediaType("attachment", map[string]string{"filename": f.Name})
+		fmt.Fprintf(&b, "--parts\nContent-Type: %s\nContent-Disposition: %s\nContent-Transfer-Encoding: base64\n\n", f.MIME, name)
+		for data := range slices.Chunk([]byte(base64.StdEncoding.EncodeToString(f.Data)), 76) {
+			b.Write(append(data, '\n'))
+		}
+	}
+	b.WriteString("--parts--\n")
+	return b.String()
 }
 
 // targets is how many chats a webhook's account can have: each is an address
@@ -393,7 +495,7 @@ func newWebhook(a *Account) error {
 		name := fmt.Sprintf("target%d", n)
 		return chatOf(webhook.Name, name, func() []string {
 			return shown(rec.Posts(), func(p webhookfake.Post) (string, bool) { return p.Text, p.Route == name && p.Signed && !p.Dropped })
-		})
+		}, nil)
 	}
 	a.Upset = func(u Upset, times int, _ bool) {
 		f := map[Upset]webhookfake.Fault{

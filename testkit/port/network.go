@@ -21,6 +21,7 @@ type Network struct {
 	holed     bool
 	swallows  string // kills the connection on which it is written
 	dials     int
+	abroad    int
 	last      int
 }
 
@@ -47,6 +48,9 @@ func (n *Network) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	n.mu.Lock()
 	l, holed := n.listeners[addr], n.holed
 	n.dials++
+	if l == nil {
+		n.abroad++
+	}
 	n.mu.Unlock()
 	if holed {
 		<-ctx.Done()
@@ -110,6 +114,14 @@ func (n *Network) Dials() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.dials
+}
+
+// Abroad is how often somebody tried to connect to an address at which nobody
+// ever listened.
+func (n *Network) Abroad() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.abroad
 }
 
 // memory is a listener of a Network.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/bwmarrin/discordgo"
 
+	"hermes/internal/network"
 	"hermes/internal/platform"
 )
 
@@ -49,36 +50,23 @@ func newTransport(proxy string, control func(network, address string, c syscall.
 	return t
 }
 
-var errPrivate = errors.New("the address is a private one")
-
 // newFileClient makes the client for attachments, whose addresses the service
 // gives: it connects to no private address, unless the service itself has one.
 // Through a proxy the proxy decides.
 func newFileClient(c Config) *http.Client {
-	control := func(_, address string, _ syscall.RawConn) error {
-		ap, err := netip.ParseAddrPort(address)
-		if err != nil {
-			return err
-		}
-		if !public(ap.Addr()) {
-			return errPrivate
-		}
-		return nil
-	}
+	control := network.PublicOnly
 	if c.Proxy != "" || privateHost(c.BaseURL) {
 		control = nil
 	}
-	client := &http.Client{Transport: newTransport(c.Proxy, control)}
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return client
+	return &http.Client{Transport: newTransport(c.Proxy, control)}
 }
 
-// sharedSpace is the carriers' own network, RFC 6598.
-var sharedSpace = netip.MustParsePrefix("100.64.0.0/10")
-
-func public(ip netip.Addr) bool {
-	ip = ip.Unmap()
-	return ip.IsGlobalUnicast() && !ip.IsPrivate() && !sharedSpace.Contains(ip)
+// withoutRedirects is the client, but that it follows no redirect: one would turn
+// a POST into a GET, carry the token elsewhere, and lead to any address.
+func withoutRedirects(c *http.Client) *http.Client {
+	own := *c
+	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &own
 }
 
 // privateHost tells whether the API itself is configured at a private address.
@@ -88,7 +76,7 @@ func privateHost(base string) bool {
 		return false
 	}
 	ip, err := netip.ParseAddr(u.Hostname())
-	return u.Hostname() == "localhost" || err == nil && !public(ip)
+	return u.Hostname() == "localhost" || err == nil && !network.Public(ip)
 }
 
 // call is what is known of one request.
