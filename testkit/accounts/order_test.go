@@ -25,14 +25,14 @@ import (
 	"hermes/internal/platform"
 )
 
-// TestMain lets rapid try a dozen plans on each platform, unless it is told
+// TestMain lets rapid try eight plans on each platform, unless it is told
 // otherwise (-rapid.checks).
 func TestMain(m *testing.M) {
 	flag.Parse()
 	told := false
 	flag.Visit(func(f *flag.Flag) { told = told || f.Name == "rapid.checks" })
 	if !told {
-		if err := flag.Set("rapid.checks", "12"); err != nil {
+		if err := flag.Set("rapid.checks", "8"); err != nil {
 			panic(err)
 		}
 	}
@@ -438,7 +438,9 @@ func (w *world) compare(c Chat, accepted []said, calm bool) error {
 	return nil
 }
 
-func head(words []string, from int) []string { return words[min(from, len(words)):min(from+8, len(words))] }
+func head(words []string, from int) []string {
+	return words[min(from, len(words)):min(from+8, len(words))]
+}
 
 // The writes at which a process can die.
 const (
