@@ -72,6 +72,7 @@ type Adapter struct {
 
 	name     atomic.Pointer[string] // the bot's user name, once it connected
 	channels channels
+	roles    roleBook
 	waiting  recall.Latest // what is being worked on, for the reactions
 
 	// What outlives a Run, so that the next one can resume. Only Run uses it.
@@ -139,11 +140,6 @@ func New(c Config, d Deps) (*Adapter, error) {
 		limits: newLimits(time.Now),
 		pause: pauses{first: time.Second, most: time.Minute, hello: 20 * time.Second, invalid: 5 * time.Second,
 			identify: 5 * time.Second, intent: 5 * time.Minute, inner: 5 * time.Second, save: time.Minute, steady: time.Minute},
-	}
-	if len(c.Roles) > 0 {
-		const text = "DISCORD_ALLOWED_ROLES allows nobody, since people are known by their user id alone: list them in DISCORD_ALLOWED_USERS, or let them pair"
-		a.log.Warn(text)
-		a.health.Note("warning", text)
 	}
 	own := withoutRedirects(d.HTTP)
 	a.http = own
