@@ -14,6 +14,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/intake"
 )
 
 const (
@@ -47,8 +48,9 @@ func (p position) String() string {
 // receiver is one Run: it keeps a connection and commits what comes. It belongs
 // to one goroutine.
 type receiver struct {
-	a    *Adapter
-	sink platform.Sink
+	a      *Adapter
+	sink   platform.Sink
+	intake intake.Intake
 
 	at       position
 	known    bool // at is the stored position
@@ -293,56 +295,11 @@ func (r *receiver) failed(ctx context.Context, e *platform.Error) error {
 	wait -= time.Duration(rand.Int64N(int64(wait)/4 + 1)) // so that many accounts do not return in step
 	r.a.health.Degraded(e.Code, e.Reason)
 	r.a.log.Warn("the mailbox is not heard", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", r.failures, "wait", wait)
-	sleep(ctx, wait)
+	platform.Sleep(ctx, wait)
 	return nil
 }
 
-// accept retries until the sink has stored the events or refuses for good.
+// accept commits events with the position.
 func (r *receiver) accept(ctx context.Context, events []domain.Inbound, at position) error {
-	wait := r.a.pause.first
-	for {
-		err := r.sink.Accept(ctx, r.a.cfg.Address, events, at.String())
-		if err == nil {
-			if len(events) > 0 {
-				r.a.health.Note("last_event", r.a.now().UTC().Format(time.RFC3339))
-			}
-			return nil
-		}
-		code := domain.CodeOf(err)
-		switch {
-		case ctx.Err() != nil, code == domain.Fenced:
-			return err
-		case (code == domain.Invalid || code == domain.TooLarge) && len(events) > 1:
-			for i := range events {
-				if err := r.accept(ctx, events[i:i+1], r.at); err != nil {
-					return err
-				}
-			}
-			events = nil
-			continue
-		case (code == domain.Invalid || code == domain.TooLarge) && len(events) == 1:
-			// Trying the same again cannot help, and must not block what follows.
-			r.a.log.Error("a mail that cannot be stored was left out", "event", events[0].EventID, "err", r.a.scrubError(err))
-			events = nil
-			continue
-		}
-		r.a.health.Degraded(string(code), "mail waits, because it cannot be stored: "+domain.MessageOf(err)+"; none is lost")
-		r.a.log.Warn("mail could not be stored; it is tried again", "events", len(events), "err", r.a.scrubError(err), "wait", wait)
-		if !sleep(ctx, wait) {
-			return err
-		}
-		wait = min(2*wait, r.a.pause.most)
-	}
-}
-
-// sleep waits; it answers false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
+	return r.intake.Accept(ctx, r.a.cfg.Address, events, at.String())
 }
