@@ -20,6 +20,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
+	"hermes/internal/platform/intake"
 )
 
 // Name is the platform's name.
@@ -116,6 +117,8 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 // account (domain.Fenced).
 func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	r := &receiver{a: a, sink: sink}
+	r.intake = intake.Intake{Sink: sink, Service: "the mailbox", Health: a.health, Log: a.log,
+		Now: a.now, Scrub: a.scrubError, First: a.pause.first, Most: a.pause.most}
 	err := r.run(ctx)
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // it was asked to end

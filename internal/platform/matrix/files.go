@@ -57,7 +57,7 @@ func (a *Adapter) fileContent(ctx context.Context, at *domain.Attachment, c map[
 		return harmless(e, "the file "+name+" could not be uploaded")
 	}
 	if _, _, ok := mediaOf(out.URI); !ok {
-		return notMatrix(answer.status)
+		return notMatrix(answer.Status)
 	}
 	c["msgtype"] = cmp.Or(msgTypes[at.Kind], msgTypes[kindOf(kind)], "m.file")
 	c["body"], c["filename"], c["url"] = name, name, out.URI
@@ -171,7 +171,7 @@ func (a *Adapter) Fetch(ctx context.Context, at domain.Attachment, max int64, w 
 		resp, c, e = a.do(ctx, request{method: http.MethodGet, path: "/_matrix/media/v3/download/" + under, public: true})
 	}
 	switch {
-	case e != nil && c.status >= 300 && c.status < 400:
+	case e != nil && c.Status >= 300 && c.Status < 400:
 		return at, give("the homeserver keeps the file " + at.Name + " elsewhere, and it is not fetched from there")
 	case e != nil && e.Code == codeAbsent:
 		return at, give("the file " + at.Name + " is not on the homeserver any more: send it again")
@@ -183,7 +183,7 @@ func (a *Adapter) Fetch(ctx context.Context, at domain.Attachment, max int64, w 
 	defer resp.Body.Close()
 	n, err := io.Copy(w, io.LimitReader(resp.Body, max))
 	if err != nil {
-		c.err = err
+		c.Err = err
 		return at, harmless(a.classify(c), failed)
 	}
 	if more, _ := io.CopyN(io.Discard, resp.Body, 1); more > 0 {

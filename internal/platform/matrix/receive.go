@@ -14,6 +14,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/intake"
 )
 
 const (
@@ -25,8 +26,9 @@ const (
 // receiver is one Run: it polls and commits what comes. It belongs to one
 // goroutine.
 type receiver struct {
-	a    *Adapter
-	sink platform.Sink
+	a      *Adapter
+	sink   platform.Sink
+	intake intake.Intake
 
 	loaded   bool
 	at       position
@@ -74,7 +76,7 @@ func (r *receiver) session(ctx context.Context) error {
 		}
 		r.alive()
 		if wait > 0 && r.at.Since == was && time.Since(began) < wait/10 {
-			sleep(ctx, r.a.pause.first) // a server that does not wait must not make us spin
+			platform.Sleep(ctx, r.a.pause.first) // a server that does not wait must not make us spin
 		}
 	}
 	return nil
@@ -118,17 +120,17 @@ func (r *receiver) poll(ctx context.Context, wait time.Duration) (*syncReply, *p
 	c, e := r.a.call(ctx, request{method: http.MethodGet, path: "/v3/sync", query: q, timeout: limit}, &s)
 	if e == nil {
 		if s.Next == "" {
-			return nil, notMatrix(c.status)
+			return nil, notMatrix(c.Status)
 		}
 		return &s, nil
 	}
 	e.Uncertain = false
 	switch {
-	case e.Code == codeUnknown && errors.Is(c.err, context.DeadlineExceeded):
+	case e.Code == codeUnknown && errors.Is(c.Err, context.DeadlineExceeded):
 		e.Code, e.Reason = "matrix_poll_stuck", "a poll of the homeserver did not come back in twice its time: it was cut and is made again"
 	case e.Code == codeUnknown:
 		e.Code, e.Reason = "matrix_poll_cut", "the connection to the homeserver broke while it was polled: it is made again"
-	case e.Kind == platform.GiveUp && r.at.Since != "" && c.status == http.StatusBadRequest:
+	case e.Kind == platform.GiveUp && r.at.Since != "" && c.Status == http.StatusBadRequest:
 		// The homeserver was set up anew, or put back to an older state.
 		r.a.log.Warn("the homeserver does not know the stored position any more; what was written since the last message is read from the rooms' histories", "reason", e.Reason)
 		r.at.Since = ""
@@ -189,7 +191,7 @@ func (r *receiver) failed(ctx context.Context, e *platform.Error) error {
 	wait = max(wait, e.RetryAfter)
 	r.a.health.Degraded(e.Code, e.Reason)
 	r.a.log.Warn("the homeserver is not heard", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", r.failures, "wait", wait)
-	sleep(ctx, wait)
+	platform.Sleep(ctx, wait)
 	return nil
 }
 
@@ -342,66 +344,18 @@ func (r *receiver) commit(ctx context.Context, all []domain.Inbound) error {
 	return nil
 }
 
-// accept stores events; it retries until the sink has stored them or refuses
-// for good.
+// accept commits events.
 func (r *receiver) accept(ctx context.Context, all []domain.Inbound, cursor string) error {
 	for _, in := range all { // before the commit: the turn may begin at once
 		if !in.Button {
 			r.a.waiting.Set(in.Address, in.MessageID)
 		}
 	}
-	wait := r.a.pause.first
-	for {
-		err := r.sink.Accept(ctx, r.a.self.Load().user, all, cursor)
-		if err == nil {
-			r.accepted(all)
-			return nil
-		}
-		code := domain.CodeOf(err)
-		switch {
-		case ctx.Err() != nil, code == domain.Fenced:
-			return err
-		case code == domain.Invalid, code == domain.TooLarge:
-			// Trying the same again cannot help, and must not block what follows.
-			if len(all) > 1 {
-				return r.acceptEach(ctx, all, cursor)
-			}
-			if len(all) == 0 {
-				return nil
-			}
-			r.a.log.Error("an event that cannot be stored was left out", "event", all[0].EventID, "error", r.a.scrubError(err))
-			all = nil
-			continue
-		}
-		r.a.health.Degraded(string(code), "messages from Matrix wait, because they cannot be stored: "+domain.MessageOf(err)+"; none is lost")
-		r.a.log.Warn("messages could not be stored; they are tried again", "events", len(all), "error", r.a.scrubError(err), "wait", wait)
-		if !sleep(ctx, wait) {
-			return err
-		}
-		wait = min(2*wait, r.a.pause.most)
-	}
+	return r.intake.Accept(ctx, r.a.self.Load().user, all, cursor)
 }
 
-// acceptEach finds the event that the sink refuses; the others are stored.
-func (r *receiver) acceptEach(ctx context.Context, all []domain.Inbound, cursor string) error {
-	for i := range all {
-		at := ""
-		if i == len(all)-1 {
-			at = cursor
-		}
-		if err := r.accept(ctx, all[i:i+1], at); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// accepted notes the evidence, and tells the rooms how far they were read.
+// accepted tells the rooms how far they were read.
 func (r *receiver) accepted(all []domain.Inbound) {
-	if len(all) == 0 {
-		return
-	}
-	r.a.health.Note("last_event", r.a.now().UTC().Format(time.RFC3339))
 	read := map[string]string{}
 	for _, in := range all {
 		if !in.Button {
@@ -415,17 +369,5 @@ func (r *receiver) accepted(all []domain.Inbound) {
 			_, e := r.a.call(ctx, request{method: http.MethodPost, path: path, in: struct{}{}}, nil)
 			return e
 		})
-	}
-}
-
-// sleep waits; it answers false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }

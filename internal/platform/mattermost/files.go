@@ -49,7 +49,7 @@ func (a *Adapter) upload(ctx context.Context, channel string, at *domain.Attachm
 		return "", e
 	}
 	if len(out.Infos) != 1 || !isID(out.Infos[0].ID) {
-		return "", notMattermost(c.status)
+		return "", notMattermost(c.Status)
 	}
 	return out.Infos[0].ID, nil
 }
@@ -110,7 +110,7 @@ func (a *Adapter) Fetch(ctx context.Context, at domain.Attachment, max int64, w 
 	defer resp.Body.Close()
 	n, err := io.Copy(w, io.LimitReader(resp.Body, max))
 	if err != nil {
-		c.err = err
+		c.Err = err
 		return at, harmless(a.classify(c), failed)
 	}
 	if more, _ := io.CopyN(io.Discard, resp.Body, 1); more > 0 {

@@ -29,6 +29,8 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
+	"hermes/internal/platform/httpcall"
+	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
 )
 
@@ -119,7 +121,7 @@ func New(c Config, d Deps) (*Adapter, error) {
 		d.Changed = func() {}
 	}
 	if d.HTTP == nil {
-		d.HTTP = newClient(c.Proxy)
+		d.HTTP = httpcall.NewClient(c.Proxy)
 	}
 	return &Adapter{
 		cfg: c, log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now, changed: d.Changed,
@@ -190,6 +192,8 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	defer cancel()
 
 	r := &receiver{a: a, sink: sink}
+	r.intake = intake.Intake{Sink: sink, Service: "Mattermost", Health: a.health, Log: a.log,
+		Now: a.now, Scrub: a.scrubError, First: a.pause.first, Most: a.pause.most, Stored: r.accepted}
 	err := r.run(ctx)
 	if ctx.Err() != nil {
 		return nil

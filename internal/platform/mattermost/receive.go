@@ -11,6 +11,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
 )
 
@@ -22,8 +23,9 @@ const (
 // receiver is one Run: it keeps a connection and commits what comes. It
 // belongs to one goroutine.
 type receiver struct {
-	a    *Adapter
-	sink platform.Sink
+	a      *Adapter
+	sink   platform.Sink
+	intake intake.Intake
 
 	loaded   bool
 	at       position
@@ -157,7 +159,7 @@ func (r *receiver) failed(ctx context.Context, e *platform.Error) error {
 	wait = max(wait, e.RetryAfter)
 	r.a.health.Degraded(e.Code, e.Reason)
 	r.a.log.Warn("Mattermost is not heard", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", r.failures, "wait", wait)
-	sleep(ctx, wait)
+	platform.Sleep(ctx, wait)
 	return nil
 }
 
@@ -243,7 +245,7 @@ func (r *receiver) pressed(ctx context.Context, f frame) (in domain.Inbound, ok 
 	wait := r.a.pause.first
 	for range pressTries {
 		in, ok, e = r.a.press(ctx, f)
-		if e == nil || e.Kind != platform.Retry || !sleep(ctx, wait) {
+		if e == nil || e.Kind != platform.Retry || !platform.Sleep(ctx, wait) {
 			break
 		}
 		wait = min(2*wait, r.a.pause.most)
@@ -273,70 +275,17 @@ func (r *receiver) commit(ctx context.Context, events []domain.Inbound, seen int
 	return nil
 }
 
-// accept retries until the sink has stored the events or refuses for good.
+// accept commits events.
 func (r *receiver) accept(ctx context.Context, events []domain.Inbound, cursor string) error {
-	if len(events) == 0 && cursor == "" {
-		return nil
-	}
-	wait := r.a.pause.first
-	for {
-		err := r.sink.Accept(ctx, r.a.self.Load().id, events, cursor)
-		if err == nil {
-			r.accepted(events)
-			return nil
-		}
-		code := domain.CodeOf(err)
-		switch {
-		case ctx.Err() != nil, code == domain.Fenced:
-			return err
-		case code == domain.Invalid, code == domain.TooLarge:
-			if len(events) > 1 {
-				return r.acceptEach(ctx, events, cursor)
-			}
-			// Trying the same again cannot help, and must not block what follows.
-			if len(events) == 0 {
-				return nil
-			}
-			r.a.log.Error("an event that cannot be stored was left out", "event", events[0].EventID, "error", r.a.scrubError(err))
-			events = nil
-			if cursor == "" {
-				return nil
-			}
-			continue
-		}
-		r.a.health.Degraded(string(code), "messages from Mattermost wait, because they cannot be stored: "+domain.MessageOf(err)+"; none is lost")
-		r.a.log.Warn("messages could not be stored; they are tried again", "events", len(events), "error", r.a.scrubError(err), "wait", wait)
-		if !sleep(ctx, wait) {
-			return err
-		}
-		wait = min(2*wait, r.a.pause.most)
-	}
+	return r.intake.Accept(ctx, r.a.self.Load().id, events, cursor)
 }
 
-// acceptEach finds the event that the sink refuses; the others are stored.
-func (r *receiver) acceptEach(ctx context.Context, events []domain.Inbound, cursor string) error {
-	for i := range events {
-		at := ""
-		if i == len(events)-1 {
-			at = cursor
-		}
-		if err := r.accept(ctx, events[i:i+1], at); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// accepted notes the evidence and queues the acknowledgements, which are a
-// courtesy: what does not fit is dropped.
+// accepted queues the acknowledgements, which are a courtesy: what does not fit
+// is dropped.
 func (r *receiver) accepted(events []domain.Inbound) {
-	if len(events) == 0 {
-		return
-	}
 	for _, in := range events {
 		r.known.Set(in.EventID, true)
 	}
-	r.a.health.Note("last_event", r.a.now().UTC().Format(time.RFC3339))
 	if !r.a.cfg.Reactions {
 		return
 	}
@@ -344,17 +293,5 @@ func (r *receiver) accepted(events []domain.Inbound) {
 		if !in.Button {
 			r.a.react(reaction{post: in.MessageID, emoji: ackEmoji})
 		}
-	}
-}
-
-// sleep waits; it answers false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }

@@ -99,20 +99,19 @@ func (a *Adapter) upload(ctx context.Context, name string, body io.Reader, size 
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.SendTimeout+time.Duration(size/slowest)*time.Second)
 	defer cancel()
 	c := &call{method: "the upload"}
-	req, err := http.NewRequestWithContext(c.traced(ctx), http.MethodPost, out.URL, io.LimitReader(body, size))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, out.URL, io.LimitReader(body, size))
 	if err != nil {
-		c.err = errors.New("the request could not be made")
+		c.Err = errors.New("the request could not be made")
 		return "", a.classify(c)
 	}
 	req.ContentLength = size
 	req.Header.Set("Content-Type", "application/octet-stream")
-	resp, err := a.http.Do(req)
-	if err != nil {
-		c.err = withoutURL(err)
+	resp := c.Do(a.http, req)
+	if resp == nil {
 		return "", a.classify(c)
 	}
 	defer resp.Body.Close()
-	if c.status, c.header = resp.StatusCode, resp.Header; c.status != http.StatusOK {
+	if c.Status != http.StatusOK {
 		return "", a.classify(c)
 	}
 	_, _ = io.CopyN(io.Discard, resp.Body, maxErrorBody)
@@ -190,20 +189,19 @@ func (a *Adapter) Fetch(ctx context.Context, at domain.Attachment, max int64, w 
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.SendTimeout+time.Duration(max/slowest)*time.Second)
 	defer cancel()
 	c := &call{method: "the file"}
-	req, err := http.NewRequestWithContext(c.traced(ctx), http.MethodGet, address, http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
 	if err != nil {
 		return at, give("the file " + at.Name + " has no address that could be read")
 	}
 	req.Header.Set("Authorization", "Bearer "+a.cfg.Token.Reveal())
 	const failed = "the file could not be fetched from Slack"
-	resp, err := a.http.Do(req)
-	if err != nil {
-		c.err = withoutURL(err)
+	resp := c.Do(a.http, req)
+	if resp == nil {
 		return at, harmless(a.classify(c), failed)
 	}
 	defer resp.Body.Close()
-	if c.status, c.header = resp.StatusCode, resp.Header; c.status != http.StatusOK {
-		if c.status < 500 && c.status != http.StatusTooManyRequests {
+	if c.Status != http.StatusOK {
+		if c.Status < 500 && c.Status != http.StatusTooManyRequests {
 			return at, give("Slack does not let the bot read the file " + at.Name + ": the app needs the permission files:read, and has to be in the channel")
 		}
 		return at, harmless(a.classify(c), failed)
@@ -213,7 +211,7 @@ func (a *Adapter) Fetch(ctx context.Context, at domain.Attachment, max int64, w 
 	}
 	n, err := io.Copy(w, io.LimitReader(resp.Body, max))
 	if err != nil {
-		c.err = err
+		c.Err = err
 		return at, harmless(a.classify(c), failed)
 	}
 	if more, _ := io.CopyN(io.Discard, resp.Body, 1); more > 0 {

@@ -42,7 +42,7 @@ func (a *Adapter) sendFile(ctx context.Context, t *target, s step) (int, *call, 
 		}
 		id, c, err := a.upload(ctx, t, s, kind, &models.InputFileUpload{Filename: uploadName(s.file), Data: f}, size)
 		f.Close()
-		if err != nil && kind == domain.Image && c.status == http.StatusBadRequest && a.classify(c, err).Code == codePhoto {
+		if err != nil && kind == domain.Image && c.Status == http.StatusBadRequest && a.classify(c, err).Code == codePhoto {
 			kind = domain.Document
 			continue
 		}
@@ -156,10 +156,10 @@ func (a *Adapter) Fetch(ctx context.Context, at domain.Attachment, max int64, w 
 		return at, a.fetchFailure(c, err)
 	}
 	defer resp.Body.Close()
-	if c.status == http.StatusNotFound {
+	if c.Status == http.StatusNotFound {
 		return at, &platform.Error{Kind: platform.GiveUp, Code: "telegram_file", Reason: "the file " + at.Name + " is not on Telegram's server any more: send it again"}
 	}
-	if c.status != http.StatusOK {
+	if c.Status != http.StatusOK {
 		return at, a.fetchFailure(c, errors.New(resp.Status))
 	}
 	n, err := io.Copy(w, io.LimitReader(resp.Body, limit))
