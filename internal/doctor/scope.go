@@ -7,7 +7,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -15,6 +14,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/gateway"
 	"hermes/internal/home"
+	"hermes/internal/lazyregexp"
 )
 
 // scopeChecks are about the files of profiles: missing, unreadable, mixed up.
@@ -183,7 +183,7 @@ func placeOf(p home.Problem) string {
 }
 
 // misspelt finds the right name in what Load says of an unknown one.
-var misspelt = regexp.MustCompile(`did you mean (\S+?)\?`)
+var misspelt = lazyregexp.New(`did you mean (\S+?)\?`)
 
 // checkProblems turns what the configuration's loader found into findings.
 func checkProblems(c *Case) []Finding {

@@ -8,7 +8,6 @@ import (
 	"net"
 	netmail "net/mail"
 	"os"
-	"regexp"
 	"strings"
 	"time"
 
@@ -19,6 +18,7 @@ import (
 	"github.com/yuin/goldmark/extension"
 
 	"hermes/internal/domain"
+	"hermes/internal/lazyregexp"
 	"hermes/internal/platform"
 )
 
@@ -141,7 +141,7 @@ func (a *Adapter) compose(to domain.Address, p domain.Part, id string, th thread
 	return m, nil
 }
 
-var bold = regexp.MustCompile(`^\*\*([^*\n]{1,150})\*\*\s*(\n|$)`)
+var bold = lazyregexp.New(`^\*\*([^*\n]{1,150})\*\*\s*(\n|$)`)
 
 // titled finds the subject of a mail that answers none: a first line in bold,
 // as `hermes send -s` writes it, else the beginning of the text.
