@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -16,6 +15,7 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
 	"hermes/internal/platform/intake"
+	"hermes/internal/platform/reconnect"
 )
 
 // loop is one run of the gateway loop. It belongs to one goroutine.
@@ -93,7 +93,7 @@ func (l *loop) failed(ctx context.Context, ready bool, err error) error {
 	wait := e.RetryAfter
 	if e.Code != codeReconnect || !ready { // an orderly end is no failure
 		l.failures++
-		wait = max(l.backoff(), wait)
+		wait = max(reconnect.Backoff(l.a.pause.first, l.a.pause.most, l.failures), wait)
 	}
 	if l.failures >= maxReconnect {
 		return e
@@ -105,13 +105,6 @@ func (l *loop) failed(ctx context.Context, ready bool, err error) error {
 	l.a.log.Warn("the connection to Discord has ended", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", l.failures, "wait", wait)
 	platform.Sleep(ctx, wait)
 	return nil
-}
-
-// backoff doubles from the first pause to the longest, with a quarter of
-// jitter, so that many bots do not return in step.
-func (l *loop) backoff() time.Duration {
-	d := min(l.a.pause.first<<min(max(l.failures-1, 0), 16), l.a.pause.most)
-	return d - time.Duration(rand.Int64N(int64(d)/4+1))
 }
 
 // address finds where to connect. For a new session Discord is asked, which

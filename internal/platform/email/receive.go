@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"strconv"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/intake"
+	"hermes/internal/platform/reconnect"
 )
 
 const (
@@ -57,31 +57,11 @@ type receiver struct {
 	a      *Adapter
 	sink   platform.Sink
 	intake intake.Intake
+	line   reconnect.Line
 
-	at       position
-	known    bool // at is the stored position
-	proven   bool // the last connection was up to date at least once
-	failures int  // in a row
-	connects int
-	skipped  int
-}
-
-// run connects again and again until ctx ends or the account is given up.
-func (r *receiver) run(ctx context.Context) error {
-	for ctx.Err() == nil {
-		err := r.session(ctx)
-		if ctx.Err() != nil {
-			return nil //nolint:nilerr // it was asked to end
-		}
-		var e *platform.Error
-		if !errors.As(err, &e) {
-			return err // the sink's
-		}
-		if err := r.failed(ctx, e); err != nil {
-			return err
-		}
-	}
-	return nil
+	at      position
+	known   bool // at is the stored position
+	skipped int
 }
 
 // session is one connection, from its login to its loss.
@@ -279,8 +259,6 @@ func (r *receiver) await(ctx context.Context, c *imapConn, pushes bool, changed 
 
 // alive records that the connection is up to date.
 func (r *receiver) alive(pushes bool) {
-	r.connects++
-	r.proven, r.failures = true, 0
 	how := "the server pushes"
 	if !pushes {
 		how = "asked every " + r.a.cfg.PollEvery.String()
@@ -288,26 +266,7 @@ func (r *receiver) alive(pushes bool) {
 	r.a.log.Info("connected to the mailbox", "address", r.a.cfg.Address, "news", how)
 	r.a.health.Note("bot", r.a.cfg.Address)
 	r.a.health.Note("news", how)
-	r.a.health.Note("reconnects", strconv.Itoa(r.connects-1))
-	r.a.health.OK()
-}
-
-// failed shows a failure and waits before the next attempt. It returns an error
-// when Run is to end.
-func (r *receiver) failed(ctx context.Context, e *platform.Error) error {
-	r.failures++
-	if r.proven {
-		r.proven, r.failures = false, 1
-	}
-	if e.Kind == platform.BadCredentials || r.failures >= r.a.pause.failures {
-		return e
-	}
-	wait := min(r.a.pause.first<<min(r.failures-1, 16), r.a.pause.most)
-	wait -= time.Duration(rand.Int64N(int64(wait)/4 + 1)) // so that many accounts do not return in step
-	r.a.health.Degraded(e.Code, e.Reason)
-	r.a.log.Warn("the mailbox is not heard", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", r.failures, "wait", wait)
-	platform.Sleep(ctx, wait)
-	return nil
+	r.line.Up()
 }
 
 // accept commits events with the position.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"slices"
@@ -15,6 +14,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/intake"
+	"hermes/internal/platform/reconnect"
 )
 
 const (
@@ -29,34 +29,14 @@ type receiver struct {
 	a      *Adapter
 	sink   platform.Sink
 	intake intake.Intake
+	line   reconnect.Line
 
 	loaded   bool
 	at       position
 	stored   string    // the cursor that the sink was given last
 	storedAt time.Time // and when
 	filter   string
-	proven   bool // the last poll came back
-	failures int  // in a row
-	connects int
 	tryAgain time.Time // when invitations that wait are looked at again
-}
-
-// run connects and polls until ctx ends or the account is given up.
-func (r *receiver) run(ctx context.Context) error {
-	for ctx.Err() == nil {
-		err := r.session(ctx)
-		if ctx.Err() != nil {
-			return nil //nolint:nilerr // it was asked to end
-		}
-		var e *platform.Error
-		if !errors.As(err, &e) {
-			return err // the sink's
-		}
-		if err := r.failed(ctx, e); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // session polls until something fails.
@@ -164,35 +144,10 @@ var timelineTypes = []string{typeMessage, typeEncrypted, typeReaction, typeMembe
 
 // alive records a poll that came back and was taken.
 func (r *receiver) alive() {
-	if r.failures > 0 {
-		r.a.log.Info("the homeserver answers again", "failures", r.failures)
-	}
-	if !r.proven {
-		r.connects++
+	if !r.line.IsUp() {
 		r.a.log.Info("connected to Matrix", "user", r.a.self.Load().user)
-		r.a.health.Note("reconnects", strconv.Itoa(r.connects-1))
 	}
-	r.failures, r.proven = 0, true
-	r.a.health.OK()
-}
-
-// failed shows a failure and waits before the next attempt. It returns an
-// error when Run is to end.
-func (r *receiver) failed(ctx context.Context, e *platform.Error) error {
-	r.failures++
-	r.proven = false
-	r.a.http.CloseIdleConnections() // a connection that went deaf is not asked again
-	if e.Kind == platform.BadCredentials || r.failures >= r.a.pause.failures {
-		return e
-	}
-	wait := r.a.pause.first << min(r.failures-1, 16)
-	wait = min(wait, r.a.pause.most)
-	wait -= time.Duration(rand.Int64N(int64(wait)/4 + 1)) // so that many accounts do not return in step
-	wait = max(wait, e.RetryAfter)
-	r.a.health.Degraded(e.Code, e.Reason)
-	r.a.log.Warn("the homeserver is not heard", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", r.failures, "wait", wait)
-	platform.Sleep(ctx, wait)
-	return nil
+	r.line.Up()
 }
 
 // take handles what a poll brought, and commits it with its position.

@@ -32,6 +32,7 @@ import (
 	"hermes/internal/platform/httpcall"
 	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
+	"hermes/internal/platform/reconnect"
 )
 
 // Name is the platform's name.
@@ -194,7 +195,9 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	r := &receiver{a: a, sink: sink}
 	r.intake = intake.Intake{Sink: sink, Service: "Mattermost", Health: a.health, Log: a.log,
 		Now: a.now, Scrub: a.scrubError, First: a.pause.first, Most: a.pause.most, Stored: r.accepted}
-	err := r.run(ctx)
+	r.line = reconnect.Line{Service: "Mattermost", Health: a.health, Log: a.log,
+		First: a.pause.first, Most: a.pause.most, Failures: a.pause.failures, Cut: a.wire.http.CloseIdleConnections}
+	err := r.line.Run(ctx, r.session)
 	if ctx.Err() != nil {
 		return nil
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"time"
@@ -15,6 +14,7 @@ import (
 
 	"hermes/internal/platform"
 	"hermes/internal/platform/intake"
+	"hermes/internal/platform/reconnect"
 )
 
 const (
@@ -28,14 +28,12 @@ type loop struct {
 	a       *Adapter
 	sink    platform.Sink
 	intake  intake.Intake
+	line    reconnect.Line
 	answers *answers
 
 	connected bool
-	proven    bool      // the last poll came back
 	offset    int64     // the first update that is not committed; 0 means whatever there is
 	checkedAt time.Time // by checkOffset
-	failures  int       // in a row
-	connects  int       // polls that came back after none or a failure
 	takenAt   time.Time // since when another poller disturbs this one
 	takenLast time.Time // when it did so last; zero when it never did
 }
@@ -60,7 +58,7 @@ func (l *loop) run(ctx context.Context) error {
 			}
 			continue
 		}
-		l.proved()
+		l.line.Up()
 		if err := l.commit(ctx, updates); err != nil {
 			return err
 		}
@@ -79,7 +77,7 @@ func (l *loop) step(ctx context.Context) ([]models.Update, *platform.Error) {
 		l.a.log.Info("connected to Telegram", "bot", l.a.Capabilities().MentionName, "offset", l.offset)
 	}
 	switch {
-	case l.proven:
+	case l.line.IsUp():
 	case l.takenLast.IsZero():
 		wait = 0 // a proof at once, in place of half a minute of not knowing
 	default:
@@ -142,29 +140,14 @@ func (l *loop) wholeAlbum(ctx context.Context, batch []models.Update) []models.U
 	return batch
 }
 
-// proved records a poll that came back.
-func (l *loop) proved() {
-	if l.failures > 0 {
-		l.a.log.Info("Telegram answers again", "failures", l.failures)
-	}
-	if !l.proven {
-		l.connects++
-		l.a.health.Note("reconnects", strconv.Itoa(l.connects-1))
-	}
-	l.failures, l.proven = 0, true
-	l.a.health.OK()
-}
-
 // failed shows a failure and waits before the next attempt. It returns an
 // error when Run is to end.
 func (l *loop) failed(ctx context.Context, e *platform.Error) error {
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // Run sees that it is to end
 	}
-	l.failures++
-	l.proven = false
-	l.a.wire.http.CloseIdleConnections() // a connection that went deaf is not asked again
-	wait := max(l.backoff(), e.RetryAfter)
+	l.line.Failed()
+	wait := max(l.line.Backoff(), e.RetryAfter)
 	switch e.Kind {
 	case platform.BadCredentials:
 		return e
@@ -183,22 +166,12 @@ func (l *loop) failed(ctx context.Context, e *platform.Error) error {
 		}
 		wait = min(wait, 3*time.Second)
 	default:
-		if l.failures >= l.a.pause.failures {
+		if l.line.Spent() {
 			return e
 		}
 	}
-	l.a.health.Degraded(e.Code, e.Reason)
-	l.a.log.Warn("Telegram is not heard", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", l.failures, "wait", wait)
-	platform.Sleep(ctx, wait)
+	l.line.Wait(ctx, e, wait)
 	return nil
-}
-
-// backoff doubles from the first pause to the longest, with a quarter of
-// jitter, so that many bots do not return in step.
-func (l *loop) backoff() time.Duration {
-	d := l.a.pause.first << min(l.failures-1, 16)
-	d = min(d, l.a.pause.most)
-	return d - time.Duration(rand.Int64N(int64(d)/4+1))
 }
 
 // commit gives the batch to the sink and advances the offset once it is

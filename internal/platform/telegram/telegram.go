@@ -27,6 +27,7 @@ import (
 	"hermes/internal/platform/httpcall"
 	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
+	"hermes/internal/platform/reconnect"
 )
 
 // Name is the platform's name.
@@ -189,6 +190,8 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 
 	l := &loop{a: a, sink: sink, answers: answers, intake: intake.Intake{Sink: sink, Service: "Telegram", Health: a.health, Log: a.log,
 		Now: a.now, Scrub: a.scrub, First: a.pause.first, Most: a.pause.most}}
+	l.line = reconnect.Line{Service: "Telegram", Health: a.health, Log: a.log,
+		First: a.pause.first, Most: a.pause.most, Failures: a.pause.failures, Cut: a.wire.http.CloseIdleConnections}
 	err := l.run(ctx)
 	if ctx.Err() != nil {
 		return nil
