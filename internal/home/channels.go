@@ -2,11 +2,12 @@ package home
 
 import (
 	"bytes"
-	"regexp"
+
 	"slices"
 	"strings"
 
 	"hermes/internal/domain"
+	"hermes/internal/lazyregexp"
 )
 
 // channelFiles are the files of a home, beside .env and config.yaml, that hold
@@ -97,7 +98,7 @@ func channelSpecs(root *node) []platformSpec {
 }
 
 // commentedOut is a line of a .env whose assignment counts no more.
-var commentedOut = regexp.MustCompile(`^\s*[#;][#;\s]*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=`)
+var commentedOut = lazyregexp.New(`^\s*[#;][#;\s]*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=`)
 
 // dropChannel takes the credentials of a platform out of a .env, and tells which
 // of them counted.
@@ -124,7 +125,7 @@ type keptSecret struct {
 	variables []string // of the environment, that it is taken from
 }
 
-var reference = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
+var reference = lazyregexp.New(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
 
 // secretsOf finds the secrets of a section, at any depth: a value, or a list of
 // them.
