@@ -2,7 +2,6 @@ package home
 
 import (
 	"bytes"
-
 	"slices"
 	"strings"
 
