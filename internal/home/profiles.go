@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 // List gives the profiles under root: the default one, then the others by name.
@@ -204,7 +205,7 @@ func copyTree(from, to string) error {
 			if err != nil {
 				return err
 			}
-			src, err := os.Open(path)
+			src, err := plain.Open(path)
 			if err != nil {
 				return err
 			}
@@ -342,7 +343,7 @@ func mustBeStopped(p Profile) error {
 // hold a bare number; a PID that another program has taken since is told apart
 // by its start time, where the file has one.
 func Running(p Profile) (pid int, ok bool) {
-	data, err := os.ReadFile(p.PIDFile())
+	data, err := plain.Read(p.PIDFile())
 	if err != nil {
 		return 0, false
 	}

@@ -24,6 +24,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/plain"
 	"hermes/internal/succession"
 	"hermes/internal/versions"
 )
@@ -163,7 +164,7 @@ func File(p home.Profile) string { return p.Path("gateway-starts.json") }
 // Read gives the record. What cannot be read counts as never having been.
 func Read(p home.Profile) Record {
 	var r Record
-	text, err := os.ReadFile(File(p))
+	text, err := plain.Read(File(p))
 	if err != nil || json.Unmarshal(text, &r) != nil {
 		return Record{}
 	}
@@ -182,7 +183,7 @@ func Update(p home.Profile, change func(*Record)) error {
 	if err := os.MkdirAll(p.Home, 0o700); err != nil {
 		return fail(err)
 	}
-	lock := flock.New(p.Path(".gateway-starts.lock"), flock.SetPermissions(0o600))
+	lock := flock.New(p.Path(".gateway-starts.lock"), flock.SetPermissions(0o600), flock.SetFlag(plain.LockFlag))
 	ctx, cancel := context.WithTimeout(context.Background(), lockWait)
 	defer cancel()
 	if _, err := lock.TryLockContext(ctx, 5*time.Millisecond); err != nil {
@@ -334,7 +335,7 @@ func oomKills() int64 {
 }
 
 func oomKillsIn(file string) int64 {
-	text, err := os.ReadFile(file)
+	text, err := plain.Read(file)
 	if err != nil {
 		return -1
 	}

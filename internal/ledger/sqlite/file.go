@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 // fileSystem is what is known of the file system under a folder.
@@ -128,7 +129,7 @@ func prepareFile(ctx context.Context, o Options) (aside string, err error) {
 			return "", err
 		}
 	}
-	f, err := os.OpenFile(o.Path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := plain.OpenFile(o.Path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return "", err
 	}
@@ -146,7 +147,7 @@ func prepareFile(ctx context.Context, o Options) (aside string, err error) {
 // looksLikeDatabase tells whether the file is missing, empty, or begins as a
 // database does.
 func looksLikeDatabase(path string) (bool, error) {
-	f, err := os.Open(path)
+	f, err := plain.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil
 	}
@@ -243,7 +244,7 @@ func freeName(base string) (string, error) {
 
 // waitLock takes an exclusive flock; closing the file gives it back.
 func waitLock(ctx context.Context, path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := plain.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
 )
@@ -100,7 +101,7 @@ func multipartBody(s step) ([]byte, string, *platform.Error) {
 
 // copyFile copies at most what may be sent, should the file have grown.
 func copyFile(w io.Writer, path string) error {
-	f, err := os.Open(path)
+	f, err := plain.Open(path)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 	"hermes/internal/platform"
 )
 
@@ -122,7 +123,7 @@ func (a *Adapter) open(ctx context.Context, at *domain.Attachment, base string) 
 	if most := a.uploadLimit(ctx); info.Size() > most {
 		return nil, 0, give("the file "+base+" is larger than the homeserver takes ("+strconv.FormatInt(most>>20, 10)+" MB)", nil)
 	}
-	f, err := os.Open(at.Path)
+	f, err := plain.Open(at.Path)
 	if err != nil {
 		return nil, 0, give("the file "+base+" cannot be read", err)
 	}

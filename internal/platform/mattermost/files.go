@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
 )
@@ -77,7 +78,7 @@ func (a *Adapter) open(name string) (*os.File, int64, *platform.Error) {
 	case info.Size() > most:
 		return nil, 0, give("the file "+base+" is larger than the server takes ("+strconv.FormatInt(most>>20, 10)+" MB)", nil)
 	}
-	f, err := os.Open(name)
+	f, err := plain.Open(name)
 	if err != nil {
 		return nil, 0, give("the file "+base+" cannot be read", err)
 	}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
 )
@@ -156,7 +157,7 @@ func (a *Adapter) openFile(at *domain.Attachment) (*os.File, int64, *platform.Er
 	case info.Size() > maxUpload:
 		return nil, 0, give("the file "+base+" is larger than Slack takes (1 GB)", nil)
 	}
-	f, err := os.Open(at.Path)
+	f, err := plain.Open(at.Path)
 	if err != nil {
 		return nil, 0, give("the file "+base+" cannot be read", err)
 	}

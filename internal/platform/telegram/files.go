@@ -18,6 +18,7 @@ import (
 	"github.com/go-telegram/bot/models"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
 )
@@ -68,7 +69,7 @@ func open(name string) (*os.File, int64, error) {
 	case info.Size() > maxUpload:
 		return nil, 0, give("the file "+filepath.Base(name)+" is larger than bots may send (50 MB)", nil)
 	}
-	f, err := os.Open(name)
+	f, err := plain.Open(name)
 	if err != nil {
 		return nil, 0, give("the file "+filepath.Base(name)+" cannot be read", err)
 	}
