@@ -151,17 +151,13 @@ func looksLikeDatabase(path string) (bool, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil
 	}
+	if errors.Is(err, plain.ErrNotPlain) {
+		return false, domain.E(domain.Config, err, "the ledger's path %s is not a file; move away what is there", path)
+	}
 	if err != nil {
 		return false, err
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return false, err
-	}
-	if !st.Mode().IsRegular() {
-		return false, domain.E(domain.Config, nil, "the ledger's path %s is not a file; move away what is there", path)
-	}
 	head := make([]byte, headerSize)
 	n, err := io.ReadFull(f, head)
 	if n == 0 && errors.Is(err, io.EOF) {
@@ -183,8 +179,13 @@ func plausibleHeader(h []byte) bool {
 }
 
 // setAside moves a file that is no database, with its companions, to a name
-// with the time. Two processes that start at once do it once.
+// with the time. Two processes that start at once do it once. A command moves
+// nothing: domain.Unavailable.
 func setAside(ctx context.Context, o Options) (string, error) {
+	if o.Kind == kindCommand {
+		// Else nobody heard of it: only who moved it can tell.
+		return "", domain.E(domain.Unavailable, nil, "the ledger %s is no database, so nothing was read or done. The gateway's next start keeps the file under another name and begins a new ledger; if you have a copy, put it back first: `hermes doctor` says how", o.Path)
+	}
 	lock, err := waitLock(ctx, filepath.Join(runDir(o.Path), "aside.lock"))
 	if err != nil {
 		return "", err
