@@ -198,11 +198,11 @@ func (o outputs) heartbeat(now time.Time, failure error) error {
 		return err
 	}
 	epoch := strconv.FormatInt(now.Unix(), 10) + "\n"
-	err := os.WriteFile(filepath.Join(o.dir, "ticker_heartbeat"), []byte(epoch), 0o600)
+	err := plain.Write(filepath.Join(o.dir, "ticker_heartbeat"), []byte(epoch), 0o600)
 	if failure != nil {
-		return errors.Join(err, os.WriteFile(filepath.Join(o.dir, "ticker_last_error"), []byte(epoch+domain.MessageOf(failure)+"\n"), 0o600))
+		return errors.Join(err, plain.Write(filepath.Join(o.dir, "ticker_last_error"), []byte(epoch+domain.MessageOf(failure)+"\n"), 0o600))
 	}
-	return errors.Join(err, os.WriteFile(filepath.Join(o.dir, "ticker_last_success"), []byte(epoch), 0o600))
+	return errors.Join(err, plain.Write(filepath.Join(o.dir, "ticker_last_success"), []byte(epoch), 0o600))
 }
 
 // zone is the zone that the last start found; "" at first.
@@ -218,7 +218,7 @@ func (o outputs) setZone(zone string) error {
 	if err := os.MkdirAll(o.dir, 0o700); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(o.dir, "scheduler_zone"), []byte(zone+"\n"), 0o600)
+	return plain.Write(filepath.Join(o.dir, "scheduler_zone"), []byte(zone+"\n"), 0o600)
 }
 
 // validID tells whether a job's id has its form, and so is safe in a path.

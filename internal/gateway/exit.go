@@ -74,7 +74,7 @@ func halve(path string) {
 		text = text[i+1:]
 	}
 	tmp := path + ".tmp"
-	if os.WriteFile(tmp, text, 0o600) == nil {
+	if plain.Write(tmp, text, 0o600) == nil {
 		_ = os.Rename(tmp, path)
 	}
 }

@@ -43,6 +43,9 @@ func Resolve(r Request) (Profile, error) {
 		return mustExist(Profile{Name: name, Root: root, Home: dir}, sticky)
 	}
 	p, err := Named(root, name)
+	if err != nil && sticky {
+		return Profile{}, domain.E(domain.Config, nil, "%s names no profile, so nothing was done; run `hermes profile use default`, or name the profile with -p", filepath.Join(root, "active_profile"))
+	}
 	if err != nil {
 		return Profile{}, err
 	}

@@ -95,6 +95,17 @@ func ReadMost(path string, most int64) ([]byte, error) {
 	return text, nil
 }
 
+// Write writes a plain file, making it or replacing what it holds: not in one
+// step, so for what may be lost. Errors: as Open.
+func Write(path string, text []byte, perm fs.FileMode) error {
+	f, err := OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, perm)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	return errors.Join(err, f.Close())
+}
+
 func notPlain(path, what string) error {
 	return &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("%w, but %s", ErrNotPlain, what)}
 }

@@ -111,15 +111,10 @@ func TestReadIsBounded(t *testing.T) {
 // A file is emptied only once it is known to be one.
 func TestTruncation(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
-	for range 2 {
-		f, err := OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-		if err != nil {
+	for _, text := range []string{"longer", "abc"} {
+		if err := Write(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := f.WriteString("abc"); err != nil {
-			t.Fatal(err)
-		}
-		f.Close()
 	}
 	if text, err := Read(file); err != nil || string(text) != "abc" {
 		t.Errorf("%q %v", text, err)

@@ -261,7 +261,7 @@ func save(file string, all []Incident) {
 		return
 	}
 	tmp := file + ".tmp"
-	if os.WriteFile(tmp, append(text, '\n'), 0o600) != nil || os.Rename(tmp, file) != nil {
+	if plain.Write(tmp, append(text, '\n'), 0o600) != nil || os.Rename(tmp, file) != nil {
 		_ = os.Remove(tmp)
 	}
 }

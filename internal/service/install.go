@@ -157,7 +157,7 @@ func replaceFile(path, text string) error {
 		return fail(err)
 	}
 	tmp := filepath.Join(filepath.Dir(path), ".hermes-"+filepath.Base(path)+".new")
-	if err := os.WriteFile(tmp, []byte(text), 0o644); err != nil {
+	if err := plain.Write(tmp, []byte(text), 0o644); err != nil {
 		return fail(err)
 	}
 	if err := os.Rename(tmp, path); err != nil {

@@ -200,7 +200,7 @@ func Update(p home.Profile, change func(*Record)) error {
 		return fail(err)
 	}
 	tmp := filepath.Join(p.Home, ".gateway-starts.tmp") // under the lock there is one writer
-	if err := os.WriteFile(tmp, append(text, '\n'), 0o600); err != nil {
+	if err := plain.Write(tmp, append(text, '\n'), 0o600); err != nil {
 		return fail(err)
 	}
 	if err := os.Rename(tmp, File(p)); err != nil {

@@ -120,6 +120,12 @@ func prepareFile(ctx context.Context, o Options) (aside string, err error) {
 	if err := finishSalvage(o); err != nil {
 		return "", err
 	}
+	for _, suffix := range []string{"-wal", "-shm", "-journal"} { // of which SQLite would say that the disk is broken
+		info, err := os.Stat(o.Path + suffix)
+		if err == nil && !info.Mode().IsRegular() {
+			return "", domain.E(domain.Config, nil, "%s belongs to the ledger and is %s; move away what is there", o.Path+suffix, plain.Kind(info.Mode()))
+		}
+	}
 	ok, err := looksLikeDatabase(o.Path)
 	if err != nil {
 		return "", err
@@ -243,9 +249,13 @@ func freeName(base string) (string, error) {
 	return "", domain.E(domain.Config, nil, "a thousand broken ledgers lie beside %s; move them away", base)
 }
 
-// waitLock takes an exclusive flock; closing the file gives it back.
+// waitLock takes an exclusive flock; closing the file gives it back. Errors:
+// ctx's; Config, when there can be no lock at that path.
 func waitLock(ctx context.Context, path string) (*os.File, error) {
-	f, err := plain.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(path, plain.LockFlag, 0o600)
+	if errors.Is(err, fs.ErrPermission) || wrongPath(err) {
+		return nil, domain.E(domain.Config, err, "%s cannot be opened, and without it the ledger is not safe from another process; remove it, or give it to the user that runs hermes", path)
+	}
 	if err != nil {
 		return nil, err
 	}
