@@ -395,7 +395,6 @@ func (d *Dispatcher) report() {
 	if d.health == nil {
 		return
 	}
-	d.health.Note("queue", strconv.Itoa(len(d.lanes)))
 	d.health.Note("dead", strconv.FormatInt(d.dead, 10))
 	paused, names, failing := 0, "", ""
 	for _, l := range d.lines {

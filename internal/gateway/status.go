@@ -50,6 +50,11 @@ func (g *Gateway) Status(ctx context.Context) control.Status {
 	} else {
 		s.Problems = append(s.Problems, "ledger: "+err.Error())
 	}
+	if failing, err := g.jobs.Failing(ctx); err != nil {
+		s.Problems = append(s.Problems, "cron: "+domain.MessageOf(err))
+	} else if len(failing) > 0 { // the job's fault, not the gateway's
+		s.Warnings = append(s.Warnings, fmt.Sprintf("the last run failed of: %s; `hermes%s cron runs JOB` says why", strings.Join(failing, ", "), g.flag()))
+	}
 	if !s.Model.Set {
 		s.Problems = append(s.Problems, "model: none is set, so nothing can be answered. Set one with `hermes"+g.flag()+" model`.")
 	}

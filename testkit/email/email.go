@@ -530,37 +530,44 @@ func (t *smtpSession) Data(r io.Reader) error {
 func (t *smtpSession) Reset()        {}
 func (t *smtpSession) Logout() error { return nil }
 
-// take keeps a mail.
-func (s *Server) take(from, to string, raw []byte) {
-	m := Mail{From: from, To: to, Raw: raw, Files: map[string][]byte{}}
+// Parse reads a mail as a mail program does.
+func Parse(raw []byte) Mail {
+	m := Mail{Raw: raw, Files: map[string][]byte{}}
 	r, err := mail.CreateReader(bytes.NewReader(raw))
-	if err == nil {
-		m.Header = r.Header
-		m.Subject, _ = r.Header.Subject()
-		m.ID, _ = r.Header.MessageID()
-		if ids, _ := r.Header.MsgIDList("In-Reply-To"); len(ids) > 0 {
-			m.InReplyTo = ids[0]
+	if err != nil {
+		return m
+	}
+	m.Header = r.Header
+	m.Subject, _ = r.Header.Subject()
+	m.ID, _ = r.Header.MessageID()
+	if ids, _ := r.Header.MsgIDList("In-Reply-To"); len(ids) > 0 {
+		m.InReplyTo = ids[0]
+	}
+	m.References, _ = r.Header.MsgIDList("References")
+	for {
+		p, err := r.NextPart()
+		if err != nil {
+			return m
 		}
-		m.References, _ = r.Header.MsgIDList("References")
-		for {
-			p, err := r.NextPart()
-			if err != nil {
-				break
+		body, _ := io.ReadAll(p.Body)
+		switch h := p.Header.(type) {
+		case *mail.InlineHeader:
+			if kind, _, _ := h.ContentType(); kind == "text/html" {
+				m.HTML += strings.ReplaceAll(string(body), "\r\n", "\n")
+			} else {
+				m.Text += strings.ReplaceAll(string(body), "\r\n", "\n")
 			}
-			body, _ := io.ReadAll(p.Body)
-			switch h := p.Header.(type) {
-			case *mail.InlineHeader:
-				if kind, _, _ := h.ContentType(); kind == "text/html" {
-					m.HTML += strings.ReplaceAll(string(body), "\r\n", "\n")
-				} else {
-					m.Text += strings.ReplaceAll(string(body), "\r\n", "\n")
-				}
-			case *mail.AttachmentHeader:
-				name, _ := h.Filename()
-				m.Files[name] = body
-			}
+		case *mail.AttachmentHeader:
+			name, _ := h.Filename()
+			m.Files[name] = body
 		}
 	}
+}
+
+// take keeps a mail.
+func (s *Server) take(from, to string, raw []byte) {
+	m := Parse(raw)
+	m.From, m.To = from, to
 	if s.o.SaveSent {
 		s.put("Sent", raw, time.Now())
 	}

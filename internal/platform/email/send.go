@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"net"
 	netmail "net/mail"
-	"os"
-	"regexp"
 	"strings"
 	"time"
 
@@ -19,7 +17,9 @@ import (
 	"github.com/yuin/goldmark/extension"
 
 	"hermes/internal/domain"
+	"hermes/internal/lazyregexp"
 	"hermes/internal/platform"
+	"hermes/internal/platform/files"
 )
 
 // Send sends a mail; its receipt is its Message-ID. A thread of the address is
@@ -125,11 +125,12 @@ func (a *Adapter) compose(to domain.Address, p domain.Part, id string, th thread
 	}
 	var size int64
 	for _, f := range p.Attachments {
-		st, err := os.Stat(f.Path)
-		if err != nil || !st.Mode().IsRegular() {
-			return nil, giveUp("email_file", "the file "+safeName(f.Name)+" cannot be read")
+		open, n, e := takes.Open(&f, safeName(f.Name))
+		if e != nil {
+			return nil, e
 		}
-		if size += st.Size(); size > maxUpload {
+		open.Close()
+		if size += n; size > maxUpload {
 			return nil, giveUp("email_file", fmt.Sprintf("the files have more than %d MB together, which mail servers do not take", maxUpload>>20))
 		}
 		name := safeName(f.Name)
@@ -141,7 +142,10 @@ func (a *Adapter) compose(to domain.Address, p domain.Part, id string, th thread
 	return m, nil
 }
 
-var bold = regexp.MustCompile(`^\*\*([^*\n]{1,150})\*\*\s*(\n|$)`)
+// takes is what most mail servers take of one mail.
+var takes = files.Service{Code: "email_file", Most: maxUpload, TooLarge: fmt.Sprintf("mail servers take (%d MB)", maxUpload>>20)}
+
+var bold = lazyregexp.New(`^\*\*([^*\n]{1,150})\*\*\s*(\n|$)`)
 
 // titled finds the subject of a mail that answers none: a first line in bold,
 // as `hermes send -s` writes it, else the beginning of the text.
