@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"hermes/internal/api"
@@ -333,7 +335,8 @@ func checkSharedPorts(c *Case) []Finding {
 	return nil
 }
 
-// freePort is the next port that no profile has and nobody listens on.
+// freePort is the next port that no profile has and that can be listened on: one
+// on which nobody listens may still be the near end of a connection.
 func (c *Case) freePort() int {
 	used := []int{c.Config.API.Port}
 	for _, n := range c.Neighbours {
@@ -341,11 +344,16 @@ func (c *Case) freePort() int {
 			used = append(used, n.Config.API.Port)
 		}
 	}
-	for port := c.Config.API.Port + 1; ; port++ {
-		if !slices.Contains(used, port) && api.PortHolder(port) == "" {
+	for port := c.Config.API.Port + 1; port < 1<<16; port++ {
+		if slices.Contains(used, port) || api.PortHolder(port) != "" {
+			continue
+		}
+		if l, err := net.Listen("tcp", net.JoinHostPort(c.Config.API.Host, strconv.Itoa(port))); err == nil {
+			l.Close()
 			return port
 		}
 	}
+	return c.Config.API.Port
 }
 
 // checkTwoPlaces finds secrets that stand in both files and differ.

@@ -20,6 +20,8 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
+	"hermes/internal/platform/intake"
+	"hermes/internal/platform/reconnect"
 )
 
 // Name is the platform's name.
@@ -118,7 +120,11 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 // account (domain.Fenced).
 func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	r := &receiver{a: a, sink: sink}
-	err := r.run(ctx)
+	r.intake = intake.Intake{Sink: sink, Service: "the mailbox", Health: a.health, Log: a.log,
+		Now: a.now, Scrub: a.scrubError, First: a.pause.first, Most: a.pause.most}
+	r.line = reconnect.Line{Service: "the mailbox", Health: a.health, Log: a.log,
+		First: a.pause.first, Most: a.pause.most, Failures: a.pause.failures}
+	err := r.line.Run(ctx, r.session)
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // it was asked to end
 	}

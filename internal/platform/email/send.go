@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	netmail "net/mail"
-	"os"
 	"regexp"
 	"strings"
 	"sync/atomic"
@@ -19,6 +18,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/files"
 )
 
 // Send sends a mail; its receipt is its Message-ID. A thread of the address is
@@ -111,11 +111,12 @@ func (a *Adapter) compose(to domain.Address, p domain.Part, id string, th thread
 	}
 	var size int64
 	for _, f := range p.Attachments {
-		st, err := os.Stat(f.Path)
-		if err != nil || !st.Mode().IsRegular() {
-			return nil, giveUp("email_file", "the file "+safeName(f.Name)+" cannot be read")
+		open, n, e := takes.Open(&f, safeName(f.Name))
+		if e != nil {
+			return nil, e
 		}
-		if size += st.Size(); size > maxUpload {
+		open.Close()
+		if size += n; size > maxUpload {
 			return nil, giveUp("email_file", fmt.Sprintf("the files have more than %d MB together, which mail servers do not take", maxUpload>>20))
 		}
 		name := safeName(f.Name)
@@ -126,6 +127,9 @@ func (a *Adapter) compose(to domain.Address, p domain.Part, id string, th thread
 	}
 	return m, nil
 }
+
+// takes is what most mail servers take of one mail.
+var takes = files.Service{Code: "email_file", Most: maxUpload, TooLarge: fmt.Sprintf("mail servers take (%d MB)", maxUpload>>20)}
 
 var bold = regexp.MustCompile(`^\*\*([^*\n]{1,150})\*\*\s*(\n|$)`)
 
