@@ -78,7 +78,7 @@ func (a *Adapter) look(ctx context.Context, c *imapConn, id, last string) (sent,
 		if n == copyLooks {
 			break
 		}
-		if !sleep(ctx, a.pause.copies) {
+		if !platform.Sleep(ctx, a.pause.copies) {
 			err = ctx.Err()
 			break
 		}
