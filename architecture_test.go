@@ -15,7 +15,7 @@ import (
 // rows, and of its own family (the same first name), never over or beside.
 // ARCHITECTURE.md draws it.
 var rows = [][]string{
-	{"domain", "failpoint"},
+	{"domain", "failpoint", "lazyregexp"},
 	{"clock", "secret", "health"},
 	{"logging"},
 	{"home", "ledger"},

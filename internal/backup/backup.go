@@ -73,7 +73,7 @@ var secretNames = []string{".env", ".env.bak", "auth.json", "auth.json.bak", "we
 // leftOut are names at the top of a profile that an archive does not hold: what
 // can be made again, and what belongs to running processes.
 var leftOut = []string{"profiles", "logs", "cache", "image_cache", "audio_cache", "document_cache", "run", Folder, "state-snapshots", "checkpoints",
-	"gateway.pid", "gateway.lock", "gateway.sock", "gateway_state.json", "versions", "state", "binary.pin", "binaries.json", "gateway-starts.json", ".clean_shutdown", "ledger.db-wal", "ledger.db-shm", "ledger.db.ballast"}
+	"gateway.pid", "gateway.lock", "gateway.sock", "gateway_state.json", "versions", "state", "binary.pin", "binaries.json", "gateway-starts.json", "gateway-starts.journal", ".clean_shutdown", "ledger.db-wal", "ledger.db-shm", "ledger.db.ballast"}
 
 func skipped(name string) bool {
 	return slices.Contains(leftOut, name) || strings.HasSuffix(name, ".tmp") || strings.HasSuffix(name, ".lock") || strings.HasPrefix(name, ".import-") ||

@@ -147,7 +147,7 @@ var notCopied = []string{
 	"profiles", "active_profile", "logs", "cache", "backups", "state-snapshots", "state", "config-history",
 	"gateway.pid", "gateway.lock", "gateway.sock", "gateway_state.json", "gateway-starts.log", "processes.json",
 	".clean_shutdown", ".gateway-takeover.json", ".gateway-planned-stop.json", ".config.lock", "binary.pin",
-	"binaries.json", "gateway-starts.json",
+	"binaries.json", "gateway-starts.json", "gateway-starts.journal",
 }
 
 // leftOut tells whether a top-level name is runtime state.

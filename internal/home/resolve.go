@@ -3,7 +3,6 @@ package home
 import (
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"hermes/internal/domain"
@@ -86,10 +85,17 @@ func Named(root, name string) (Profile, error) {
 	return Profile{Name: name, Root: root, Home: filepath.Join(root, "profiles", name)}, nil
 }
 
-var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,63}$`)
-
-// ValidName tells whether a profile may be called so.
-func ValidName(name string) bool { return nameForm.MatchString(name) }
+// ValidName tells whether a profile may be called so: up to 64 of a-z, 0-9, - and
+// _, the first a letter or digit.
+func ValidName(name string) bool {
+	for i, c := range []byte(name) {
+		plain := 'a' <= c && c <= 'z' || '0' <= c && c <= '9'
+		if !plain && (i == 0 || c != '-' && c != '_') {
+			return false
+		}
+	}
+	return name != "" && len(name) <= 64
+}
 
 func stickyName(root string) string {
 	data, err := os.ReadFile(filepath.Join(root, "active_profile"))

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	netmail "net/mail"
-	"regexp"
 	"strings"
 	"sync/atomic"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/yuin/goldmark/extension"
 
 	"hermes/internal/domain"
+	"hermes/internal/lazyregexp"
 	"hermes/internal/platform"
 	"hermes/internal/platform/files"
 )
@@ -131,7 +131,7 @@ func (a *Adapter) compose(to domain.Address, p domain.Part, id string, th thread
 // takes is what most mail servers take of one mail.
 var takes = files.Service{Code: "email_file", Most: maxUpload, TooLarge: fmt.Sprintf("mail servers take (%d MB)", maxUpload>>20)}
 
-var bold = regexp.MustCompile(`^\*\*([^*\n]{1,150})\*\*\s*(\n|$)`)
+var bold = lazyregexp.New(`^\*\*([^*\n]{1,150})\*\*\s*(\n|$)`)
 
 // titled finds the subject of a mail that answers none: a first line in bold,
 // as `hermes send -s` writes it, else the beginning of the text.

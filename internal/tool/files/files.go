@@ -98,7 +98,7 @@ func real(path string) string {
 // protected are the files of a profile that no tool touches. What stands in
 // them are keys, or state that only the gateway may write.
 var protected = []string{".env", ".env.bak", "auth.json", "webhook_subscriptions.json", "ledger.db", "ledger.db-wal", "ledger.db-shm", "gateway.sock", "gateway.lock", "gateway.pid", "gateway_state.json",
-	"gateway-starts.json", "binary.pin", "binaries.json"}
+	"gateway-starts.json", "gateway-starts.journal", "binary.pin", "binaries.json"}
 
 // refuse says why a path may not be touched, judging both the path as given and
 // where its links lead. domain.Forbidden.

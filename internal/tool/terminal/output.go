@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
+
+	"hermes/internal/lazyregexp"
 )
 
 // Bounds of what one command may say, in bytes.
@@ -116,7 +117,7 @@ func (c *collector) text() string {
 }
 
 // escapes are the sequences that terminals interpret (ECMA-48 CSI, OSC).
-var escapes = regexp.MustCompile(`\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-Z\\-_])`)
+var escapes = lazyregexp.New(`\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-Z\\-_])`)
 
 // plain makes output into text that can be shown: valid, without escapes, a
 // line that rewrites itself reduced to its last state.
