@@ -20,6 +20,7 @@ import (
 	"hermes/internal/gateway"
 	"hermes/internal/home"
 	"hermes/internal/logging"
+	"hermes/internal/plain"
 	"hermes/internal/secret"
 	"hermes/internal/service"
 	"hermes/internal/starts"
@@ -243,7 +244,7 @@ func adviseOnLogout(log *slog.Logger, a *App) {
 }
 
 func killsUserProcesses(file string) bool {
-	text, err := os.ReadFile(file)
+	text, err := plain.Read(file)
 	if err != nil {
 		return false
 	}

@@ -18,6 +18,7 @@ import (
 	"hermes/internal/delivery"
 	"hermes/internal/domain"
 	"hermes/internal/health"
+	"hermes/internal/plain"
 	"hermes/internal/succession"
 )
 
@@ -230,7 +231,7 @@ func (f *stateFile) write(now func() stateRecord) {
 	r.Updated = time.Now().UTC().Format(time.RFC3339)
 	if text, err = json.MarshalIndent(r, "", "  "); err == nil {
 		tmp := filepath.Join(filepath.Dir(f.path), ".gateway_state.tmp")
-		if err = os.WriteFile(tmp, append(text, '\n'), 0o600); err == nil {
+		if err = plain.Write(tmp, append(text, '\n'), 0o600); err == nil {
 			err = os.Rename(tmp, f.path)
 		}
 	}

@@ -11,13 +11,13 @@ import (
 	"net/http"
 	"net/textproto"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
 	"hermes/internal/platform/files"
@@ -83,7 +83,7 @@ func multipartBody(s step) ([]byte, string, *platform.Error) {
 
 // copyFile copies at most what may be sent, should the file have grown.
 func copyFile(w io.Writer, path string) error {
-	f, err := os.Open(path)
+	f, err := plain.Open(path)
 	if err != nil {
 		return err
 	}
