@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/textproto"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -19,6 +18,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/network"
+	"hermes/internal/plain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
 	"hermes/internal/platform/files"
@@ -84,7 +84,7 @@ func multipartBody(s step) ([]byte, string, *platform.Error) {
 
 // copyFile copies at most what may be sent, should the file have grown.
 func copyFile(w io.Writer, path string) error {
-	f, err := os.Open(path)
+	f, err := plain.Open(path)
 	if err != nil {
 		return err
 	}
