@@ -22,7 +22,6 @@ import (
 
 const maxReply = 16 << 20 // bytes of an answer; a hundred messages are far below
 
-
 // newFileClient makes the client for attachments, whose addresses the service
 // gives: it connects to no private address, unless the service itself has one.
 // Through a proxy the proxy decides.
