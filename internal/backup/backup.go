@@ -24,6 +24,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/home"
 	"hermes/internal/ledger/sqlite"
+	"hermes/internal/plain"
 )
 
 // Bounds of an archive.
@@ -190,7 +191,7 @@ func (w *writer) ledger(p home.Profile) error {
 }
 
 func (w *writer) file(p home.Profile, from, rel string, secret bool) error {
-	in, err := os.Open(from)
+	in, err := plain.Open(from)
 	if err != nil {
 		return domain.E(domain.Unavailable, err, "%s cannot be read, so no backup was made", from)
 	}
@@ -316,7 +317,7 @@ func Verify(ctx context.Context, file string) (Manifest, error) {
 }
 
 func fileSum(path string) (string, error) {
-	f, err := os.Open(path)
+	f, err := plain.Open(path)
 	if err != nil {
 		return "", err
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 // DefaultProfile is the profile whose folder is the root itself.
@@ -41,6 +42,9 @@ func Resolve(r Request) (Profile, error) {
 		return mustExist(Profile{Name: name, Root: root, Home: dir}, sticky)
 	}
 	p, err := Named(root, name)
+	if err != nil && sticky {
+		return Profile{}, domain.E(domain.Config, nil, "%s names no profile, so nothing was done; run `hermes profile use default`, or name the profile with -p", filepath.Join(root, "active_profile"))
+	}
 	if err != nil {
 		return Profile{}, err
 	}
@@ -98,7 +102,7 @@ func ValidName(name string) bool {
 }
 
 func stickyName(root string) string {
-	data, err := os.ReadFile(filepath.Join(root, "active_profile"))
+	data, err := plain.Read(filepath.Join(root, "active_profile"))
 	if err != nil {
 		return ""
 	}

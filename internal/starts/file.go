@@ -16,6 +16,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/plain"
 )
 
 // The record is a file, replaced in one step, and a journal of what has changed
@@ -64,7 +65,7 @@ func Read(p home.Profile) Record { return load(p).Record }
 func load(p home.Profile) state {
 	w := readWhole(p)
 	for range 5 {
-		text, err := os.ReadFile(journalFile(p))
+		text, err := plain.Read(journalFile(p))
 		lines := bytes.Split(text, []byte("\n"))
 		var head line
 		named := err == nil && json.Unmarshal(lines[0], &head) == nil && head.Journal != ""
@@ -83,7 +84,7 @@ func load(p home.Profile) state {
 }
 
 func readWhole(p home.Profile) (w whole) {
-	text, err := os.ReadFile(File(p))
+	text, err := plain.Read(File(p))
 	if err != nil || json.Unmarshal(text, &w) != nil {
 		return whole{}
 	}
@@ -156,7 +157,7 @@ func (s state) save(p home.Profile, few bool, changed []Start) error {
 func locked(p home.Profile, f func() error) error {
 	err := os.MkdirAll(p.Home, 0o700)
 	if err == nil {
-		lock := flock.New(p.Path(".gateway-starts.lock"), flock.SetPermissions(0o600))
+		lock := flock.New(p.Path(".gateway-starts.lock"), flock.SetPermissions(0o600), flock.SetFlag(plain.LockFlag))
 		ctx, cancel := context.WithTimeout(context.Background(), lockWait)
 		defer cancel()
 		if _, err = lock.TryLockContext(ctx, 5*time.Millisecond); err == nil {
@@ -221,7 +222,7 @@ func appendLines(p home.Profile, changed []Start) (size int64, err error) {
 		}
 		text = append(append(append(text, '\n'), one...), '\n')
 	}
-	f, err := os.OpenFile(journalFile(p), os.O_WRONLY|os.O_APPEND, 0o600)
+	f, err := plain.OpenFile(journalFile(p), os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return 0, err
 	}
@@ -242,14 +243,14 @@ func replace(p home.Profile, r Record) error {
 		return err
 	}
 	tmp := filepath.Join(p.Home, ".gateway-starts.tmp") // under the lock there is one writer
-	if err := os.WriteFile(tmp, append(text, '\n'), 0o600); err != nil {
+	if err := plain.Write(tmp, append(text, '\n'), 0o600); err != nil {
 		return err
 	}
 	if err := os.Rename(tmp, File(p)); err != nil {
 		return err
 	}
 	head, _ := json.Marshal(line{Journal: w.Journal}) // a string
-	_ = os.WriteFile(journalFile(p), append(head, '\n'), 0o600)
+	_ = plain.Write(journalFile(p), append(head, '\n'), 0o600)
 	return nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"hermes/internal/home"
+	"hermes/internal/plain"
 	"hermes/internal/succession"
 	"hermes/internal/versions"
 )
@@ -181,7 +182,7 @@ func oomKills() int64 {
 }
 
 func oomKillsIn(file string) int64 {
-	text, err := os.ReadFile(file)
+	text, err := plain.Read(file)
 	if err != nil {
 		return -1
 	}

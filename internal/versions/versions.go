@@ -17,6 +17,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/plain"
 )
 
 // program is the file's name in the folder of a version.
@@ -148,7 +149,7 @@ func PinFile(p home.Profile) string { return p.Path("binary.pin") }
 // Pinned gives the pin; ok is false when there is none. Errors: Config, when
 // there is one that cannot be read or used; what it says is not followed then.
 func Pinned(p home.Profile) (pin Pin, ok bool, err error) {
-	text, err := os.ReadFile(PinFile(p))
+	text, err := plain.Read(PinFile(p))
 	if errors.Is(err, fs.ErrNotExist) {
 		return Pin{}, false, nil
 	}
@@ -205,7 +206,7 @@ func bookFile(p home.Profile) string { return p.Path("binaries.json") }
 // Read gives what is known. What cannot be read counts as unknown.
 func Read(p home.Profile) Book {
 	var b Book
-	text, err := os.ReadFile(bookFile(p))
+	text, err := plain.Read(bookFile(p))
 	if err != nil || json.Unmarshal(text, &b) != nil {
 		return Book{}
 	}

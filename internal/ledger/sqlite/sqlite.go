@@ -96,9 +96,10 @@ type Store struct {
 // from is not upgraded by a command, which gets domain.Conflict. Open answers domain.Config for what somebody must mend
 // (permissions, a network file system, a ledger of a newer program),
 // domain.Unavailable for what can pass (a disk gone read-only, a busy ledger)
-// and domain.StorageFull. A file that is no database is moved aside and
-// Info.SetAside names its new place. Of one with damaged pages a process that
-// serves saves what can be read; Info.Salvaged tells of it.
+// and domain.StorageFull. A file that is no database is moved aside by
+// a process that serves, and Info.SetAside names its new place; of one with damaged
+// pages it saves what can be read, and Info.Salvaged tells of it. A command gets
+// domain.Unavailable for both.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o, err := o.withDefaults()
 	if err != nil {
