@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/gateway"
 	"hermes/internal/home"
+	"hermes/internal/lazyregexp"
 )
 
 // scopeChecks are about the files of profiles: missing, unreadable, mixed up.
@@ -185,7 +185,7 @@ func placeOf(p home.Problem) string {
 }
 
 // misspelt finds the right name in what Load says of an unknown one.
-var misspelt = regexp.MustCompile(`did you mean (\S+?)\?`)
+var misspelt = lazyregexp.New(`did you mean (\S+?)\?`)
 
 // checkProblems turns what the configuration's loader found into findings.
 func checkProblems(c *Case) []Finding {

@@ -9,6 +9,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/failpoint"
 	"hermes/internal/health"
+	"hermes/testkit/email"
 	"hermes/testkit/llm"
 	"hermes/testkit/rig"
 	"hermes/testkit/telegram"
@@ -31,6 +32,7 @@ func TestDovecotAndPostfix(t *testing.T) {
 		{"Away", testAway},
 		{"KilledWhileReading", testKilledWhileReading},
 		{"KilledWhileSending", testKilledWhileSending},
+		{"KilledWithCopies", testKilledWithCopies},
 		{"Renumbered", testRenumbered},
 		{"DovecotRestarts", testDovecotRestarts},
 		{"PostfixDown", testPostfixDown},
@@ -168,16 +170,36 @@ const repeatMark = "may be a repeat"
 func testKilledWhileSending(t *testing.T, w *world) {
 	text := "killed after the server took it"
 	w.killedAt(failpoint.DeliverySent, letter{subject: "kill", text: text})
-	marked := 0
 	both := w.answered(text, 2)
-	for _, m := range both {
-		if strings.Contains(m.Text, repeatMark) {
-			marked++
+	if n := marked(both); n != 1 || both[0].ID != both[1].ID {
+		t.Errorf("%d of %d are marked; they are %s and %s", n, len(both), both[0].ID, both[1].ID)
+	}
+}
+
+// Where the server keeps copies of what is sent, it knows: what was sent does not
+// come again, and what was not comes without a word of a repetition.
+func testKilledWithCopies(t *testing.T, w *world) {
+	w.KeepCopies(true)
+	defer w.KeepCopies(false)
+	w.write(letter{subject: "copies", text: "the first that is kept"})
+	w.answered("the first that is kept", 1)
+	for _, mark := range []string{failpoint.DeliverySent, failpoint.DeliveryClaimed} {
+		text := "with copies at " + mark
+		w.killedAt(mark, letter{subject: "kill", text: text})
+		if marked(w.answered(text, 1)) != 0 {
+			t.Errorf("%s: the answer is marked as a repetition", mark)
 		}
 	}
-	if marked != 1 || both[0].ID != both[1].ID {
-		t.Errorf("%d of %d are marked; they are %s and %s", marked, len(both), both[0].ID, both[1].ID)
+}
+
+// marked counts the mails that say that they may be repetitions.
+func marked(list []email.Mail) (n int) {
+	for _, m := range list {
+		if strings.Contains(m.Text, repeatMark) {
+			n++
+		}
 	}
+	return n
 }
 
 // A mailbox that is numbered anew is read again, and nothing is answered twice.

@@ -11,13 +11,14 @@ import (
 	"net/http"
 	"net/textproto"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
 	"hermes/internal/domain"
+	"hermes/internal/network"
+	"hermes/internal/plain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
 	"hermes/internal/platform/files"
@@ -83,7 +84,7 @@ func multipartBody(s step) ([]byte, string, *platform.Error) {
 
 // copyFile copies at most what may be sent, should the file have grown.
 func copyFile(w io.Writer, path string) error {
-	f, err := os.Open(path)
+	f, err := plain.Open(path)
 	if err != nil {
 		return err
 	}
@@ -141,7 +142,7 @@ func (a *Adapter) download(ctx context.Context, address, shown string, limit int
 		if errors.As(err, &ue) {
 			err = ue.Err // the address is signed
 		}
-		if errors.Is(err, errPrivate) {
+		if errors.Is(err, network.ErrPrivate) {
 			return &platform.Error{Kind: platform.GiveUp, Code: "discord_file", Reason: "the file " + shown + " is said to lie at a private address, and is not fetched from there"}
 		}
 		return &platform.Error{Kind: platform.Retry, Code: "discord_file", Reason: "the file " + shown + " could not be fetched from Discord: it is tried again", Cause: err}

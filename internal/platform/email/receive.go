@@ -203,9 +203,6 @@ func (r *receiver) batch(ctx context.Context, c *imapConn, validity uint32, uids
 			continue
 		}
 		events, taken = append(events, in), append(taken, uid)
-		if uid > r.at.Again && in.ThreadID == in.MessageID {
-			r.a.sends.begun(in.Address.String())
-		}
 	}
 	if err := r.accept(ctx, events, next); err != nil {
 		return err

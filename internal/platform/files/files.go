@@ -7,10 +7,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"syscall"
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 	"hermes/internal/platform"
 )
 
@@ -39,11 +39,11 @@ func (s Service) Open(at *domain.Attachment, name string) (*os.File, int64, *pla
 	if at.Path == "" {
 		return give("the file "+name+" is not on this machine", nil)
 	}
-	f, err := os.OpenFile(at.Path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // to open a FIFO would never end
+	f, err := plain.Open(at.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return give("the file "+name+" is not there any more", nil)
-	case errors.Is(err, syscall.ENXIO): // a socket
+	case errors.Is(err, plain.ErrNotPlain):
 		return give(name+" is no file that could be sent", nil)
 	case err != nil:
 		return give("the file "+name+" cannot be read", err)
@@ -53,9 +53,6 @@ func (s Service) Open(at *domain.Attachment, name string) (*os.File, int64, *pla
 	case err != nil:
 		f.Close()
 		return give("the file "+name+" cannot be read", err)
-	case !info.Mode().IsRegular():
-		f.Close()
-		return give(name+" is no file that could be sent", nil)
 	case info.Size() == 0 && s.Name != "":
 		f.Close()
 		return give("the file "+name+" is empty, and "+s.Name+" takes no empty files", nil)

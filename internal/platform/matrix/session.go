@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"hermes/internal/plain"
 	"hermes/internal/platform"
 	"hermes/internal/secret"
 )
@@ -130,7 +131,7 @@ func (a *Adapter) loadToken() secret.Value {
 	if a.session.file == "" {
 		return ""
 	}
-	b, err := os.ReadFile(a.session.file)
+	b, err := plain.Read(a.session.file)
 	if err != nil {
 		return ""
 	}
