@@ -108,6 +108,9 @@ func (w *Witness) Judge(c *Counts, m Message, did int, at string, mayRepeat bool
 			c.RepeatedNeedless = append(c.RepeatedNeedless, name)
 		}
 	}
+	if plain == 0 && marked == 1 && !mayRepeat {
+		c.MarkedNeedless = append(c.MarkedNeedless, name)
+	}
 	if did > 1 {
 		c.ToolTwice = append(c.ToolTwice, name)
 	}

@@ -133,10 +133,15 @@ func NewReceiver(secret string) (*Receiver, error) {
 	if err != nil {
 		return nil, err
 	}
+	return NewReceiverOn(l, secret), nil
+}
+
+// NewReceiverOn starts a receiver on a listener, which it closes in the end.
+func NewReceiverOn(l net.Listener, secret string) *Receiver {
 	r := &Receiver{secret: secret, url: "http://" + l.Addr().String() + "/in", changed: make(chan struct{})}
 	r.srv = &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = r.srv.Serve(l) }()
-	return r, nil
+	return r
 }
 
 // URL is where posts go.

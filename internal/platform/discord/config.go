@@ -52,7 +52,7 @@ type Config struct {
 	SyncCommands     string           // safe or off; "" means safe
 	Reactions        bool             // 👀 on a message that is being worked on
 	NoTyping         bool
-	Roles            []string // role ids that were to be allowed, which nobody is by: a warning says so
+	Roles            []string // ids of roles whose holders may talk to the bot
 	MaxFile          int64    // largest inbound attachment, bytes; 0 means 32 MiB
 
 	SendTimeout time.Duration // of one request without a file; 0 means 30 s

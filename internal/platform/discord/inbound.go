@@ -4,11 +4,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
 	"hermes/internal/domain"
+	"hermes/internal/lazyregexp"
 	"hermes/internal/platform/clean"
 )
 
@@ -57,6 +57,9 @@ func (a *Adapter) event(ctx context.Context, m *message) (in domain.Inbound, ok 
 	if m.Referenced != nil {
 		in.ReplyText = clean.Clip(clean.Text(m.Referenced.Content), maxInReply)
 	}
+	if in.UserListed, err = a.permitted(ctx, ch.GuildID, m.Author.ID, m.Member); err != nil {
+		return in, false, err
+	}
 	in.EventID, in.SentAt = m.ID, timeOf(m.ID)
 	a.received(&in)
 	return in, true, nil
@@ -83,10 +86,7 @@ func (a *Adapter) interaction(ctx context.Context, i *interaction) (in domain.In
 	m := &message{ID: i.ID, ChannelID: i.ChannelID, GuildID: i.GuildID}
 	switch {
 	case i.Member != nil:
-		m.Author = i.Member.User
-		m.Member = &struct {
-			Nick string `json:"nick"`
-		}{i.Member.Nick}
+		m.Author, m.Member = i.Member.User, i.Member
 	case i.User != nil:
 		m.Author = *i.User
 	}
@@ -117,6 +117,9 @@ func (a *Adapter) interaction(ctx context.Context, i *interaction) (in domain.In
 		return in, false, nil
 	}
 	in.Source = a.source(ch, m)
+	if in.UserListed, err = a.permitted(ctx, ch.GuildID, m.Author.ID, m.Member); err != nil {
+		return in, false, err
+	}
 	in.EventID, in.Mentioned, in.SentAt = "i"+i.ID, true, timeOf(i.ID)
 	a.received(&in)
 	return in, true, nil
@@ -185,8 +188,8 @@ type reading struct {
 }
 
 var (
-	userMention  = regexp.MustCompile(`<@!?(\d{1,20})>`)
-	otherMention = regexp.MustCompile(`<(#)(\d{1,20})>|<a?(:\w{2,32}:)\d{1,20}>`)
+	userMention  = lazyregexp.New(`<@!?(\d{1,20})>`)
+	otherMention = lazyregexp.New(`<(#)(\d{1,20})>|<a?(:\w{2,32}:)\d{1,20}>`)
 )
 
 // read takes a message's text and finds out whether it is addressed to the bot:

@@ -77,7 +77,7 @@ func (a *Adapter) react(room, id, key string) {
 	path := "/v3/rooms/" + url.PathEscape(room) + "/send/" + typeReaction + "/" + url.PathEscape("r."+id+"."+strconv.QuoteToASCII(key))
 	a.later(func(ctx context.Context) *platform.Error {
 		_, e := a.call(ctx, request{method: http.MethodPut, path: path, in: in}, nil)
-		if e != nil && e.Code == "matrix_limit" && e.RetryAfter <= time.Minute && sleep(ctx, e.RetryAfter) {
+		if e != nil && e.Code == "matrix_limit" && e.RetryAfter <= time.Minute && platform.Sleep(ctx, e.RetryAfter) {
 			_, e = a.call(ctx, request{method: http.MethodPut, path: path, in: in}, nil)
 		}
 		return e

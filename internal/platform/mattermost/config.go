@@ -10,6 +10,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/platform"
 	"hermes/internal/secret"
 )
 
@@ -19,6 +20,7 @@ type Config struct {
 	TokenOrigin string       // where the token stands, for messages to people
 	URL         string       // of the server, with its subpath if it has one
 	Proxy       string       // URL of an HTTP or SOCKS5 proxy; "" means the environment's
+	CallbackURL string       // at which the server reaches Callback; "" means that buttons are reactions
 
 	AllowedChannels []string         // ids or names of the only channels and groups that are heard; empty: any. Direct messages are not bound by it
 	FreeResponse    []string         // ids or names of channels where no mention is needed
@@ -43,6 +45,7 @@ func FromProfile(p home.PlatformConfig) (Config, error) {
 	c := Config{
 		Token: p.Token, TokenOrigin: p.TokenOrigin,
 		URL: cmp.Or(p.Extra["base_url"], p.Extra["url"]), Proxy: p.Extra["proxy"],
+		CallbackURL:     callbackURL(p.Extra["callback_url"]),
 		AllowedChannels: p.AllowedChats, IgnoredThreads: p.IgnoredThreads,
 		FreeResponse:   list(p.Extra["free_response_channels"]),
 		RequireMention: p.RequireMention, Reactions: p.Reactions, NoTyping: !p.Typing,
@@ -104,10 +107,23 @@ func (c Config) problems() []string {
 	case u.User != nil:
 		out = append(out, "MATTERMOST_URL must not hold a password: the token is enough")
 	}
+	if u, err := url.Parse(c.CallbackURL); c.CallbackURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		out = append(out, "MATTERMOST_CALLBACK_URL is no URL: write the address at which the Mattermost server reaches this gateway's API, e.g. http://hermes.example.com:8642")
+	}
 	if u, err := url.Parse(c.Proxy); c.Proxy != "" && (err != nil || u.Host == "") {
 		out = append(out, "platforms.mattermost.extra.proxy is no URL: write it with its scheme, e.g. http://127.0.0.1:3128")
 	}
 	return out
+}
+
+// callbackURL is the address of the gateway's API, with the path of Callback
+// where it has none.
+func callbackURL(s string) string {
+	u, err := url.Parse(strings.TrimSpace(s))
+	if err != nil || u.Host == "" || strings.Trim(u.Path, "/") != "" {
+		return strings.TrimSpace(s)
+	}
+	return u.JoinPath(platform.CallbackPath + string(Name)).String()
 }
 
 func (c *Config) setDefaults() {
