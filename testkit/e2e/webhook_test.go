@@ -10,6 +10,7 @@ import (
 
 	"hermes/internal/control"
 	"hermes/internal/health"
+	"hermes/testkit/fault"
 	"hermes/testkit/llm"
 	"hermes/testkit/webhook"
 )
@@ -20,7 +21,7 @@ import (
 func TestWebhook(t *testing.T) {
 	t.Parallel()
 	const back = "whsec_dGhlIHJlY2VpdmVyJ3Mgc2VjcmV0IG9mIGVuZCB0byBlbmQ="
-	rec, err := webhook.NewReceiver(back)
+	rec, err := webhook.NewReceiver(back, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +92,7 @@ func TestWebhook(t *testing.T) {
 	w.settled()
 
 	// Killed with an event accepted and its answer not yet posted.
-	rec.Fail(webhook.Fault{Hang: true})
+	rec.Fail("post", fault.Lost())
 	call(webhook.GitHub(url+"post", back, "x", "d-4", `{"what":"the crash"}`), http.StatusAccepted)
 	w.eventually("the answer is being posted", func() bool {
 		s, _ := w.status()

@@ -10,6 +10,7 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/email"
 	fake "hermes/testkit/email"
+	"hermes/testkit/fault"
 )
 
 // Mail comes by push and by asking, over every kind of connection, with who
@@ -121,17 +122,21 @@ func TestConnectionsDie(t *testing.T) {
 // server that is only busy is asked again.
 func TestLoginRefused(t *testing.T) {
 	r := newRig(t, fake.Options{}, nil)
-	r.srv.RefuseIMAP("UNAVAILABLE", "Temporary authentication failure")
+	refuse := func(r *rig, code, text string) (forgive func()) {
+		return r.srv.Fail("login", fault.Fault{Times: -1, Code: code, Message: text})
+	}
+	quiet := refuse(r, "UNAVAILABLE", "Temporary authentication failure")
 	r.run()
 	r.logs.Wait(t, r.ctx, "email_busy", 2)
-	r.srv.RefuseIMAP("", "Too many simultaneous connections")
+	open := refuse(r, "", "Too many simultaneous connections")
+	quiet()
 	r.logs.Wait(t, r.ctx, "simultaneous", 1)
-	r.srv.RefuseIMAP("", "")
+	open()
 	r.logs.Wait(t, r.ctx, "connected to the mailbox", 1)
 
 	for code, text := range map[string]string{"AUTHENTICATIONFAILED": "Invalid credentials (Failure)", "": "LOGIN failed."} {
 		r := newRig(t, fake.Options{}, nil)
-		r.srv.RefuseIMAP(code, text)
+		refuse(r, code, text)
 		e := errorOf(t, r.Run(r.ctx, r.sink))
 		if e.Kind != platform.BadCredentials || !strings.Contains(e.Reason, ".env line 3 (EMAIL_PASSWORD)") || !strings.Contains(e.Reason, "app password") {
 			t.Errorf("%+v", e)
@@ -288,7 +293,7 @@ func TestUnreachable(t *testing.T) {
 	if err := r.Check(r.ctx); err != nil {
 		t.Errorf("a good configuration: %v", err)
 	}
-	r.srv.RefuseSMTP(535, "5.7.8 no")
+	r.srv.Fail("auth", fault.Fault{Times: -1, Status: 535, Message: "5.7.8 no"})
 	if e := errorOf(t, r.Check(r.ctx)); e.Kind != platform.BadCredentials {
 		t.Errorf("%+v", e)
 	}

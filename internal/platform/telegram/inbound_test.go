@@ -16,6 +16,7 @@ import (
 	"hermes/internal/platform/telegram"
 	"hermes/internal/secret"
 	"hermes/testkit/adapter"
+	"hermes/testkit/fault"
 	fake "hermes/testkit/telegram"
 )
 
@@ -267,7 +268,7 @@ func TestFetchRefuses(t *testing.T) {
 	if b.Len() != 0 {
 		t.Errorf("%d bytes were written of files that are too large", b.Len())
 	}
-	back := r.srv.Fail("file", fake.Fault{Cut: true, Times: -1})
+	back := r.srv.Fail("file", fault.Fault{Cut: true, Times: -1})
 	_, err = r.Fetch(r.ctx, small, 5, &b)
 	if e := adapter.Fails(t, err, platform.Retry); e.Uncertain {
 		t.Errorf("a download is uncertain: %+v", e)
@@ -308,8 +309,8 @@ func TestAnAlbumThatComesInBits(t *testing.T) {
 	}
 	hold := make(chan struct{})
 	post("look")
-	r.srv.Fail("getUpdates", fake.Fault{})           // the first read passes,
-	r.srv.Fail("getUpdates", fake.Fault{Hold: hold}) // the second waits until the second picture is there
+	r.srv.Fail("getUpdates", fault.Fault{})           // the first read passes,
+	r.srv.Fail("getUpdates", fault.Fault{Hold: hold}) // the second waits until the second picture is there
 	r.run(t)
 	if err := r.srv.WaitCalls(r.ctx, "getUpdates", 2); err != nil {
 		t.Fatal(err)
