@@ -241,3 +241,18 @@ func AsError(err error) *Error {
 	}
 	return &Error{Kind: Retry, Reason: "the platform could not be reached", Uncertain: true, Cause: err}
 }
+
+// Sleep waits; it answers false when ctx ended first.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

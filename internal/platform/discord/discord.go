@@ -12,7 +12,6 @@
 package discord
 
 import (
-	"context"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -24,7 +23,9 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
+	"hermes/internal/platform/client"
 	"hermes/internal/platform/recall"
+	"hermes/internal/platform/settings"
 )
 
 // Name is the platform's name.
@@ -113,7 +114,7 @@ var (
 
 // New makes an adapter; it does not connect. domain.Config.
 func New(c Config, d Deps) (*Adapter, error) {
-	if err := c.check(); err != nil {
+	if err := settings.Wrong(notSetUp, c.problems()); err != nil {
 		return nil, err
 	}
 	c.setDefaults()
@@ -127,7 +128,7 @@ func New(c Config, d Deps) (*Adapter, error) {
 		d.Changed = func() {}
 	}
 	if d.HTTP == nil {
-		d.HTTP = newClient(c.Proxy)
+		d.HTTP = client.New(c.Proxy, nil)
 	}
 	a := &Adapter{
 		cfg: c, account: c.account(), log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now, changed: d.Changed,
@@ -234,19 +235,4 @@ func (c *channels) drop(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.m, id)
-}
-
-// sleep waits; it answers false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

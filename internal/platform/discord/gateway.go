@@ -98,7 +98,7 @@ func (l *loop) failed(ctx context.Context, ready bool, err error) error {
 		l.a.health.Degraded(e.Code, e.Reason)
 	}
 	l.a.log.Warn("the connection to Discord has ended", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", l.failures, "wait", wait)
-	sleep(ctx, wait)
+	platform.Sleep(ctx, wait)
 	return nil
 }
 
@@ -182,7 +182,7 @@ func (l *loop) begin(ctx context.Context) error {
 	}
 	l.dirty = false
 	l.a.health.Note("sessions_today", strconv.Itoa(l.at.Identifies))
-	if !sleep(ctx, l.a.pause.identify-l.a.now().Sub(l.a.identify)) {
+	if !platform.Sleep(ctx, l.a.pause.identify-l.a.now().Sub(l.a.identify)) {
 		return ctx.Err()
 	}
 	l.a.identify = l.a.now()
@@ -230,7 +230,7 @@ func (l *loop) accept(ctx context.Context, events []domain.Inbound, cursor strin
 		l.stuck.Store(true)
 		l.a.health.Degraded(string(code), "messages from Discord wait, because they cannot be stored: "+domain.MessageOf(err)+"; none is lost")
 		l.a.log.Warn("messages could not be stored; they are not acknowledged", "events", len(events), "error", l.a.scrub(err), "wait", wait)
-		if !sleep(ctx, wait) {
+		if !platform.Sleep(ctx, wait) {
 			return err
 		}
 		wait = min(2*wait, l.a.pause.most)

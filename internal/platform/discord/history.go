@@ -154,7 +154,7 @@ func (a *Adapter) history(ctx context.Context, channel, after string) (page []me
 		if perr == nil {
 			break
 		}
-		if perr.Kind != platform.Retry || try == maxTries || !sleep(ctx, min(max(perr.RetryAfter, a.pause.first), a.pause.most)) {
+		if perr.Kind != platform.Retry || try == maxTries || !platform.Sleep(ctx, min(max(perr.RetryAfter, a.pause.first), a.pause.most)) {
 			return nil, false, perr
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/netip"
@@ -20,34 +19,10 @@ import (
 	"github.com/bwmarrin/discordgo"
 
 	"hermes/internal/platform"
+	"hermes/internal/platform/client"
 )
 
 const maxReply = 16 << 20 // bytes of an answer; a hundred messages are far below
-
-// newClient makes the client for the API and the gateway. It speaks HTTP/1.1
-// only: over HTTP/2 one dead connection would take every send with it, and a
-// websocket cannot be had there.
-func newClient(proxy string) *http.Client {
-	return &http.Client{Transport: newTransport(proxy, nil)}
-}
-
-func newTransport(proxy string, control func(network, address string, c syscall.RawConn) error) *http.Transport {
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	t := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, Control: control}).DialContext,
-		TLSHandshakeTimeout: 10 * time.Second,
-		MaxIdleConnsPerHost: 8,
-		MaxIdleConns:        16,
-		IdleConnTimeout:     90 * time.Second,
-		Protocols:           &protocols,
-	}
-	if u, err := url.Parse(proxy); proxy != "" && err == nil {
-		t.Proxy = http.ProxyURL(u)
-	}
-	return t
-}
 
 var errPrivate = errors.New("the address is a private one")
 
@@ -68,9 +43,9 @@ func newFileClient(c Config) *http.Client {
 	if c.Proxy != "" || privateHost(c.BaseURL) {
 		control = nil
 	}
-	client := &http.Client{Transport: newTransport(c.Proxy, control)}
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return client
+	files := client.New(c.Proxy, control)
+	files.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return files
 }
 
 // sharedSpace is the carriers' own network, RFC 6598.
@@ -171,7 +146,7 @@ func (a *Adapter) do(ctx context.Context, r request) ([]byte, *call, *platform.E
 	c := &call{what: r.what}
 	if wait, global := a.limits.wait(r.method + r.route); wait > a.pause.inner {
 		return nil, c, limited(r.what, wait, global)
-	} else if !sleep(ctx, wait) {
+	} else if !platform.Sleep(ctx, wait) {
 		c.err = ctx.Err()
 		return nil, c, a.classify(c)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/emersion/go-imap/v2"
 
 	"hermes/internal/platform"
+	"hermes/internal/platform/settings"
 )
 
 // busy is what servers say when they refuse a login for another reason than the
@@ -41,7 +42,7 @@ func (a *Adapter) refusedLogin(err error) *platform.Error {
 
 func (a *Adapter) wrongPassword(server, said string) string {
 	return fmt.Sprintf("the %s server refuses the login of %s with the password%s: %s. Many providers want IMAP switched on in their settings and a password made for the purpose (an app password); put it into EMAIL_PASSWORD",
-		server, a.cfg.User, a.cfg.origin(), strings.TrimSuffix(a.scrub(clip(clean(said), 200)), "."))
+		server, a.cfg.User, settings.Origin(a.cfg.PasswordOrigin), strings.TrimSuffix(a.scrub(clip(clean(said), 200)), "."))
 }
 
 // unreachable classifies a connection that could not be made or broke.

@@ -293,7 +293,7 @@ func (r *receiver) failed(ctx context.Context, e *platform.Error) error {
 	wait -= time.Duration(rand.Int64N(int64(wait)/4 + 1)) // so that many accounts do not return in step
 	r.a.health.Degraded(e.Code, e.Reason)
 	r.a.log.Warn("the mailbox is not heard", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", r.failures, "wait", wait)
-	sleep(ctx, wait)
+	platform.Sleep(ctx, wait)
 	return nil
 }
 
@@ -328,21 +328,9 @@ func (r *receiver) accept(ctx context.Context, events []domain.Inbound, at posit
 		}
 		r.a.health.Degraded(string(code), "mail waits, because it cannot be stored: "+domain.MessageOf(err)+"; none is lost")
 		r.a.log.Warn("mail could not be stored; it is tried again", "events", len(events), "err", r.a.scrubError(err), "wait", wait)
-		if !sleep(ctx, wait) {
+		if !platform.Sleep(ctx, wait) {
 			return err
 		}
 		wait = min(2*wait, r.a.pause.most)
-	}
-}
-
-// sleep waits; it answers false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
+	"hermes/internal/platform/settings"
 	"hermes/internal/secret"
 )
 
@@ -69,7 +70,7 @@ func (a *Adapter) classify(c *call) *platform.Error {
 	switch r, known := refusals[c.reply.Code]; {
 	case c.forgotten():
 		e.Kind, e.Code = platform.BadCredentials, codeToken
-		e.Reason = "the homeserver does not know MATRIX_ACCESS_TOKEN" + a.cfg.origin() + ": the device was logged out, or the token was copied wrongly; make a new one (" + whereToken + ")"
+		e.Reason = "the homeserver does not know MATRIX_ACCESS_TOKEN" + settings.Origin(a.cfg.TokenOrigin) + ": the device was logged out, or the token was copied wrongly; make a new one (" + whereToken + ")"
 		if a.canLogIn() {
 			e.Reason = "the homeserver does not know the token that it gave for MATRIX_PASSWORD"
 		}

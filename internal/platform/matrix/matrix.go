@@ -31,7 +31,9 @@ import (
 	"hermes/internal/health"
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
+	"hermes/internal/platform/client"
 	"hermes/internal/platform/recall"
+	"hermes/internal/platform/settings"
 )
 
 // Name is the platform's name.
@@ -113,8 +115,8 @@ var (
 
 // New makes an adapter; it does not connect. domain.Config.
 func New(c Config, d Deps) (*Adapter, error) {
-	if problems := c.problems(); len(problems) > 0 {
-		return nil, setUpWrong(problems)
+	if err := settings.Wrong(notSetUp, c.problems()); err != nil {
+		return nil, err
 	}
 	c.setDefaults()
 	if d.Log == nil {
@@ -133,7 +135,7 @@ func New(c Config, d Deps) (*Adapter, error) {
 		d.Admits = func(context.Context, string) (bool, error) { return false, nil }
 	}
 	if d.HTTP == nil {
-		d.HTTP = newClient(c.Proxy)
+		d.HTTP = client.New(c.Proxy, nil)
 	}
 	own := *d.HTTP
 	// A redirect may carry the token elsewhere.
@@ -251,7 +253,7 @@ func (a *Adapter) whoAmI(ctx context.Context) (*identity, *platform.Error) {
 	}
 	if want := a.cfg.UserID; isUser(want) && want != me.User {
 		return nil, &platform.Error{Kind: platform.BadCredentials, Code: "matrix_other_user",
-			Reason: "MATRIX_USER_ID says " + want + ", but MATRIX_ACCESS_TOKEN" + a.cfg.origin() + " belongs to " + clean.Name(me.User) + ": correct one of them"}
+			Reason: "MATRIX_USER_ID says " + want + ", but MATRIX_ACCESS_TOKEN" + settings.Origin(a.cfg.TokenOrigin) + " belongs to " + clean.Name(me.User) + ": correct one of them"}
 	}
 	local, _, _ := strings.Cut(me.User[1:], ":")
 	self := &identity{user: me.User, device: clean.Name(me.Device), local: local, name: local}

@@ -74,7 +74,7 @@ func (r *receiver) session(ctx context.Context) error {
 		}
 		r.alive()
 		if wait > 0 && r.at.Since == was && time.Since(began) < wait/10 {
-			sleep(ctx, r.a.pause.first) // a server that does not wait must not make us spin
+			platform.Sleep(ctx, r.a.pause.first) // a server that does not wait must not make us spin
 		}
 	}
 	return nil
@@ -189,7 +189,7 @@ func (r *receiver) failed(ctx context.Context, e *platform.Error) error {
 	wait = max(wait, e.RetryAfter)
 	r.a.health.Degraded(e.Code, e.Reason)
 	r.a.log.Warn("the homeserver is not heard", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", r.failures, "wait", wait)
-	sleep(ctx, wait)
+	platform.Sleep(ctx, wait)
 	return nil
 }
 
@@ -375,7 +375,7 @@ func (r *receiver) accept(ctx context.Context, all []domain.Inbound, cursor stri
 		}
 		r.a.health.Degraded(string(code), "messages from Matrix wait, because they cannot be stored: "+domain.MessageOf(err)+"; none is lost")
 		r.a.log.Warn("messages could not be stored; they are tried again", "events", len(all), "error", r.a.scrubError(err), "wait", wait)
-		if !sleep(ctx, wait) {
+		if !platform.Sleep(ctx, wait) {
 			return err
 		}
 		wait = min(2*wait, r.a.pause.most)
@@ -415,17 +415,5 @@ func (r *receiver) accepted(all []domain.Inbound) {
 			_, e := r.a.call(ctx, request{method: http.MethodPost, path: path, in: struct{}{}}, nil)
 			return e
 		})
-	}
-}
-
-// sleep waits; it answers false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }

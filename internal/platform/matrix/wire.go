@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -23,26 +22,6 @@ const (
 	maxReply     = 64 << 20 // bytes of an answer; the first sync of an account in thousands of rooms is below
 	maxErrorBody = 64 << 10 // bytes kept of a refusal
 )
-
-// newClient makes the client for the homeserver. It speaks HTTP/1.1 only: over
-// HTTP/2 one dead connection would take every request with it.
-func newClient(proxy string) *http.Client {
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	t := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout: 10 * time.Second,
-		MaxIdleConnsPerHost: 8,
-		MaxIdleConns:        16,
-		IdleConnTimeout:     90 * time.Second,
-		Protocols:           &protocols,
-	}
-	if u, err := url.Parse(proxy); proxy != "" && err == nil {
-		t.Proxy = http.ProxyURL(u)
-	}
-	return &http.Client{Transport: t}
-}
 
 // request is one request to be made.
 type request struct {

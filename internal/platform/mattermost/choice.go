@@ -140,7 +140,7 @@ func (a *Adapter) press(ctx context.Context, f frame) (in domain.Inbound, ok boo
 	}
 	in.EventID = fmt.Sprintf("%s:%s:%s:%d", p.ID, pressed.UserID, pressed.Emoji, pressed.CreateAt)
 	in.Account, in.Text, in.Button, in.Mentioned = self.id, clean.Clip(clean.Text(command), maxInText), true, true
-	in.ChatListed = matches(a.cfg.AllowedChannels, ch)
+	in.ChatListed = matches(a.cfg.Allowed, ch)
 	in.SentAt, in.ReceivedAt, in.State = a.now(), a.now(), domain.InboundReceived
 	return in, true, nil
 }

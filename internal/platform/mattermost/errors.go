@@ -10,6 +10,7 @@ import (
 
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
+	"hermes/internal/platform/settings"
 )
 
 // Codes that the adapter itself acts on.
@@ -51,7 +52,7 @@ func (a *Adapter) classify(c *call) *platform.Error {
 		e.Reason = "the server wants a second factor of this account: use the token of a bot account (Integrations → Bot Accounts)"
 	case c.status == http.StatusUnauthorized:
 		e.Kind = platform.BadCredentials
-		e.Reason = "Mattermost does not know the token" + a.cfg.origin() + ": it was revoked, has expired or was copied wrongly, or the account is deactivated; make a new one (Integrations → Bot Accounts) and put it into .env"
+		e.Reason = "Mattermost does not know the token" + settings.Origin(a.cfg.TokenOrigin) + ": it was revoked, has expired or was copied wrongly, or the account is deactivated; make a new one (Integrations → Bot Accounts) and put it into .env"
 	case c.status == http.StatusForbidden:
 		e.Code, e.Reason = "mattermost_rights", "the bot may not do that there ("+said+"): add it to the team and the channel, or give it the right"
 	case c.status == http.StatusNotFound:

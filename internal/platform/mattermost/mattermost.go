@@ -29,7 +29,9 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
+	"hermes/internal/platform/client"
 	"hermes/internal/platform/recall"
+	"hermes/internal/platform/settings"
 )
 
 // Name is the platform's name.
@@ -105,8 +107,8 @@ var (
 
 // New makes an adapter; it does not connect. domain.Config.
 func New(c Config, d Deps) (*Adapter, error) {
-	if problems := c.problems(); len(problems) > 0 {
-		return nil, setUpWrong(problems)
+	if err := settings.Wrong(notSetUp, c.problems()); err != nil {
+		return nil, err
 	}
 	c.setDefaults()
 	if d.Log == nil {
@@ -119,7 +121,7 @@ func New(c Config, d Deps) (*Adapter, error) {
 		d.Changed = func() {}
 	}
 	if d.HTTP == nil {
-		d.HTTP = newClient(c.Proxy)
+		d.HTTP = client.New(c.Proxy, nil)
 	}
 	return &Adapter{
 		cfg: c, log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now, changed: d.Changed,

@@ -157,7 +157,7 @@ func (r *receiver) failed(ctx context.Context, e *platform.Error) error {
 	wait = max(wait, e.RetryAfter)
 	r.a.health.Degraded(e.Code, e.Reason)
 	r.a.log.Warn("Mattermost is not heard", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", r.failures, "wait", wait)
-	sleep(ctx, wait)
+	platform.Sleep(ctx, wait)
 	return nil
 }
 
@@ -243,7 +243,7 @@ func (r *receiver) pressed(ctx context.Context, f frame) (in domain.Inbound, ok 
 	wait := r.a.pause.first
 	for range pressTries {
 		in, ok, e = r.a.press(ctx, f)
-		if e == nil || e.Kind != platform.Retry || !sleep(ctx, wait) {
+		if e == nil || e.Kind != platform.Retry || !platform.Sleep(ctx, wait) {
 			break
 		}
 		wait = min(2*wait, r.a.pause.most)
@@ -306,7 +306,7 @@ func (r *receiver) accept(ctx context.Context, events []domain.Inbound, cursor s
 		}
 		r.a.health.Degraded(string(code), "messages from Mattermost wait, because they cannot be stored: "+domain.MessageOf(err)+"; none is lost")
 		r.a.log.Warn("messages could not be stored; they are tried again", "events", len(events), "error", r.a.scrubError(err), "wait", wait)
-		if !sleep(ctx, wait) {
+		if !platform.Sleep(ctx, wait) {
 			return err
 		}
 		wait = min(2*wait, r.a.pause.most)
@@ -344,17 +344,5 @@ func (r *receiver) accepted(events []domain.Inbound) {
 		if !in.Button {
 			r.a.react(reaction{post: in.MessageID, emoji: ackEmoji})
 		}
-	}
-}
-
-// sleep waits; it answers false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }

@@ -69,9 +69,9 @@ func TestWhoIsHeardInAChannel(t *testing.T) {
 			c.MentionPatterns = []*regexp.Regexp{regexp.MustCompile("^Computer")}
 		}},
 		{name: "no need", text: "hello", want: "hello", change: func(c *mattermost.Config) { c.RequireMention = false }},
-		{name: "free response", text: "hello", want: "hello", change: func(c *mattermost.Config) { c.FreeResponse = []string{"#town"} }},
-		{name: "allowed elsewhere", text: "@hermes hello", change: func(c *mattermost.Config) { c.AllowedChannels = []string{"other"} }},
-		{name: "allowed", text: "@hermes hello", want: "hello", change: func(c *mattermost.Config) { c.AllowedChannels = []string{"other", "town"} }},
+		{name: "free response", text: "hello", want: "hello", change: func(c *mattermost.Config) { c.Free = []string{"#town"} }},
+		{name: "allowed elsewhere", text: "@hermes hello", change: func(c *mattermost.Config) { c.Allowed = []string{"other"} }},
+		{name: "allowed", text: "@hermes hello", want: "hello", change: func(c *mattermost.Config) { c.Allowed = []string{"other", "town"} }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t, tt.change)

@@ -358,7 +358,7 @@ func TestTheServersOwnLimitIsObeyed(t *testing.T) {
 func TestConfig(t *testing.T) {
 	good := home.PlatformConfig{Token: "abc", Extra: map[string]string{"base_url": "https://chat.example.com/sub/api/v4/", "reply_mode": "thread", "free_response_channels": "town, off-topic"}, Typing: true}
 	c, err := mattermost.FromProfile(good)
-	if err != nil || !c.Threads || len(c.FreeResponse) != 2 || c.NoTyping {
+	if err != nil || !c.Threads || len(c.Free) != 2 || c.NoTyping {
 		t.Errorf("got %+v, %v", c, err)
 	}
 	bad := home.PlatformConfig{Token: "a b", TokenOrigin: ".env line 3", MentionPatterns: []string{"("},

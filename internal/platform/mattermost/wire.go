@@ -6,13 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"hermes/internal/platform"
 	"hermes/internal/secret"
@@ -22,27 +20,6 @@ const (
 	maxReply     = 32 << 20 // bytes of an answer; a thousand posts are far below
 	maxErrorBody = 64 << 10 // bytes kept of a refusal
 )
-
-// newClient makes the client for the server. It speaks HTTP/1.1 only: the
-// websocket needs it, and over HTTP/2 one dead connection would take every
-// request with it.
-func newClient(proxy string) *http.Client {
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	t := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout: 10 * time.Second,
-		MaxIdleConnsPerHost: 8,
-		MaxIdleConns:        16,
-		IdleConnTimeout:     90 * time.Second,
-		Protocols:           &protocols,
-	}
-	if u, err := url.Parse(proxy); proxy != "" && err == nil {
-		t.Proxy = http.ProxyURL(u)
-	}
-	return &http.Client{Transport: t}
-}
 
 // wire makes requests to one server as one account.
 type wire struct {

@@ -11,6 +11,7 @@ import (
 
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
+	"hermes/internal/platform/settings"
 )
 
 // Codes that the adapter itself acts on.
@@ -134,7 +135,7 @@ func (a *Adapter) refused(c *call) *platform.Error {
 		e.RetryAfter = c.retryAfter()
 		e.Reason = "Slack's rate limit asks for a pause of " + e.RetryAfter.String()
 	case e.Kind == platform.BadCredentials:
-		which, where := "SLACK_BOT_TOKEN"+a.cfg.origin(), whereBot
+		which, where := "SLACK_BOT_TOKEN"+settings.Origin(a.cfg.TokenOrigin), whereBot
 		if c.method == "apps.connections.open" {
 			which, where = "SLACK_APP_TOKEN", whereApp
 		}

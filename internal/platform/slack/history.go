@@ -310,7 +310,7 @@ func (a *Adapter) page(ctx context.Context, method string, args url.Values) (pag
 func (a *Adapter) get(ctx context.Context, method string, args url.Values, out any) (*call, *platform.Error) {
 	for pauses := 0; ; pauses++ {
 		c, e := a.call(ctx, method, args, out)
-		if e == nil || e.RetryAfter == 0 || pauses == maxPauses || !sleep(ctx, e.RetryAfter) {
+		if e == nil || e.RetryAfter == 0 || pauses == maxPauses || !platform.Sleep(ctx, e.RetryAfter) {
 			return c, e
 		}
 	}

@@ -177,7 +177,7 @@ func (r *receiver) failed(ctx context.Context, e *platform.Error) error {
 	wait = max(wait, e.RetryAfter)
 	r.a.health.Degraded(e.Code, e.Reason)
 	r.a.log.Warn("Slack is not heard", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", r.failures, "wait", wait)
-	sleep(ctx, wait)
+	platform.Sleep(ctx, wait)
 	return nil
 }
 
@@ -356,7 +356,7 @@ func (r *receiver) accept(ctx context.Context, events []domain.Inbound) error {
 		}
 		r.a.health.Degraded(string(code), "messages from Slack wait, because they cannot be stored: "+domain.MessageOf(err)+"; none is lost")
 		r.a.log.Warn("messages could not be stored; they are tried again", "events", len(events), "error", r.a.scrubError(err), "wait", wait)
-		if !sleep(ctx, wait) {
+		if !platform.Sleep(ctx, wait) {
 			return err
 		}
 		wait = min(2*wait, r.a.pause.most)
@@ -382,16 +382,4 @@ func (r *receiver) accepted(events []domain.Inbound) {
 		r.known.Set(in.EventID, true)
 	}
 	r.a.health.Note("last_event", r.a.now().UTC().Format(time.RFC3339))
-}
-
-// sleep waits; it answers false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -25,27 +24,6 @@ const (
 	maxReply     = 16 << 20 // bytes of an answer; a page of history is far below
 	maxErrorBody = 64 << 10 // bytes kept of an answer that is none of the API's
 )
-
-// newClient makes the client for the API and the socket. It speaks HTTP/1.1
-// only: the websocket needs it, and over HTTP/2 one dead connection would take
-// every request with it.
-func newClient(proxy string) *http.Client {
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	t := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout: 10 * time.Second,
-		MaxIdleConnsPerHost: 8,
-		MaxIdleConns:        16,
-		IdleConnTimeout:     90 * time.Second,
-		Protocols:           &protocols,
-	}
-	if u, err := url.Parse(proxy); proxy != "" && err == nil {
-		t.Proxy = http.ProxyURL(u)
-	}
-	return &http.Client{Transport: t}
-}
 
 // call is what became of one request.
 type call struct {

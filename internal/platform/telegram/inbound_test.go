@@ -109,7 +109,7 @@ func TestChatterMovesTheOffset(t *testing.T) {
 
 func TestWhereMessagesComeFrom(t *testing.T) {
 	r := newRig(t, func(c *telegram.Config) {
-		c.AllowedChats = []string{"-1000000001002", "@news"}
+		c.Allowed = []string{"-1000000001002", "@news"}
 		c.IgnoredThreads = []string{"3"}
 		c.ChannelPosts = true
 	})
@@ -352,7 +352,7 @@ func TestFromProfile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !c.RequireMention || !c.MentionPatterns[0].MatchString("HEY BOT") || c.BaseURL != "http://127.0.0.1:1" ||
-		!c.DisableLinkPreviews || c.NoTyping || !slices.Equal(c.FreeResponseChats, []string{"-1", "-2"}) {
+		!c.DisableLinkPreviews || c.NoTyping || !slices.Equal(c.Free, []string{"-1", "-2"}) {
 		t.Errorf("read as %+v", c)
 	}
 	_, err = telegram.FromProfile(home.PlatformConfig{

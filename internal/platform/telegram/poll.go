@@ -91,7 +91,7 @@ func (l *loop) step(ctx context.Context) ([]models.Update, *platform.Error) {
 	}
 	if len(batch) == 0 && wait > 0 {
 		if time.Since(began) < wait/10 {
-			sleep(ctx, l.a.pause.first) // a server that does not wait must not make us spin
+			platform.Sleep(ctx, l.a.pause.first) // a server that does not wait must not make us spin
 		}
 		l.checkOffset(ctx)
 	}
@@ -129,7 +129,7 @@ func (l *loop) wholeAlbum(ctx context.Context, batch []models.Update) []models.U
 		if len(batch) == 0 || len(batch) >= batchLimit || album(batch[len(batch)-1]) == "" {
 			return batch
 		}
-		if !sleep(ctx, l.a.pause.album) {
+		if !platform.Sleep(ctx, l.a.pause.album) {
 			return batch
 		}
 		again, err := l.a.getUpdates(ctx, l.offset, 0)
@@ -188,7 +188,7 @@ func (l *loop) failed(ctx context.Context, e *platform.Error) error {
 	}
 	l.a.health.Degraded(e.Code, e.Reason)
 	l.a.log.Warn("Telegram is not heard", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", l.failures, "wait", wait)
-	sleep(ctx, wait)
+	platform.Sleep(ctx, wait)
 	return nil
 }
 
@@ -258,7 +258,7 @@ func (l *loop) accept(ctx context.Context, events []domain.Inbound, cursor strin
 		}
 		l.a.health.Degraded(string(code), "messages from Telegram wait, because they cannot be stored: "+domain.MessageOf(err)+"; none is lost")
 		l.a.log.Warn("messages could not be stored; they are not acknowledged", "events", len(events), "error", l.a.scrub(err), "wait", wait)
-		if !sleep(ctx, wait) {
+		if !platform.Sleep(ctx, wait) {
 			return err
 		}
 		wait = min(2*wait, l.a.pause.most)
@@ -397,16 +397,4 @@ func decodeReduced(raw []byte) (models.Update, error) {
 		return models.Update{ID: u.ID}, err
 	}
 	return models.Update{ID: u.ID, Message: m}, nil
-}
-
-// sleep waits; it answers false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

@@ -24,7 +24,9 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
+	"hermes/internal/platform/client"
 	"hermes/internal/platform/recall"
+	"hermes/internal/platform/settings"
 )
 
 // Name is the platform's name.
@@ -93,7 +95,7 @@ var (
 
 // New makes an adapter; it does not connect. domain.Config.
 func New(c Config, d Deps) (*Adapter, error) {
-	if err := c.check(); err != nil {
+	if err := settings.Wrong(notSetUp, c.problems()); err != nil {
 		return nil, err
 	}
 	c.setDefaults()
@@ -104,7 +106,7 @@ func New(c Config, d Deps) (*Adapter, error) {
 		d.Now = time.Now
 	}
 	if d.HTTP == nil {
-		d.HTTP = newClient(c.Proxy)
+		d.HTTP = client.New(c.Proxy, nil)
 	}
 	a := &Adapter{
 		cfg: c, account: c.account(), log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now,

@@ -6,13 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"sync/atomic"
-	"time"
 )
 
 const (
@@ -20,27 +18,6 @@ const (
 	maxErrorBody = 64 << 10  // bytes kept of an error reply
 	rewindable   = 256 << 10 // a request up to this size can be written again on a fresh connection
 )
-
-// newClient makes the client for the Bot API. It speaks HTTP/1.1 only: over
-// HTTP/2 one dead connection would take the poll and every send with it, and
-// here each has a connection of its own that can be cut.
-func newClient(proxy string) *http.Client {
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	t := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout: 10 * time.Second,
-		MaxIdleConnsPerHost: 8,
-		MaxIdleConns:        16,
-		IdleConnTimeout:     90 * time.Second,
-		Protocols:           &protocols,
-	}
-	if u, err := url.Parse(proxy); proxy != "" && err == nil {
-		t.Proxy = http.ProxyURL(u)
-	}
-	return &http.Client{Transport: t}
-}
 
 // call is what is known of one request to the Bot API, whoever makes it: the
 // poll loop, or the library through wire.Do.
