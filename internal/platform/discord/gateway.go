@@ -15,6 +15,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
+	"hermes/internal/platform/intake"
 )
 
 // loop is one run of the gateway loop. It belongs to one goroutine.
@@ -201,54 +202,14 @@ func (l *loop) save(ctx context.Context) {
 	l.dirty = false
 }
 
-// accept retries until the sink has stored the events or refuses for good.
+// accept stores events with the position behind them.
 func (l *loop) accept(ctx context.Context, events []domain.Inbound, cursor string) error {
-	wait := l.a.pause.first
-	for {
-		err := l.sink.Accept(ctx, l.a.account, events, cursor)
-		if err == nil {
-			l.dirty = false
-			l.stuck.Store(false)
-			return nil
-		}
-		code := domain.CodeOf(err)
-		switch {
-		case ctx.Err() != nil, code == domain.Fenced:
-			return err
-		case code == domain.Invalid, code == domain.TooLarge:
-			if len(events) > 1 {
-				return l.acceptEach(ctx, events, cursor)
-			}
-			// Trying the same again cannot help, and must not block what follows.
-			if len(events) == 0 {
-				return nil
-			}
-			l.a.log.Error("an event that cannot be stored was left out", "event", events[0].EventID, "error", l.a.scrub(err))
-			events = nil
-			continue
-		}
-		l.stuck.Store(true)
-		l.a.health.Degraded(string(code), "messages from Discord wait, because they cannot be stored: "+domain.MessageOf(err)+"; none is lost")
-		l.a.log.Warn("messages could not be stored; they are not acknowledged", "events", len(events), "error", l.a.scrub(err), "wait", wait)
-		if !platform.Sleep(ctx, wait) {
-			return err
-		}
-		wait = min(2*wait, l.a.pause.most)
-	}
-}
-
-// acceptEach finds the event that the sink refuses; the others are stored.
-func (l *loop) acceptEach(ctx context.Context, events []domain.Inbound, cursor string) error {
-	for i := range events {
-		at := ""
-		if i == len(events)-1 {
-			at = cursor
-		}
-		if err := l.accept(ctx, events[i:i+1], at); err != nil {
-			return err
-		}
-	}
-	return nil
+	return intake.Intake{
+		Sink: l.sink, What: "messages from Discord wait, because they cannot be stored",
+		Log: l.a.log, Health: l.a.health, Scrub: l.a.scrub, Now: l.a.now, First: l.a.pause.first, Most: l.a.pause.most,
+		Waiting: l.stuck.Store,
+		Stored:  func([]domain.Inbound) { l.dirty = false },
+	}.Accept(ctx, l.a.account, events, cursor)
 }
 
 // answers tells Discord that presses and commands were taken, once they are

@@ -15,6 +15,7 @@ import (
 
 	"hermes/internal/platform"
 	"hermes/internal/platform/settings"
+	"hermes/internal/secret"
 )
 
 // busy is what servers say when they refuse a login for another reason than the
@@ -101,14 +102,8 @@ func smtpCode(err error) (code int, said string, ok bool) {
 	return 0, "", false
 }
 
-func (a *Adapter) scrub(s string) string {
-	return strings.ReplaceAll(s, a.cfg.Password.Reveal(), a.cfg.Password.String())
-}
+// scrub takes the password out of a text.
+func (a *Adapter) scrub(s string) string { return secret.Hide(s, a.cfg.Password) }
 
 // scrubError takes the password out of an error's text.
-func (a *Adapter) scrubError(err error) error {
-	if err == nil || !strings.Contains(err.Error(), a.cfg.Password.Reveal()) {
-		return err
-	}
-	return errors.New(a.scrub(err.Error()))
-}
+func (a *Adapter) scrubError(err error) error { return secret.HideIn(err, a.cfg.Password) }

@@ -14,6 +14,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/intake"
 )
 
 const (
@@ -297,40 +298,10 @@ func (r *receiver) failed(ctx context.Context, e *platform.Error) error {
 	return nil
 }
 
-// accept retries until the sink has stored the events or refuses for good.
+// accept stores events with the position behind them.
 func (r *receiver) accept(ctx context.Context, events []domain.Inbound, at position) error {
-	wait := r.a.pause.first
-	for {
-		err := r.sink.Accept(ctx, r.a.cfg.Address, events, at.String())
-		if err == nil {
-			if len(events) > 0 {
-				r.a.health.Note("last_event", r.a.now().UTC().Format(time.RFC3339))
-			}
-			return nil
-		}
-		code := domain.CodeOf(err)
-		switch {
-		case ctx.Err() != nil, code == domain.Fenced:
-			return err
-		case (code == domain.Invalid || code == domain.TooLarge) && len(events) > 1:
-			for i := range events {
-				if err := r.accept(ctx, events[i:i+1], r.at); err != nil {
-					return err
-				}
-			}
-			events = nil
-			continue
-		case (code == domain.Invalid || code == domain.TooLarge) && len(events) == 1:
-			// Trying the same again cannot help, and must not block what follows.
-			r.a.log.Error("a mail that cannot be stored was left out", "event", events[0].EventID, "err", r.a.scrubError(err))
-			events = nil
-			continue
-		}
-		r.a.health.Degraded(string(code), "mail waits, because it cannot be stored: "+domain.MessageOf(err)+"; none is lost")
-		r.a.log.Warn("mail could not be stored; it is tried again", "events", len(events), "err", r.a.scrubError(err), "wait", wait)
-		if !platform.Sleep(ctx, wait) {
-			return err
-		}
-		wait = min(2*wait, r.a.pause.most)
-	}
+	return intake.Intake{
+		Sink: r.sink, What: "mail waits, because it cannot be stored",
+		Log: r.a.log, Health: r.a.health, Scrub: r.a.scrubError, Now: r.a.now, First: r.a.pause.first, Most: r.a.pause.most,
+	}.Accept(ctx, r.a.cfg.Address, events, at.String())
 }

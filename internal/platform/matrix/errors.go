@@ -163,21 +163,10 @@ func harmless(e *platform.Error, what string) *platform.Error {
 
 // scrub takes the credentials out of a text.
 func (a *Adapter) scrub(s string) string {
-	for _, v := range []secret.Value{a.cfg.Token, a.cfg.Password, a.session.get()} {
-		if v.IsSet() {
-			s = strings.ReplaceAll(s, v.Reveal(), v.String())
-		}
-	}
-	return s
+	return secret.Hide(s, a.cfg.Token, a.cfg.Password, a.session.get())
 }
 
 // scrubError takes the credentials out of an error's text.
 func (a *Adapter) scrubError(err error) error {
-	if err == nil {
-		return nil
-	}
-	if s := a.scrub(err.Error()); s != err.Error() {
-		return errors.New(s)
-	}
-	return err
+	return secret.HideIn(err, a.cfg.Token, a.cfg.Password, a.session.get())
 }

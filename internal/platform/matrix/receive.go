@@ -14,6 +14,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/intake"
 )
 
 const (
@@ -342,66 +343,22 @@ func (r *receiver) commit(ctx context.Context, all []domain.Inbound) error {
 	return nil
 }
 
-// accept stores events; it retries until the sink has stored them or refuses
-// for good.
+// accept stores events with the position behind them.
 func (r *receiver) accept(ctx context.Context, all []domain.Inbound, cursor string) error {
 	for _, in := range all { // before the commit: the turn may begin at once
 		if !in.Button {
 			r.a.waiting.Set(in.Address, in.MessageID)
 		}
 	}
-	wait := r.a.pause.first
-	for {
-		err := r.sink.Accept(ctx, r.a.self.Load().user, all, cursor)
-		if err == nil {
-			r.accepted(all)
-			return nil
-		}
-		code := domain.CodeOf(err)
-		switch {
-		case ctx.Err() != nil, code == domain.Fenced:
-			return err
-		case code == domain.Invalid, code == domain.TooLarge:
-			// Trying the same again cannot help, and must not block what follows.
-			if len(all) > 1 {
-				return r.acceptEach(ctx, all, cursor)
-			}
-			if len(all) == 0 {
-				return nil
-			}
-			r.a.log.Error("an event that cannot be stored was left out", "event", all[0].EventID, "error", r.a.scrubError(err))
-			all = nil
-			continue
-		}
-		r.a.health.Degraded(string(code), "messages from Matrix wait, because they cannot be stored: "+domain.MessageOf(err)+"; none is lost")
-		r.a.log.Warn("messages could not be stored; they are tried again", "events", len(all), "error", r.a.scrubError(err), "wait", wait)
-		if !platform.Sleep(ctx, wait) {
-			return err
-		}
-		wait = min(2*wait, r.a.pause.most)
-	}
+	return intake.Intake{
+		Sink: r.sink, What: "messages from Matrix wait, because they cannot be stored",
+		Log: r.a.log, Health: r.a.health, Scrub: r.a.scrubError, Now: r.a.now, First: r.a.pause.first, Most: r.a.pause.most,
+		Stored: r.accepted,
+	}.Accept(ctx, r.a.self.Load().user, all, cursor)
 }
 
-// acceptEach finds the event that the sink refuses; the others are stored.
-func (r *receiver) acceptEach(ctx context.Context, all []domain.Inbound, cursor string) error {
-	for i := range all {
-		at := ""
-		if i == len(all)-1 {
-			at = cursor
-		}
-		if err := r.accept(ctx, all[i:i+1], at); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// accepted notes the evidence, and tells the rooms how far they were read.
+// accepted tells the rooms how far they were read.
 func (r *receiver) accepted(all []domain.Inbound) {
-	if len(all) == 0 {
-		return
-	}
-	r.a.health.Note("last_event", r.a.now().UTC().Format(time.RFC3339))
 	read := map[string]string{}
 	for _, in := range all {
 		if !in.Button {

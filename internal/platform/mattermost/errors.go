@@ -11,6 +11,7 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
 	"hermes/internal/platform/settings"
+	"hermes/internal/secret"
 )
 
 // Codes that the adapter itself acts on.
@@ -144,14 +145,8 @@ func harmless(e *platform.Error, what string) *platform.Error {
 	return e
 }
 
-func (a *Adapter) scrub(s string) string {
-	return strings.ReplaceAll(s, a.cfg.Token.Reveal(), a.cfg.Token.String())
-}
+// scrub takes the token out of a text.
+func (a *Adapter) scrub(s string) string { return secret.Hide(s, a.cfg.Token) }
 
 // scrubError takes the token out of an error's text.
-func (a *Adapter) scrubError(err error) error {
-	if err == nil || !strings.Contains(err.Error(), a.cfg.Token.Reveal()) {
-		return err
-	}
-	return errors.New(a.scrub(err.Error()))
-}
+func (a *Adapter) scrubError(err error) error { return secret.HideIn(err, a.cfg.Token) }

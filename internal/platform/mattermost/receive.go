@@ -11,6 +11,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
 )
 
@@ -273,70 +274,25 @@ func (r *receiver) commit(ctx context.Context, events []domain.Inbound, seen int
 	return nil
 }
 
-// accept retries until the sink has stored the events or refuses for good.
+// accept stores events with the position behind them, where there is anything to
+// store.
 func (r *receiver) accept(ctx context.Context, events []domain.Inbound, cursor string) error {
 	if len(events) == 0 && cursor == "" {
 		return nil
 	}
-	wait := r.a.pause.first
-	for {
-		err := r.sink.Accept(ctx, r.a.self.Load().id, events, cursor)
-		if err == nil {
-			r.accepted(events)
-			return nil
-		}
-		code := domain.CodeOf(err)
-		switch {
-		case ctx.Err() != nil, code == domain.Fenced:
-			return err
-		case code == domain.Invalid, code == domain.TooLarge:
-			if len(events) > 1 {
-				return r.acceptEach(ctx, events, cursor)
-			}
-			// Trying the same again cannot help, and must not block what follows.
-			if len(events) == 0 {
-				return nil
-			}
-			r.a.log.Error("an event that cannot be stored was left out", "event", events[0].EventID, "error", r.a.scrubError(err))
-			events = nil
-			if cursor == "" {
-				return nil
-			}
-			continue
-		}
-		r.a.health.Degraded(string(code), "messages from Mattermost wait, because they cannot be stored: "+domain.MessageOf(err)+"; none is lost")
-		r.a.log.Warn("messages could not be stored; they are tried again", "events", len(events), "error", r.a.scrubError(err), "wait", wait)
-		if !platform.Sleep(ctx, wait) {
-			return err
-		}
-		wait = min(2*wait, r.a.pause.most)
-	}
+	return intake.Intake{
+		Sink: r.sink, What: "messages from Mattermost wait, because they cannot be stored",
+		Log: r.a.log, Health: r.a.health, Scrub: r.a.scrubError, Now: r.a.now, First: r.a.pause.first, Most: r.a.pause.most,
+		Stored: r.accepted,
+	}.Accept(ctx, r.a.self.Load().id, events, cursor)
 }
 
-// acceptEach finds the event that the sink refuses; the others are stored.
-func (r *receiver) acceptEach(ctx context.Context, events []domain.Inbound, cursor string) error {
-	for i := range events {
-		at := ""
-		if i == len(events)-1 {
-			at = cursor
-		}
-		if err := r.accept(ctx, events[i:i+1], at); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// accepted notes the evidence and queues the acknowledgements, which are a
+// accepted knows what was committed, and queues the acknowledgements, which are a
 // courtesy: what does not fit is dropped.
 func (r *receiver) accepted(events []domain.Inbound) {
-	if len(events) == 0 {
-		return
-	}
 	for _, in := range events {
 		r.known.Set(in.EventID, true)
 	}
-	r.a.health.Note("last_event", r.a.now().UTC().Format(time.RFC3339))
 	if !r.a.cfg.Reactions {
 		return
 	}

@@ -10,6 +10,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
 )
 
@@ -318,8 +319,7 @@ func (r *receiver) commit(ctx context.Context, b *batch) error {
 	return nil
 }
 
-// accept stores events with the position; it retries until the sink has stored
-// them or refuses for good.
+// accept stores events with the position, where there is anything to store.
 func (r *receiver) accept(ctx context.Context, events []domain.Inbound) error {
 	r.at.remember(events)
 	cursor := r.at.String()
@@ -331,55 +331,20 @@ func (r *receiver) accept(ctx context.Context, events []domain.Inbound) error {
 			r.a.waiting.Set(in.Address, in.MessageID)
 		}
 	}
-	wait := r.a.pause.first
-	for {
-		err := r.sink.Accept(ctx, r.a.self.Load().account(), events, cursor)
-		if err == nil {
-			r.stored = cursor
-			r.accepted(events)
-			return nil
-		}
-		code := domain.CodeOf(err)
-		switch {
-		case ctx.Err() != nil, code == domain.Fenced:
-			return err
-		case code == domain.Invalid, code == domain.TooLarge:
-			// Trying the same again cannot help, and must not block what follows.
-			if len(events) > 1 {
-				return r.acceptEach(ctx, events)
-			}
-			if len(events) == 0 {
-				return nil
-			}
-			r.a.log.Error("an event that cannot be stored was left out", "event", events[0].EventID, "error", r.a.scrubError(err))
-			return nil
-		}
-		r.a.health.Degraded(string(code), "messages from Slack wait, because they cannot be stored: "+domain.MessageOf(err)+"; none is lost")
-		r.a.log.Warn("messages could not be stored; they are tried again", "events", len(events), "error", r.a.scrubError(err), "wait", wait)
-		if !platform.Sleep(ctx, wait) {
-			return err
-		}
-		wait = min(2*wait, r.a.pause.most)
+	err := intake.Intake{
+		Sink: r.sink, What: "messages from Slack wait, because they cannot be stored",
+		Log: r.a.log, Health: r.a.health, Scrub: r.a.scrubError, Now: r.a.now, First: r.a.pause.first, Most: r.a.pause.most,
+		Stored: r.accepted,
+	}.Accept(ctx, r.a.self.Load().account(), events, cursor)
+	if err == nil {
+		r.stored = cursor
 	}
+	return err
 }
 
-// acceptEach finds the event that the sink refuses; the others are stored.
-func (r *receiver) acceptEach(ctx context.Context, events []domain.Inbound) error {
-	for i := range events {
-		if err := r.accept(ctx, events[i:i+1]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// accepted notes the evidence.
+// accepted knows what was committed.
 func (r *receiver) accepted(events []domain.Inbound) {
-	if len(events) == 0 {
-		return
-	}
 	for _, in := range events {
 		r.known.Set(in.EventID, true)
 	}
-	r.a.health.Note("last_event", r.a.now().UTC().Format(time.RFC3339))
 }
