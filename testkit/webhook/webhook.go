@@ -78,12 +78,17 @@ type Answer struct {
 
 // Send makes the call, on a connection of its own.
 func (c Call) Send(ctx context.Context) (Answer, error) {
+	return c.SendOver(ctx, (&net.Dialer{}).DialContext)
+}
+
+// SendOver makes the call on a connection that dial makes.
+func (c Call) SendOver(ctx context.Context, dial func(ctx context.Context, network, addr string) (net.Conn, error)) (Answer, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.URL, strings.NewReader(c.Body))
 	if err != nil {
 		return Answer{}, err
 	}
 	req.Header = c.Header.Clone()
-	t := &http.Transport{DisableKeepAlives: true}
+	t := &http.Transport{DisableKeepAlives: true, DialContext: dial}
 	defer t.CloseIdleConnections()
 	res, err := (&http.Client{Transport: t}).Do(req)
 	if err != nil {

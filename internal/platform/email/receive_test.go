@@ -9,6 +9,7 @@ import (
 	"hermes/internal/health"
 	"hermes/internal/platform"
 	"hermes/internal/platform/email"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/email"
 	"hermes/testkit/fault"
 )
@@ -137,7 +138,7 @@ func TestLoginRefused(t *testing.T) {
 	for code, text := range map[string]string{"AUTHENTICATIONFAILED": "Invalid credentials (Failure)", "": "LOGIN failed."} {
 		r := newRig(t, fake.Options{}, nil)
 		refuse(r, code, text)
-		e := errorOf(t, r.Run(r.ctx, r.sink))
+		e := adapter.ErrorOf(t, r.Run(r.ctx, r.sink))
 		if e.Kind != platform.BadCredentials || !strings.Contains(e.Reason, ".env line 3 (EMAIL_PASSWORD)") || !strings.Contains(e.Reason, "app password") {
 			t.Errorf("%+v", e)
 		}
@@ -245,13 +246,13 @@ func TestAttachments(t *testing.T) {
 	}
 	for ref, most := range map[string]int64{pdf.Ref: 5, "9/1/2/base64": 1000, "x": 1000, "1/99/2/base64": 1000} {
 		a := domain.Attachment{Ref: ref}
-		if _, err := r.Fetch(r.ctx, a, most, &strings.Builder{}); errorOf(t, err).Kind != platform.GiveUp {
+		if _, err := r.Fetch(r.ctx, a, most, &strings.Builder{}); adapter.ErrorOf(t, err).Kind != platform.GiveUp {
 			t.Errorf("%s: %v", ref, err)
 		}
 	}
 	broken := r.another()
 	r.srv.Close()
-	if _, err := broken.Fetch(r.ctx, pdf, 1000, &strings.Builder{}); errorOf(t, err).Kind != platform.Retry {
+	if _, err := broken.Fetch(r.ctx, pdf, 1000, &strings.Builder{}); adapter.ErrorOf(t, err).Kind != platform.Retry {
 		t.Errorf("%v", err)
 	}
 }
@@ -281,7 +282,7 @@ func TestUnreachable(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if e := errorOf(t, a.Check(r.ctx)); e.Code != code || e.Kind != platform.Retry || e.Uncertain {
+		if e := adapter.ErrorOf(t, a.Check(r.ctx)); e.Code != code || e.Kind != platform.Retry || e.Uncertain {
 			t.Errorf("%s: %+v (%v)", what, e, e.Cause)
 		}
 	}
@@ -294,7 +295,7 @@ func TestUnreachable(t *testing.T) {
 		t.Errorf("a good configuration: %v", err)
 	}
 	r.srv.Fail("auth", fault.Fault{Times: -1, Status: 535, Message: "5.7.8 no"})
-	if e := errorOf(t, r.Check(r.ctx)); e.Kind != platform.BadCredentials {
+	if e := adapter.ErrorOf(t, r.Check(r.ctx)); e.Kind != platform.BadCredentials {
 		t.Errorf("%+v", e)
 	}
 }

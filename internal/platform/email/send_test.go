@@ -10,6 +10,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/email"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/email"
 	"hermes/testkit/fault"
 )
@@ -98,28 +99,28 @@ func TestSendFailures(t *testing.T) {
 	} {
 		r.srv.Fail(c.stage, c.fault)
 		_, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "x"}, "n"+c.says)
-		if e := errorOf(t, err); e.Kind != c.kind || e.Uncertain != c.uncertain || !strings.Contains(e.Reason, c.says) {
+		if e := adapter.ErrorOf(t, err); e.Kind != c.kind || e.Uncertain != c.uncertain || !strings.Contains(e.Reason, c.says) {
 			t.Errorf("%+v: %+v", c.fault, e)
 		}
 	}
 	back := r.srv.Fail("auth", fault.Fault{Times: -1, Status: 454, Message: "4.7.0 Temporary authentication failure"})
-	if _, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "x"}, "a"); errorOf(t, err).Kind != platform.Retry {
+	if _, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "x"}, "a"); adapter.ErrorOf(t, err).Kind != platform.Retry {
 		t.Errorf("%v", err)
 	}
 	back()
 	back = r.srv.Fail("auth", fault.Fault{Times: -1, Status: 535, Message: "5.7.8 wrong"})
 	_, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "x"}, "b")
-	if e := errorOf(t, err); e.Kind != platform.BadCredentials || !strings.Contains(e.Reason, ".env line 3") {
+	if e := adapter.ErrorOf(t, err); e.Kind != platform.BadCredentials || !strings.Contains(e.Reason, ".env line 3") {
 		t.Errorf("%+v", e)
 	}
 	back()
 	for _, address := range []string{"nobody", "Ann <ann@people.test>", "ann@people.test\r\nBcc: eve@people.test", r.srv.Address()} {
-		if _, err := r.Send(r.ctx, to(address, ""), domain.Part{Text: "x"}, "c"); errorOf(t, err).Kind != platform.GiveUp {
+		if _, err := r.Send(r.ctx, to(address, ""), domain.Part{Text: "x"}, "c"); adapter.ErrorOf(t, err).Kind != platform.GiveUp {
 			t.Errorf("%q: %v", address, err)
 		}
 	}
 	for _, p := range []domain.Part{{}, {Attachments: []domain.Attachment{{Path: "/nowhere", Name: "x"}}}} {
-		if _, err := r.Send(r.ctx, to("ann@people.test", ""), p, "d"); errorOf(t, err).Kind != platform.GiveUp {
+		if _, err := r.Send(r.ctx, to("ann@people.test", ""), p, "d"); adapter.ErrorOf(t, err).Kind != platform.GiveUp {
 			t.Errorf("%+v: %v", p, err)
 		}
 	}
@@ -136,7 +137,7 @@ func TestLooksBeforeRepeating(t *testing.T) {
 		nonce := string(rune('a' + i))
 		r.srv.Fail("end", fault.CutAfter())
 		_, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "once"}, nonce)
-		if e := errorOf(t, err); !e.Uncertain {
+		if e := adapter.ErrorOf(t, err); !e.Uncertain {
 			t.Fatalf("%+v", e)
 		}
 		a := r.Adapter

@@ -9,6 +9,7 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/webhook"
 	"hermes/internal/secret"
+	"hermes/testkit/adapter"
 	"hermes/testkit/fault"
 	fake "hermes/testkit/webhook"
 )
@@ -80,7 +81,7 @@ func TestPostFailures(t *testing.T) {
 	send := func(chat string, p domain.Part) *platform.Error {
 		t.Helper()
 		_, err := r.Send(r.ctx, domain.Address{Platform: "webhook", ChatID: chat}, p, "n")
-		return kindOf(t, err)
+		return adapter.ErrorOf(t, err)
 	}
 	text := domain.Part{Text: "x"}
 	for _, c := range []struct {
@@ -123,7 +124,7 @@ func TestWhereAnswersGo(t *testing.T) {
 	r, _ := posting(t)
 	r.serve()
 	r.call(fake.GitHub(r.url("room"), commonKey, "x", "d1", `{"channel":"99/1"}`), 202)
-	dynamic := r.sink.all()[0].Address
+	dynamic := r.sink.Events()[0].Address
 	for _, c := range []struct{ from, to domain.Address }{
 		{dynamic, domain.Address{Platform: "discord", ChatID: "99/1", ThreadID: "7"}},
 		{domain.Address{Platform: "webhook", ChatID: "chat", ThreadID: "x"}, domain.Address{Platform: "telegram", ChatID: "home"}},
