@@ -21,6 +21,7 @@ import (
 	"hermes/internal/gateway"
 	"hermes/internal/home"
 	"hermes/internal/logging"
+	"hermes/internal/plain"
 	"hermes/internal/secret"
 	"hermes/internal/service"
 	"hermes/internal/starts"
@@ -249,7 +250,7 @@ func adviseOnLogout(log *slog.Logger, a *App) {
 }
 
 func killsUserProcesses(file string) bool {
-	text, err := os.ReadFile(file)
+	text, err := plain.Read(file)
 	if err != nil {
 		return false
 	}

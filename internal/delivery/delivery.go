@@ -34,6 +34,7 @@ type Store interface {
 	MarkRetry(ctx context.Context, d ledger.DeliveryRef, next time.Time, reason string, uncertain bool, part *domain.Part, edit *string) error
 	MarkDead(ctx context.Context, d ledger.DeliveryRef, reason string, now time.Time) error
 	MoveAddress(ctx context.Context, from, to domain.Address) error
+	Deliveries(ctx context.Context, f ledger.DeliveryFilter) ([]domain.Delivery, error)
 }
 
 // What to do with a message whose earlier attempt may have arrived, on a
@@ -395,7 +396,6 @@ func (d *Dispatcher) report() {
 	if d.health == nil {
 		return
 	}
-	d.health.Note("queue", strconv.Itoa(len(d.lanes)))
 	d.health.Note("dead", strconv.FormatInt(d.dead, 10))
 	paused, names, failing := 0, "", ""
 	for _, l := range d.lines {

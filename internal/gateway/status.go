@@ -18,6 +18,7 @@ import (
 	"hermes/internal/delivery"
 	"hermes/internal/domain"
 	"hermes/internal/health"
+	"hermes/internal/plain"
 	"hermes/internal/succession"
 )
 
@@ -48,6 +49,11 @@ func (g *Gateway) Status(ctx context.Context) control.Status {
 		s.Ledger = info
 	} else {
 		s.Problems = append(s.Problems, "ledger: "+err.Error())
+	}
+	if failing, err := g.jobs.Failing(ctx); err != nil {
+		s.Problems = append(s.Problems, "cron: "+domain.MessageOf(err))
+	} else if len(failing) > 0 { // the job's fault, not the gateway's
+		s.Warnings = append(s.Warnings, fmt.Sprintf("the last run failed of: %s; `hermes%s cron runs JOB` says why", strings.Join(failing, ", "), g.flag()))
 	}
 	if !s.Model.Set {
 		s.Problems = append(s.Problems, "model: none is set, so nothing can be answered. Set one with `hermes"+g.flag()+" model`.")
@@ -225,7 +231,7 @@ func (f *stateFile) write(r stateRecord) {
 	r.Updated = time.Now().UTC().Format(time.RFC3339)
 	if text, err = json.MarshalIndent(r, "", "  "); err == nil {
 		tmp := filepath.Join(filepath.Dir(f.path), ".gateway_state.tmp")
-		if err = os.WriteFile(tmp, append(text, '\n'), 0o600); err == nil {
+		if err = plain.Write(tmp, append(text, '\n'), 0o600); err == nil {
 			err = os.Rename(tmp, f.path)
 		}
 	}

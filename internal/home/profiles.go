@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 // List gives the profiles under root: the default one, then the others by name.
@@ -75,12 +76,14 @@ type CreateOptions struct {
 // Created is a new profile and what was left out of it.
 type Created struct {
 	Profile Profile
-	Left    []string // credentials that were not copied
+	Left    []string // credentials of chat platforms that were not copied
+	Logins  []string // providers whose logins were not copied
 }
 
 // Create makes a profile. Two profiles with one bot token take each other's
-// messages, so those are left out of a copy unless Channels is set; the ledger
-// is never copied, or what it still has to send would be sent twice. Errors:
+// messages, so those are left out of a copy unless Channels is set; logins that
+// renew themselves are never copied, or the two would log each other out; nor is
+// the ledger, or what it still has to send would be sent twice. Errors:
 // Invalid, Conflict when it exists, Config, StorageFull, Unavailable.
 func Create(root string, o CreateOptions) (Created, error) {
 	p, err := newProfile(root, o.Name)
@@ -92,9 +95,12 @@ func Create(root string, o CreateOptions) (Created, error) {
 		return Created{}, err
 	}
 	defer os.RemoveAll(tmp.Home)
-	var left []string
+	made := Created{Profile: p}
 	if o.From != nil {
-		if left, err = copyProfile(*o.From, tmp, o.All, o.Channels); err != nil {
+		if made.Left, err = copyProfile(*o.From, tmp, o.All, o.Channels); err != nil {
+			return Created{}, err
+		}
+		if made.Logins, err = dropLogins(tmp); err != nil {
 			return Created{}, err
 		}
 	}
@@ -112,7 +118,7 @@ func Create(root string, o CreateOptions) (Created, error) {
 	if err := os.Rename(tmp.Home, p.Home); err != nil {
 		return Created{}, domain.E(domain.Unavailable, err, "the profile %s was not made: its folder cannot be moved into place", p.Name)
 	}
-	return Created{p, left}, nil
+	return made, nil
 }
 
 func newProfile(root, name string) (Profile, error) {
@@ -147,7 +153,7 @@ var notCopied = []string{
 	"profiles", "active_profile", "logs", "cache", "backups", "state-snapshots", "state", "config-history",
 	"gateway.pid", "gateway.lock", "gateway.sock", "gateway_state.json", "gateway-starts.log", "processes.json",
 	".clean_shutdown", ".gateway-takeover.json", ".gateway-planned-stop.json", ".config.lock", "binary.pin",
-	"binaries.json", "gateway-starts.json",
+	"binaries.json", "gateway-starts.json", "gateway-starts.journal",
 }
 
 // leftOut tells whether a top-level name is runtime state.
@@ -204,7 +210,7 @@ func copyTree(from, to string) error {
 			if err != nil {
 				return err
 			}
-			src, err := os.Open(path)
+			src, err := plain.Open(path)
 			if err != nil {
 				return err
 			}
@@ -342,7 +348,7 @@ func mustBeStopped(p Profile) error {
 // hold a bare number; a PID that another program has taken since is told apart
 // by its start time, where the file has one.
 func Running(p Profile) (pid int, ok bool) {
-	data, err := os.ReadFile(p.PIDFile())
+	data, err := plain.Read(p.PIDFile())
 	if err != nil {
 		return 0, false
 	}

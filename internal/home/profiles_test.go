@@ -35,6 +35,13 @@ func tree(t *testing.T, dir string) map[string]string {
 	return out
 }
 
+// oldLogins has a key, which profiles may share, and logins of every form, which
+// they may not.
+const oldLogins = `{"version": 1, "active_provider": "nous", "kept": {"n": 12345678901234567890},
+"providers": {"nous": {"access_token": "a-once", "refresh_token": "r-once"}, "codex": {"tokens": {"refresh_token": "deep-once"}}},
+"credential_pool": {"openrouter": [{"id": "k", "auth_type": "api_key", "access_token": "sk-shared"}],
+ "qwen": [{"id": "l", "auth_type": "oauth", "access_token": "o-once"}, {"id": "m", "auth_type": "api_key", "access_token": "x", "refresh_token": "q-once"}]}}`
+
 // oldHome is a default profile with something of everything.
 func oldHome(t *testing.T) Profile {
 	p := profileIn(t)
@@ -42,7 +49,7 @@ func oldHome(t *testing.T) Profile {
 		"config.yaml":        "model: x # mine\nplatforms:\n  discord:\n    token: dtoken\n    require_mention: false\n",
 		".env":               "# keys\nOPENROUTER_API_KEY=k\nTELEGRAM_BOT_TOKEN=t\nTELEGRAM_ALLOWED_USERS=1\nSLACK_APP_TOKEN=s\n",
 		".env.bak":           "TELEGRAM_BOT_TOKEN=older\n",
-		"auth.json":          "{}",
+		"auth.json":          oldLogins,
 		"SOUL.md":            "kind",
 		"skills/a/SKILL.md":  "skill",
 		"memories/MEMORY.md": "fact",
@@ -97,6 +104,9 @@ func TestCreate(t *testing.T) {
 			}
 			if got[".env"] != tt.env {
 				t.Errorf(".env is %q", got[".env"])
+			}
+			if all := got["auth.json"]; tt.o.All != strings.Contains(all, "sk-shared") || strings.Contains(all, "once") || tt.o.All != slices.Equal(made.Logins, []string{"codex", "nous", "qwen"}) {
+				t.Errorf("logins %v left out, auth.json is %s", made.Logins, all)
 			}
 			if diff := cmp.Diff(tt.left, made.Left); diff != "" {
 				t.Error(diff)
@@ -269,5 +279,20 @@ func TestAlias(t *testing.T) {
 	}
 	if err := RemoveAlias(bin, "liam"); err != nil || AliasOf(p, bin) != "" {
 		t.Error(err)
+	}
+}
+
+// What cannot be read may be a login, so none of it is copied.
+func TestCloneOfBrokenLogins(t *testing.T) {
+	for name, text := range map[string]string{"cut": oldLogins[:200], "a list": "[]", "nothing": "null", "empty": ""} {
+		from := oldHome(t)
+		write(t, from.Path("auth.json"), text)
+		made, err := Create(from.Root, CreateOptions{Name: "liam", From: &from, All: true})
+		if err != nil || len(made.Logins) != 1 || tree(t, made.Profile.Home)["auth.json"] != "" {
+			t.Errorf("%s: %v %v %q", name, err, made.Logins, tree(t, made.Profile.Home)["auth.json"])
+		}
+		if readFile(t, from.Path("auth.json")) != text {
+			t.Errorf("%s: the original was changed", name)
+		}
 	}
 }

@@ -67,6 +67,24 @@ type Live interface {
 	Live(to domain.Address, e domain.TurnEvent)
 }
 
+// Tracer looks a message up in the platform's own records. It is asked about one
+// whose attempt was cut off, before that is sent again or given up, where the
+// platform does not drop a repetition by itself (Capabilities.Idempotency). It
+// returns the receipt when the platform took the message, ErrNotTaken when the
+// records show that it did not, ErrNoTrace when they show neither, and an *Error
+// when they cannot be read now. last is the receipt of the newest message of the
+// account that is known to have been taken lately, "" where there is none:
+// records in which that one is missing too prove nothing. It must not send.
+type Tracer interface {
+	Trace(ctx context.Context, to domain.Address, nonce, last string) (receipt string, err error)
+}
+
+// The answers of a Tracer that has no receipt.
+var (
+	ErrNotTaken = errors.New("the platform did not take the message")
+	ErrNoTrace  = errors.New("the platform's records do not tell whether it took the message")
+)
+
 // Checker proves that the platform takes the credentials, without receiving
 // anything and without disturbing a process that receives. It is asked by a
 // successor while its predecessor still serves.

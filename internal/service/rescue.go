@@ -13,6 +13,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/plain"
 )
 
 // Rescuer is the program that a rescue runs, where one is kept: a copy of a
@@ -105,7 +106,7 @@ func (h Host) removeRescue(op Operation, now time.Time) error {
 	dropIns, _ := filepath.Glob(filepath.Join(dir, "*.service.d", "*.conf"))
 	named := map[string]bool{}
 	for _, path := range append(units, dropIns...) {
-		text, err := os.ReadFile(path)
+		text, err := plain.Read(path)
 		if err != nil {
 			continue
 		}
@@ -192,7 +193,7 @@ func (o Operation) Reinstate(ctx context.Context) (u Unit, undo func(), err erro
 	if path == "" || !exists(path) {
 		return o.Unit, func() {}, nil
 	}
-	text, err := os.ReadFile(path)
+	text, err := plain.Read(path)
 	if err != nil {
 		return o.Unit, func() {}, domain.E(domain.Unavailable, err, "%s cannot be read", path)
 	}

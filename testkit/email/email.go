@@ -65,6 +65,7 @@ type Server struct {
 	changed chan struct{}
 	logins  int
 	watch   func(taken bool)
+	search  func()
 }
 
 // Mail is one that was sent.
@@ -288,6 +289,16 @@ func (s *Server) Watch(f func(taken bool)) {
 	s.watch = f
 }
 
+// OnSearch sets a function that is called before each search in a mailbox.
+func (s *Server) OnSearch(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.search = f
+}
+
+// Copy puts a mail into the mailbox of sent mail.
+func (s *Server) Copy(m Mail) { s.put("Sent", m.Raw, time.Now()) }
+
 func (s *Server) tell(taken bool) {
 	s.mu.Lock()
 	f := s.watch
@@ -408,6 +419,17 @@ func (i *imapSession) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) err
 	return i.UserSession.Idle(w, stop)
 }
 
+// Search tells OnSearch.
+func (i *imapSession) Search(kind imapserver.NumKind, c *imap.SearchCriteria, o *imap.SearchOptions) (*imap.SearchData, error) {
+	i.s.mu.Lock()
+	f := i.s.search
+	i.s.mu.Unlock()
+	if f != nil {
+		f()
+	}
+	return i.UserSession.Search(kind, c, o)
+}
+
 // smtpSession is one connection that sends.
 type smtpSession struct {
 	s        *Server
@@ -479,39 +501,46 @@ func (t *smtpSession) Data(r io.Reader) error {
 func (t *smtpSession) Reset()        {}
 func (t *smtpSession) Logout() error { return nil }
 
-// take keeps a mail.
-func (s *Server) take(from, to string, raw []byte) {
-	m := Mail{From: from, To: to, Raw: raw, Files: map[string][]byte{}}
+// Parse reads a mail as a mail program does.
+func Parse(raw []byte) Mail {
+	m := Mail{Raw: raw, Files: map[string][]byte{}}
 	r, err := mail.CreateReader(bytes.NewReader(raw))
-	if err == nil {
-		m.Header = r.Header
-		m.Subject, _ = r.Header.Subject()
-		m.ID, _ = r.Header.MessageID()
-		if ids, _ := r.Header.MsgIDList("In-Reply-To"); len(ids) > 0 {
-			m.InReplyTo = ids[0]
+	if err != nil {
+		return m
+	}
+	m.Header = r.Header
+	m.Subject, _ = r.Header.Subject()
+	m.ID, _ = r.Header.MessageID()
+	if ids, _ := r.Header.MsgIDList("In-Reply-To"); len(ids) > 0 {
+		m.InReplyTo = ids[0]
+	}
+	m.References, _ = r.Header.MsgIDList("References")
+	for {
+		p, err := r.NextPart()
+		if err != nil {
+			return m
 		}
-		m.References, _ = r.Header.MsgIDList("References")
-		for {
-			p, err := r.NextPart()
-			if err != nil {
-				break
+		body, _ := io.ReadAll(p.Body)
+		switch h := p.Header.(type) {
+		case *mail.InlineHeader:
+			if kind, _, _ := h.ContentType(); kind == "text/html" {
+				m.HTML += strings.ReplaceAll(string(body), "\r\n", "\n")
+			} else {
+				m.Text += strings.ReplaceAll(string(body), "\r\n", "\n")
 			}
-			body, _ := io.ReadAll(p.Body)
-			switch h := p.Header.(type) {
-			case *mail.InlineHeader:
-				if kind, _, _ := h.ContentType(); kind == "text/html" {
-					m.HTML += strings.ReplaceAll(string(body), "\r\n", "\n")
-				} else {
-					m.Text += strings.ReplaceAll(string(body), "\r\n", "\n")
-				}
-			case *mail.AttachmentHeader:
-				name, _ := h.Filename()
-				m.Files[name] = body
-			}
+		case *mail.AttachmentHeader:
+			name, _ := h.Filename()
+			m.Files[name] = body
 		}
 	}
+}
+
+// take keeps a mail.
+func (s *Server) take(from, to string, raw []byte) {
+	m := Parse(raw)
+	m.From, m.To = from, to
 	if s.o.SaveSent {
-		s.put("Sent", raw, time.Now())
+		s.Copy(m)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -34,6 +34,7 @@ type Counts struct {
 	RepeatedMarked   int      // replies that came again with the mark that says so
 	RepeatedSilent   []string // replies that came again without it
 	RepeatedNeedless []string // replies that came again where a repetition is known by its id
+	MarkedNeedless   []string // replies that came once and are marked as possibly repeated, where the platform knows
 	ByPoint          map[string]int
 }
 
@@ -45,8 +46,8 @@ func (c Counts) Bad() bool {
 // String is the table of counts.
 func (c Counts) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "kills %d, messages %d\nlost %d\ntools run twice %d\nturns run twice %d\nreplies repeated, marked as possibly repeated %d\nreplies repeated silently %d\n",
-		c.Kills, c.Messages, len(c.Lost), len(c.ToolTwice), len(c.TurnTwice), c.RepeatedMarked, len(c.RepeatedSilent))
+	fmt.Fprintf(&b, "kills %d, messages %d\nlost %d\ntools run twice %d\nturns run twice %d\nreplies repeated, marked as possibly repeated %d\nreplies repeated silently %d\nreplies marked needlessly %d %v\n",
+		c.Kills, c.Messages, len(c.Lost), len(c.ToolTwice), len(c.TurnTwice), c.RepeatedMarked, len(c.RepeatedSilent), len(c.MarkedNeedless), c.MarkedNeedless)
 	for _, p := range slices.Sorted(maps.Keys(c.ByPoint)) {
 		fmt.Fprintf(&b, "  %-28s %d\n", p, c.ByPoint[p])
 	}
@@ -377,6 +378,9 @@ func (b *bench) check(point string, said []message) error {
 		}
 		if plain+marked > 1 && !b.platform.MayRepeat {
 			b.counts.RepeatedNeedless = append(b.counts.RepeatedNeedless, m.id+" ("+point+")")
+		}
+		if plain+marked == 1 && marked == 1 && !b.platform.MayRepeat {
+			b.counts.MarkedNeedless = append(b.counts.MarkedNeedless, m.id+" ("+point+")")
 		}
 		if done[m.id] > 1 {
 			b.counts.ToolTwice = append(b.counts.ToolTwice, m.id+" ("+point+")")

@@ -15,7 +15,6 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -23,6 +22,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/model"
+	"hermes/internal/plain"
 	"hermes/internal/secret"
 )
 
@@ -105,7 +105,7 @@ func (c *Client) ended(caller context.Context, err error) error {
 }
 
 func (c *Client) try(ctx context.Context, path string) (string, error) {
-	f, err := os.Open(path)
+	f, err := plain.Open(path)
 	if err != nil {
 		return "", domain.E(domain.Unavailable, err, "the recording cannot be read")
 	}

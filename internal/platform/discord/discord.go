@@ -23,7 +23,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
-	"hermes/internal/platform/client"
+	"hermes/internal/platform/httpcall"
 	"hermes/internal/platform/recall"
 	"hermes/internal/platform/settings"
 )
@@ -128,7 +128,7 @@ func New(c Config, d Deps) (*Adapter, error) {
 		d.Changed = func() {}
 	}
 	if d.HTTP == nil {
-		d.HTTP = client.New(c.Proxy, nil)
+		d.HTTP = httpcall.NewClient(c.Proxy)
 	}
 	a := &Adapter{
 		cfg: c, account: c.account(), log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now, changed: d.Changed,

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -16,12 +15,14 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
 	"hermes/internal/platform/intake"
+	"hermes/internal/platform/reconnect"
 )
 
 // loop is one run of the gateway loop. It belongs to one goroutine.
 type loop struct {
 	a       *Adapter
 	sink    platform.Sink
+	intake  intake.Intake
 	at      *position
 	dirty   bool // at holds more than what is committed
 	answers *answers
@@ -40,6 +41,9 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l := &loop{a: a, sink: sink, at: &position{}, answers: newAnswers(a)}
+	l.intake = intake.Intake{Sink: sink, Service: "Discord", Health: a.health, Log: a.log,
+		Now: a.now, Scrub: a.scrub, First: a.pause.first, Most: a.pause.most,
+		Stored: func([]domain.Inbound) { l.stuck.Store(false) }, Stuck: func() { l.stuck.Store(true) }}
 	var wg sync.WaitGroup
 	wg.Go(func() { l.answers.run(ctx) })
 	defer a.http.CloseIdleConnections()
@@ -89,7 +93,7 @@ func (l *loop) failed(ctx context.Context, ready bool, err error) error {
 	wait := e.RetryAfter
 	if e.Code != codeReconnect || !ready { // an orderly end is no failure
 		l.failures++
-		wait = max(l.backoff(), wait)
+		wait = max(reconnect.Backoff(l.a.pause.first, l.a.pause.most, l.failures), wait)
 	}
 	if l.failures >= maxReconnect {
 		return e
@@ -101,13 +105,6 @@ func (l *loop) failed(ctx context.Context, ready bool, err error) error {
 	l.a.log.Warn("the connection to Discord has ended", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", l.failures, "wait", wait)
 	platform.Sleep(ctx, wait)
 	return nil
-}
-
-// backoff doubles from the first pause to the longest, with a quarter of
-// jitter, so that many bots do not return in step.
-func (l *loop) backoff() time.Duration {
-	d := min(l.a.pause.first<<min(max(l.failures-1, 0), 16), l.a.pause.most)
-	return d - time.Duration(rand.Int64N(int64(d)/4+1))
 }
 
 // address finds where to connect. For a new session Discord is asked, which
@@ -200,16 +197,6 @@ func (l *loop) save(ctx context.Context) {
 		return
 	}
 	l.dirty = false
-}
-
-// accept stores events with the position behind them.
-func (l *loop) accept(ctx context.Context, events []domain.Inbound, cursor string) error {
-	return intake.Intake{
-		Sink: l.sink, What: "messages from Discord wait, because they cannot be stored",
-		Log: l.a.log, Health: l.a.health, Scrub: l.a.scrub, Now: l.a.now, First: l.a.pause.first, Most: l.a.pause.most,
-		Waiting: l.stuck.Store,
-		Stored:  func([]domain.Inbound) { l.dirty = false },
-	}.Accept(ctx, l.a.account, events, cursor)
 }
 
 // answers tells Discord that presses and commands were taken, once they are

@@ -4,11 +4,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
 	"hermes/internal/domain"
+	"hermes/internal/lazyregexp"
 	"hermes/internal/platform/clean"
 	"hermes/internal/platform/settings"
 )
@@ -186,8 +186,8 @@ type reading struct {
 }
 
 var (
-	userMention  = regexp.MustCompile(`<@!?(\d{1,20})>`)
-	otherMention = regexp.MustCompile(`<(#)(\d{1,20})>|<a?(:\w{2,32}:)\d{1,20}>`)
+	userMention  = lazyregexp.New(`<@!?(\d{1,20})>`)
+	otherMention = lazyregexp.New(`<(#)(\d{1,20})>|<a?(:\w{2,32}:)\d{1,20}>`)
 )
 
 // read takes a message's text and finds out whether it is addressed to the bot:

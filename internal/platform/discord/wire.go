@@ -7,17 +7,15 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/http/httptrace"
 	"net/netip"
 	"net/url"
-	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/bwmarrin/discordgo"
 
 	"hermes/internal/platform"
-	"hermes/internal/platform/client"
+	"hermes/internal/platform/httpcall"
 	"hermes/internal/secret"
 )
 
@@ -42,9 +40,7 @@ func newFileClient(c Config) *http.Client {
 	if c.Proxy != "" || privateHost(c.BaseURL) {
 		control = nil
 	}
-	files := client.New(c.Proxy, control)
-	files.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return files
+	return httpcall.Fixed(&http.Client{Transport: httpcall.NewTransport(c.Proxy, control)})
 }
 
 // sharedSpace is the carriers' own network, RFC 6598.
@@ -67,13 +63,10 @@ func privateHost(base string) bool {
 
 // call is what is known of one request.
 type call struct {
-	what   string      // in words, for people
-	wrote  atomic.Bool // the whole request was handed to the kernel, so it may be carried out
-	status int         // of the answer; 0 when none came
-	header http.Header
+	httpcall.Call
+	what   string   // in words, for people
 	reply  apiError // of an answer that is no success
 	isJSON bool     // reply was in the API's form
-	err    error    // of the transport, without the URL
 }
 
 // apiError is the body of an error,
@@ -101,27 +94,17 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	if c == nil {
 		c = &call{}
 	}
-	trace := &httptrace.ClientTrace{
-		GotConn:      func(httptrace.GotConnInfo) { c.wrote.Store(false) },
-		WroteRequest: func(info httptrace.WroteRequestInfo) { c.wrote.Store(info.Err == nil) },
-	}
-	resp, err := w.next.Do(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
-	if err != nil {
-		var ue *url.Error
-		if errors.As(err, &ue) {
-			err = ue.Err
-		}
-		c.err = err
-		return nil, err
+	resp := c.Do(w.next, req)
+	if resp == nil {
+		return nil, c.Err
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
 	resp.Body.Close()
 	if err != nil {
-		c.err = err
+		c.Status, c.Err = 0, err // half an answer is none
 		return nil, err
 	}
-	c.status, c.header = resp.StatusCode, resp.Header
-	if c.status/100 != 2 {
+	if !c.OK() {
 		c.isJSON = json.Unmarshal(body, &c.reply) == nil && c.reply.Message != ""
 	}
 	resp.Body, resp.Header = io.NopCloser(bytes.NewReader(body)), http.Header{}
@@ -146,7 +129,7 @@ func (a *Adapter) do(ctx context.Context, r request) ([]byte, *call, *platform.E
 	if wait, global := a.limits.wait(r.method + r.route); wait > a.pause.inner {
 		return nil, c, limited(r.what, wait, global)
 	} else if !platform.Sleep(ctx, wait) {
-		c.err = ctx.Err()
+		c.Err = ctx.Err()
 		return nil, c, a.classify(c)
 	}
 	body, contentType := []byte(nil), "application/json"
@@ -170,11 +153,11 @@ func (a *Adapter) do(ctx context.Context, r request) ([]byte, *call, *platform.E
 	bucket := discordgo.NewRatelimiter().LockBucket(r.route)
 	answer, err := a.rest.RequestWithLockedBucket(r.method, a.cfg.BaseURL+apiPath+r.path, contentType, body, bucket, 0, discordgo.WithContext(ctx))
 	a.limits.note(r.method+r.route, c)
-	if c.status/100 == 2 {
+	if c.OK() {
 		return answer, c, nil
 	}
-	if c.err == nil && c.status == 0 {
-		c.err = err
+	if c.Err == nil && c.Status == 0 {
+		c.Err = err
 	}
 	return nil, c, a.classify(c)
 }

@@ -20,6 +20,8 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
+	"hermes/internal/platform/intake"
+	"hermes/internal/platform/reconnect"
 	"hermes/internal/platform/settings"
 )
 
@@ -60,6 +62,7 @@ type Adapter struct {
 type pauses struct {
 	first, most time.Duration // of the back-off after a failure
 	failures    int           // in a row before Run gives the connection up
+	copies      time.Duration // between looks for the copy of a mail that was sent
 }
 
 // The adapter fulfils these contracts.
@@ -67,6 +70,7 @@ var (
 	_ platform.Adapter = (*Adapter)(nil)
 	_ platform.Fetcher = (*Adapter)(nil)
 	_ platform.Checker = (*Adapter)(nil)
+	_ platform.Tracer  = (*Adapter)(nil)
 )
 
 // New makes an adapter; it does not connect. domain.Config.
@@ -89,7 +93,7 @@ func New(c Config, d Deps) (*Adapter, error) {
 	}
 	return &Adapter{
 		cfg: c, tls: d.TLS, connect: d.Dial, log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now,
-		pause: pauses{first: time.Second, most: time.Minute, failures: 10},
+		pause: pauses{first: time.Second, most: time.Minute, failures: 10, copies: time.Second},
 	}, nil
 }
 
@@ -106,7 +110,7 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 		Away: platform.Away{
 			Kept:  "up to 10,000 mails, also after the mailbox was numbered anew",
 			Lost:  "mail that somebody deletes or moves before it is read",
-			Twice: "where the provider keeps no copy of sent mail; the repetition has the same Message-ID",
+			Twice: "when its fate is unknown and the provider keeps no copy of sent mail; the repetition has the same Message-ID",
 		},
 	}
 }
@@ -117,7 +121,11 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 // account (domain.Fenced).
 func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	r := &receiver{a: a, sink: sink}
-	err := r.run(ctx)
+	r.intake = intake.Intake{Sink: sink, Service: "the mailbox", Health: a.health, Log: a.log,
+		Now: a.now, Scrub: a.scrubError, First: a.pause.first, Most: a.pause.most}
+	r.line = reconnect.Line{Service: "the mailbox", Health: a.health, Log: a.log,
+		First: a.pause.first, Most: a.pause.most, Failures: a.pause.failures}
+	err := r.line.Run(ctx, r.session)
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // it was asked to end
 	}
@@ -245,46 +253,20 @@ func (s *senders) allow(from string, burst int, every time.Duration, now time.Ti
 	return l.AllowN(now, 1)
 }
 
-// sends remembers what became of sends: receipts by nonce, nonces of unknown
-// outcome, and the addresses that this process has sent to.
+// sends remembers the receipts of this process's sends by their nonces.
 type sends struct {
-	mu        sync.Mutex
-	receipts  table[string]
-	unclear   table[bool]
-	addresses table[bool]
+	mu sync.Mutex
+	t  table[string]
 }
 
-// begin tells what is known of a send: its receipt if it is done, or else
-// whether it has to be looked for.
-func (s *sends) begin(to, nonce string) (receipt string, look bool) {
+func (s *sends) get(nonce string) (receipt string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if id, ok := s.receipts.get(nonce); ok {
-		return id, false
-	}
-	unclear, _ := s.unclear.get(nonce)
-	known, _ := s.addresses.get(to)
-	return "", unclear || !known
+	return s.t.get(nonce)
 }
 
-// begun tells that a conversation began in this life of the process, so that no
-// other has sent to it.
-func (s *sends) begun(to string) {
+func (s *sends) set(nonce, receipt string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.addresses.set(to, true)
-}
-
-func (s *sends) unknown(nonce string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.unclear.set(nonce, true)
-}
-
-func (s *sends) done(to, nonce, receipt string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.unclear.set(nonce, false)
-	s.receipts.set(nonce, receipt)
-	s.addresses.set(to, true)
+	s.t.set(nonce, receipt)
 }

@@ -8,11 +8,11 @@ import (
 	"fmt"
 	"net"
 	"net/textproto"
-	"regexp"
 	"strings"
 
 	"github.com/emersion/go-imap/v2"
 
+	"hermes/internal/lazyregexp"
 	"hermes/internal/platform"
 	"hermes/internal/platform/settings"
 	"hermes/internal/secret"
@@ -20,7 +20,7 @@ import (
 
 // busy is what servers say when they refuse a login for another reason than the
 // password (RFC 5530 gives codes for it, which not all of them send).
-var busy = regexp.MustCompile(`(?i)temporar|try again|unavailable|too many|limit|overload|maintenance|internal|timed? ?out|backend|concurrent|simultaneous`)
+var busy = lazyregexp.New(`(?i)temporar|try again|unavailable|too many|limit|overload|maintenance|internal|timed? ?out|backend|concurrent|simultaneous`)
 
 // refusedLogin classifies a login that an IMAP server did not grant.
 func (a *Adapter) refusedLogin(err error) *platform.Error {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"mime"
 	netmail "net/mail"
-	"regexp"
 	"strings"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/emersion/go-message/textproto"
 
 	"hermes/internal/domain"
+	"hermes/internal/lazyregexp"
 )
 
 const (
@@ -71,7 +71,7 @@ func readHeader(raw []byte) header {
 	return header{h}
 }
 
-var fieldName = regexp.MustCompile(`^[!-9;-~]+$`)
+var fieldName = lazyregexp.New(`^[!-9;-~]+$`)
 
 var words = &mime.WordDecoder{CharsetReader: charset.Reader}
 
@@ -105,7 +105,7 @@ func (h header) values(name string) []string {
 	return out
 }
 
-var msgID = regexp.MustCompile(`<([^<>\s]+)>`)
+var msgID = lazyregexp.New(`<([^<>\s]+)>`)
 
 // ids are the Message-IDs of a field, plain.
 func (h header) ids(name string) []string {
@@ -196,7 +196,7 @@ func (a *Adapter) automatic(h header, from string) string {
 	return ""
 }
 
-var replyMark = regexp.MustCompile(`(?i)^\s*((re|aw|sv|antw|odp|vs|res|ref)(\[\d+\])?\s*:\s*)+`)
+var replyMark = lazyregexp.New(`(?i)^\s*((re|aw|sv|antw|odp|vs|res|ref)(\[\d+\])?\s*:\s*)+`)
 
 // plainSubject is a subject without its marks of an answer.
 func plainSubject(s string) string {

@@ -1,6 +1,7 @@
 package email_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +79,12 @@ func TestRenumbered(t *testing.T) {
 	r := newRig(t, fake.Options{}, nil)
 	old := fake.Letter{From: "ann@people.test", Subject: "old", Text: "old", ID: "old@people.test", At: time.Now().Add(-time.Hour)}
 	r.srv.Write(old)
+	// One that came in the minute before counts by the server's clock, not by ours.
+	before := []fake.Letter{old}
+	for i := range 45 { // more than are read at once
+		before = append(before, fake.Letter{From: "ann@people.test", Subject: "recent", Text: "recent", ID: fmt.Sprintf("recent%d@people.test", i), At: time.Now().Add(-2 * time.Second)})
+		r.srv.Write(before[i+1])
+	}
 	stop := r.connect()
 	known := fake.Letter{From: "ann@people.test", Subject: "known", Text: "known", ID: "known@people.test"}
 	r.srv.Write(known)
@@ -87,7 +94,7 @@ func TestRenumbered(t *testing.T) {
 	}
 	missed := fake.Letter{From: "ann@people.test", Subject: "missed", Text: "missed", ID: "missed@people.test"}
 	r.srv.Renumber(func() {
-		for _, l := range []fake.Letter{old, known, missed} {
+		for _, l := range append(before, known, missed) {
 			r.srv.Write(l)
 		}
 	})

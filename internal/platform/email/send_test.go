@@ -1,6 +1,10 @@
 package email_test
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -129,10 +133,47 @@ func TestSendFailures(t *testing.T) {
 	}
 }
 
-// A mail whose fate is not known is looked for among the sent ones, by this life
-// of the process and by the next.
-func TestLooksBeforeRepeating(t *testing.T) {
+// breaking is a connection that breaks before the end of a mail is written.
+type breaking struct{ net.Conn }
+
+func (c breaking) Write(b []byte) (int, error) {
+	if bytes.HasSuffix(b, []byte("\r\n.\r\n")) {
+		_ = c.Close()
+	}
+	return c.Conn.Write(b)
+}
+
+// A mail whose end could not be written was not sent, for certain.
+func TestEndNotWritten(t *testing.T) {
+	r := newRig(t, fake.Options{}, nil)
+	a, err := email.New(r.config, email.Deps{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		return breaking{c}, err
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = a.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "x"}, "a")
+	if e := adapter.ErrorOf(t, err); e.Kind != platform.Retry || e.Uncertain {
+		t.Errorf("%+v", e)
+	}
+}
+
+// What became of a mail is read from the mailbox: a copy of it or an answer to it
+// shows that it was sent; a copy of the mail before it, and none of it, that it
+// was not. Nothing else proves anything.
+func TestTrace(t *testing.T) {
+	ask := func(r *rig, a *email.Adapter, nonce, last string) (string, error) {
+		return a.Trace(r.ctx, to("ann@people.test", ""), nonce, last)
+	}
 	r := newRig(t, fake.Options{SaveSent: true}, func(c *email.Config) { c.Timeout = 2 * time.Second })
+	if _, err := ask(r, r.Adapter, "first", ""); !errors.Is(err, platform.ErrNoTrace) {
+		t.Errorf("before anything was sent: %v", err)
+	}
+	last, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "before"}, "before")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i, next := range []bool{false, true} {
 		nonce := string(rune('a' + i))
 		r.srv.Fail("end", fault.CutAfter())
@@ -144,11 +185,55 @@ func TestLooksBeforeRepeating(t *testing.T) {
 		if next {
 			a = r.another()
 		}
-		if _, err := a.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "once"}, nonce); err != nil {
+		if id, err := ask(r, a, nonce, ""); err != nil || id != r.srv.Sent()[i+1].ID {
+			t.Errorf("a mail with a copy: %q, %v", id, err)
+		}
+	}
+	if _, err := ask(r, r.Adapter, "never", last); !errors.Is(err, platform.ErrNotTaken) {
+		t.Errorf("a mail without a copy: %v", err)
+	}
+	if _, err := ask(r, r.Adapter, "never", "another@example.test"); !errors.Is(err, platform.ErrNoTrace) {
+		t.Errorf("where the mail before it has none either: %v", err)
+	}
+	if id, err := ask(r, r.Adapter, "before", ""); err != nil || id != last {
+		t.Errorf("a mail that this process sent: %q, %v", id, err)
+	}
+
+	bare := newRig(t, fake.Options{}, nil)
+	if last, err = bare.Send(bare.ctx, to("ann@people.test", ""), domain.Part{Text: "before"}, "before"); err != nil {
+		t.Fatal(err)
+	}
+	next := bare.another()
+	if _, err := ask(bare, next, "before", last); !errors.Is(err, platform.ErrNoTrace) {
+		t.Errorf("no copies are kept, and nobody answered: %v", err)
+	}
+	bare.srv.Write(fake.Letter{From: "ann@people.test", Subject: "Re: before", Text: "yes", Root: "root@people.test", Answers: last})
+	if id, err := ask(bare, next, "before", last); err != nil || id != last {
+		t.Errorf("a mail that was answered: %q, %v", id, err)
+	}
+	bare.srv.Close()
+	if _, err := ask(bare, next, "other", last); adapter.ErrorOf(t, err).Kind != platform.Retry {
+		t.Errorf("nobody there: %v", err)
+	}
+}
+
+// A copy that is late is waited for.
+func TestTraceWaitsForCopies(t *testing.T) {
+	r := newRig(t, fake.Options{}, nil)
+	for _, nonce := range []string{"before", "late"} {
+		if _, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: nonce}, nonce); err != nil {
 			t.Fatal(err)
 		}
-		if n := len(r.srv.Sent()); n != i+1 {
-			t.Errorf("%d mails were sent", n)
+	}
+	sent := r.srv.Sent()
+	r.srv.Copy(sent[0])
+	looks := 0
+	r.srv.OnSearch(func() {
+		if looks++; looks == 4 { // an answer, a copy, the copy of the one before, the copy again
+			r.srv.Copy(sent[1])
 		}
+	})
+	if id, err := r.another().Trace(r.ctx, to("ann@people.test", ""), "late", sent[0].ID); err != nil || id != sent[1].ID {
+		t.Errorf("%q, %v after %d looks", id, err, looks)
 	}
 }

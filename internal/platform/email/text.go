@@ -1,12 +1,13 @@
 package email
 
 import (
-	"regexp"
 	"strings"
 	"unicode"
 
 	"golang.org/x/net/html"
 	"golang.org/x/net/html/atom"
+
+	"hermes/internal/lazyregexp"
 )
 
 // clean makes text valid UTF-8 with plain line ends and no control characters.
@@ -169,12 +170,12 @@ func (w *pageWriter) done() string { return strings.TrimSpace(clean(w.b.String()
 var (
 	// quoteHead is the line that mail programs write over what they quote, in
 	// whatever language: it ends with a colon and names a time or an address.
-	quoteHead  = regexp.MustCompile(`(\d{1,4}.*|@.*|wrote|schrieb|écrit|escribió|scrisse|schreef)\s?:\s*$`)
-	quoteBegin = regexp.MustCompile(`^\s*(On|Am|Le|El|Il|Op|Em|Den|W dniu)\s`)
-	separator  = regexp.MustCompile(`(?i)^\s*(-{2,}\s*(original message|original appointment|ursprüngliche nachricht|message d'origine|mensaje original|messaggio originale)\s*-{2,}|_{20,})\s*$`)
-	forwarded  = regexp.MustCompile(`(?i)^\s*(-{2,}\s*(forwarded message|weitergeleitete nachricht|message transféré)|begin forwarded message)`)
-	fromLine   = regexp.MustCompile(`(?i)^\s*\*?(from|von|de|da|van)\s*:\*?\s.*@`)
-	sentLine   = regexp.MustCompile(`(?i)^\s*\*?(sent|gesendet|date|datum|envoyé|enviado|inviato|to|an|à|para)\s*:\*?\s`)
+	quoteHead  = lazyregexp.New(`(\d{1,4}.*|@.*|wrote|schrieb|écrit|escribió|scrisse|schreef)\s?:\s*$`)
+	quoteBegin = lazyregexp.New(`^\s*(On|Am|Le|El|Il|Op|Em|Den|W dniu)\s`)
+	separator  = lazyregexp.New(`(?i)^\s*(-{2,}\s*(original message|original appointment|ursprüngliche nachricht|message d'origine|mensaje original|messaggio originale)\s*-{2,}|_{20,})\s*$`)
+	forwarded  = lazyregexp.New(`(?i)^\s*(-{2,}\s*(forwarded message|weitergeleitete nachricht|message transféré)|begin forwarded message)`)
+	fromLine   = lazyregexp.New(`(?i)^\s*\*?(from|von|de|da|van)\s*:\*?\s.*@`)
+	sentLine   = lazyregexp.New(`(?i)^\s*\*?(sent|gesendet|date|datum|envoyé|enviado|inviato|to|an|à|para)\s*:\*?\s`)
 )
 
 // trimQuoted takes away what a mail only repeats: the mail that it answers, at

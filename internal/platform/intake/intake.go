@@ -1,6 +1,5 @@
-// Package intake hands what an adapter received to the sink that commits it, and
-// keeps on while nothing can be stored: what was not committed is never
-// acknowledged, and an event that can never be stored does not block the others.
+// Package intake brings what an adapter received into the ledger, and holds on
+// until it is there.
 package intake
 
 import (
@@ -13,36 +12,36 @@ import (
 	"hermes/internal/platform"
 )
 
-// Intake is the way of one connected account into a sink. It is used by one
-// goroutine at a time.
+// Intake is the way from one connection to the sink. Its fields are constant
+// while it is used; it is as safe for concurrent use as the functions in it.
 type Intake struct {
-	Sink   platform.Sink
-	What   string // what waits while nothing can be stored, for people: "messages from Slack wait, because they cannot be stored"
-	Log    *slog.Logger
-	Health *health.Reporter
-	Scrub  func(error) error // takes the account's secrets out of an error
-	Now    func() time.Time
+	Sink    platform.Sink
+	Service string // as people call it: "Slack"
+	Health  *health.Reporter
+	Log     *slog.Logger
+	Now     func() time.Time
+	Scrub   func(error) error // takes credentials out of an error
 
-	First, Most time.Duration // between attempts; the pause doubles from the one to the other
+	First, Most time.Duration // of the back-off while events cannot be stored
 
-	// Waiting is told when something begins to wait, once for each attempt, and
-	// that nothing does any more; may be nil.
-	Waiting func(bool)
-	// Stored is told what was committed, after each commit; may be nil.
-	Stored func(events []domain.Inbound)
+	// Stored, unless it is nil, is called after each commit with the events that
+	// were in it, which may be none.
+	Stored func([]domain.Inbound)
+	// Stuck, unless it is nil, is told whenever events cannot be stored.
+	Stuck func()
 }
 
-// Accept commits events with the position behind them ("" keeps the stored one),
-// and again until the sink has done so. An event that the sink refuses by itself
-// (domain.Invalid, domain.TooLarge) is left out, and the log says so. It returns
-// the sink's error when ctx has ended, and when the account is another process's by
-// now (domain.Fenced): nothing may be acknowledged then.
-func (i Intake) Accept(ctx context.Context, account string, events []domain.Inbound, cursor string) error {
-	wait, waited := i.First, false
-	for {
+// Accept commits events with the position behind them ("" keeps the stored one).
+// It tries again until that succeeded, so that nothing is acknowledged before;
+// what can never be stored is left out, since it must not block what follows.
+// The error is the sink's, when it says that another process owns the account
+// (domain.Fenced) or ctx ended.
+func (i *Intake) Accept(ctx context.Context, account string, events []domain.Inbound, cursor string) error {
+	wait, told := i.First, false
+	for len(events) > 0 || cursor != "" {
 		err := i.Sink.Accept(ctx, account, events, cursor)
 		if err == nil {
-			i.stored(events, waited)
+			i.stored(events, told)
 			return nil
 		}
 		code := domain.CodeOf(err)
@@ -50,49 +49,47 @@ func (i Intake) Accept(ctx context.Context, account string, events []domain.Inbo
 		case ctx.Err() != nil, code == domain.Fenced:
 			return err
 		case code == domain.Invalid, code == domain.TooLarge:
-			// Trying the same again cannot help, and must not block what follows.
 			if len(events) > 1 {
-				return i.acceptEach(ctx, account, events, cursor)
+				return i.each(ctx, account, events, cursor)
 			}
 			if len(events) == 0 {
-				return nil
+				return nil // nobody waits for a position
 			}
 			i.Log.Error("an event that cannot be stored was left out", "event", events[0].EventID, "error", i.Scrub(err))
-			if events = nil; cursor == "" {
-				return nil
-			}
+			events = nil
 			continue
 		}
-		if waited = true; i.Waiting != nil {
-			i.Waiting(true)
+		if i.Stuck != nil {
+			i.Stuck()
 		}
-		i.Health.Degraded(string(code), i.What+": "+domain.MessageOf(err)+"; none is lost")
-		i.Log.Warn("messages could not be stored; they are tried again", "events", len(events), "error", i.Scrub(err), "wait", wait)
+		i.Health.Degraded(string(code), "messages from "+i.Service+" wait, because they cannot be stored: "+domain.MessageOf(err)+"; none is lost")
+		i.Log.Warn("messages could not be stored; they are not acknowledged", "events", len(events), "error", i.Scrub(err), "wait", wait)
 		if !platform.Sleep(ctx, wait) {
 			return err
 		}
-		wait = min(2*wait, i.Most)
+		wait, told = min(2*wait, i.Most), true
 	}
+	return nil
 }
 
-// acceptEach finds the event that the sink refuses; the others are stored.
-func (i Intake) acceptEach(ctx context.Context, account string, events []domain.Inbound, cursor string) error {
-	for n := range events {
+// each finds the event that the sink refuses; the others are stored. The
+// position moves with the last of them.
+func (i *Intake) each(ctx context.Context, account string, events []domain.Inbound, cursor string) error {
+	for k := range events {
 		at := ""
-		if n == len(events)-1 {
+		if k == len(events)-1 {
 			at = cursor
 		}
-		if err := i.Accept(ctx, account, events[n:n+1], at); err != nil {
+		if err := i.Accept(ctx, account, events[k:k+1], at); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// stored notes the evidence.
-func (i Intake) stored(events []domain.Inbound, waited bool) {
-	if waited && i.Waiting != nil {
-		i.Waiting(false)
+func (i *Intake) stored(events []domain.Inbound, told bool) {
+	if told { // that they wait
+		i.Health.OK()
 	}
 	if len(events) > 0 {
 		i.Health.Note("last_event", i.Now().UTC().Format(time.RFC3339))

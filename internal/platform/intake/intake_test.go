@@ -3,8 +3,8 @@ package intake_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -13,125 +13,140 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform/intake"
-	"hermes/testkit/adapter"
 )
 
-type world struct {
-	intake.Intake
-	sink    *adapter.Inbox
-	log     adapter.Log
-	health  *health.Registry
-	waiting []bool
-	stored  []string
+// sink stores what it is asked to, unless refuse has a reason against it.
+type sink struct {
+	refuse  func(events []domain.Inbound, cursor string) error
+	batches []string // "text text @cursor", in the order of the commits
 }
 
-func newWorld() *world {
-	w := &world{sink: adapter.NewInbox(), health: health.New(time.Now)}
-	w.Intake = intake.Intake{
-		Sink: w.sink, What: "messages wait, because they cannot be stored", Log: w.log.Logger(), Health: w.health.Part("demo"), Now: time.Now,
-		Scrub: func(err error) error { return errors.New(strings.ReplaceAll(err.Error(), "secret", "***")) },
-		First: time.Second, Most: 4 * time.Second,
-		Waiting: func(on bool) { w.waiting = append(w.waiting, on) },
-		Stored:  func(events []domain.Inbound) { w.stored = append(w.stored, strings.Join(adapter.Texts(events), "+")) },
+func (s *sink) Accept(_ context.Context, account string, events []domain.Inbound, cursor string) error {
+	if account != "bot" {
+		return errors.New("another account")
 	}
-	return w
+	if s.refuse != nil {
+		if err := s.refuse(events, cursor); err != nil {
+			return err
+		}
+	}
+	var words []string
+	for _, e := range events {
+		words = append(words, e.Text)
+	}
+	s.batches = append(s.batches, strings.Join(append(words, "@"+cursor), " "))
+	return nil
 }
 
-func batch(n int) (out []domain.Inbound) {
-	for i := range n {
-		out = append(out, domain.Inbound{EventID: strconv.Itoa(i), Text: strconv.Itoa(i)})
+func (s *sink) Cursor(context.Context, string) (string, error) { return "", nil }
+
+func texts(all ...string) (out []domain.Inbound) {
+	for _, s := range all {
+		out = append(out, domain.Inbound{EventID: s, Text: s})
 	}
 	return out
 }
 
-// While nothing can be stored it is tried again, with pauses that grow, and it
-// shows; then everything is stored once, with its position.
-func TestWaitsForTheStore(t *testing.T) {
+// over makes an intake, the state that it reports and a list of what it says it
+// has stored.
+func over(s *sink) (i *intake.Intake, state func() health.Part, stored *[]string) {
+	r := health.New(time.Now)
+	stored = &[]string{}
+	return &intake.Intake{
+		Sink: s, Service: "Pigeon", Health: r.Part("platform.pigeon"), Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Scrub: func(err error) error { return err }, First: time.Second, Most: 4 * time.Second,
+		Stored: func(events []domain.Inbound) {
+			for _, e := range events {
+				*stored = append(*stored, e.Text)
+			}
+		},
+	}, func() health.Part { return r.Parts()[0] }, stored
+}
+
+func TestWhatCannotBeStoredNowIsStoredLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, left := newWorld(), 4
-		w.sink.SetAccept(func([]domain.Inbound) error {
-			if left--; left >= 0 {
-				if p := w.health.Parts(); left < 3 && (p[0].State != health.Degraded || !strings.Contains(p[0].Message, "messages wait, because they cannot be stored: the disk is full; none is lost")) {
-					t.Errorf("shown as %+v", p)
-				}
-				return domain.E(domain.StorageFull, errors.New("secret"), "the disk is full")
+		var at []time.Duration
+		began := time.Now()
+		s := &sink{refuse: func([]domain.Inbound, string) error {
+			if at = append(at, time.Since(began)); len(at) <= 4 {
+				return domain.E(domain.Unavailable, nil, "the disk is full")
 			}
 			return nil
-		})
-		began := time.Now()
-		if err := w.Accept(t.Context(), "me", batch(3), "c1"); err != nil {
+		}}
+		i, state, stored := over(s)
+		stuck := 0
+		i.Stuck = func() {
+			stuck++
+			if p := state(); stuck == 2 && (p.State != health.Degraded || !strings.Contains(p.Message, "messages from Pigeon wait, because they cannot be stored: the disk is full; none is lost")) {
+				t.Errorf("while nothing can be stored, health says %+v", p)
+			}
+		}
+		if err := i.Accept(t.Context(), "bot", texts("a", "b"), "7"); err != nil {
 			t.Fatal(err)
 		}
-		if d := time.Since(began); d != (1+2+4+4)*time.Second {
-			t.Errorf("it took %s", d)
+		if want := []time.Duration{0, time.Second, 3 * time.Second, 7 * time.Second, 11 * time.Second}; !slices.Equal(at, want) {
+			t.Errorf("it was tried after %v, want %v", at, want)
 		}
-		cursor, _ := w.sink.Cursor(t.Context(), "me")
-		if got := adapter.Texts(w.sink.Events()); !slices.Equal(got, []string{"0", "1", "2"}) || cursor != "c1" || w.sink.Commits() != 1 {
-			t.Errorf("%q was stored in %d commits, up to %q", got, w.sink.Commits(), cursor)
+		if !slices.Equal(s.batches, []string{"a b @7"}) || !slices.Equal(*stored, []string{"a", "b"}) || stuck != 4 {
+			t.Errorf("%q was committed, %q reported, and %d times it was stuck", s.batches, *stored, stuck)
 		}
-		if !slices.Equal(w.waiting, []bool{true, true, true, true, false}) || !slices.Equal(w.stored, []string{"0+1+2"}) {
-			t.Errorf("told %v, %v", w.waiting, w.stored)
-		}
-		if strings.Contains(w.log.String(), "secret") || strings.Count(w.log.String(), "tried again") != 4 {
-			t.Errorf("logged %s", &w.log)
+		if p := state(); p.State != health.OK || p.Evidence["last_event"] == "" {
+			t.Errorf("once all is stored, health says %+v", p)
 		}
 	})
 }
 
-// An event that can never be stored is left out alone, whatever stands around it,
-// and the position goes on.
-func TestLeavesOutWhatIsRefused(t *testing.T) {
-	for _, code := range []domain.Code{domain.Invalid, domain.TooLarge} {
-		for refused := range 3 {
-			w := newWorld()
-			w.sink.SetAccept(func(events []domain.Inbound) error {
-				if slices.Contains(adapter.Texts(events), strconv.Itoa(refused)) {
-					return domain.E(code, nil, "no")
-				}
-				return nil
-			})
-			if err := w.Accept(t.Context(), "me", batch(3), "c1"); err != nil {
-				t.Fatal(err)
+// One event that the ledger never takes is left out; the others, and the
+// position, are stored, and the position not before the last of them.
+func TestWhatCanNeverBeStoredIsLeftOut(t *testing.T) {
+	for bad, want := range map[string][]string{
+		"a": {"b @", "c @7"},
+		"b": {"a @", "c @7"},
+		"c": {"a @", "b @", "@7"},
+	} {
+		s := &sink{refuse: func(events []domain.Inbound, _ string) error {
+			if slices.ContainsFunc(events, func(e domain.Inbound) bool { return e.Text == bad }) {
+				return domain.E(domain.TooLarge, nil, "too large")
 			}
-			want := slices.Delete([]string{"0", "1", "2"}, refused, refused+1)
-			cursor, _ := w.sink.Cursor(t.Context(), "me")
-			if got := adapter.Texts(w.sink.Events()); !slices.Equal(got, want) || cursor != "c1" || len(w.waiting) != 0 {
-				t.Errorf("%d refused (%s): %q was stored, up to %q", refused, code, got, cursor)
-			}
-			if strings.Count(w.log.String(), "left out") != 1 || !strings.Contains(w.log.String(), "event="+strconv.Itoa(refused)) {
-				t.Errorf("logged %s", &w.log)
-			}
+			return nil
+		}}
+		i, state, _ := over(s)
+		if err := i.Accept(t.Context(), "bot", texts("a", "b", "c"), "7"); err != nil {
+			t.Fatal(err)
 		}
-	}
-	w := newWorld() // a position that is refused by itself is no reason to stop
-	w.sink.SetAccept(func([]domain.Inbound) error { return domain.E(domain.Invalid, nil, "no") })
-	if err := w.Accept(t.Context(), "me", nil, "c1"); err != nil || w.sink.Commits() != 0 {
-		t.Errorf("%v, %d commits", err, w.sink.Commits())
-	}
-	if err := w.Accept(t.Context(), "me", batch(1), ""); err != nil || w.sink.Commits() != 0 {
-		t.Errorf("%v, %d commits", err, w.sink.Commits())
+		if !slices.Equal(s.batches, want) {
+			t.Errorf("without %s, %q was committed, want %q", bad, s.batches, want)
+		}
+		if p := state(); p.State == health.Degraded {
+			t.Errorf("nothing waits, and health says %+v", p)
+		}
 	}
 }
 
-// It gives up when it is told to, and when the account is another process's.
-func TestGivesUp(t *testing.T) {
-	w := newWorld()
-	w.sink.SetAccept(func([]domain.Inbound) error { return domain.E(domain.Fenced, nil, "another process") })
-	if err := w.Accept(t.Context(), "me", batch(2), "c"); !domain.IsCode(err, domain.Fenced) {
-		t.Error(err)
+func TestAnotherProcessEndsIt(t *testing.T) {
+	s := &sink{refuse: func([]domain.Inbound, string) error { return domain.E(domain.Fenced, nil, "another process owns it") }}
+	i, _, stored := over(s)
+	if err := i.Accept(t.Context(), "bot", texts("a", "b"), "7"); !domain.IsCode(err, domain.Fenced) || len(*stored) != 0 {
+		t.Errorf("%v, and %q was stored", err, *stored)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	w.sink.SetAccept(func([]domain.Inbound) error { cancel(); return domain.E(domain.StorageFull, nil, "full") })
-	if err := w.Accept(ctx, "me", batch(2), "c"); !domain.IsCode(err, domain.StorageFull) {
-		t.Error(err)
-	}
-	synctest.Test(t, func(t *testing.T) { // in the pause
-		w := newWorld()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+}
+
+func TestAnEndWhileItWaitsLosesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sink{refuse: func([]domain.Inbound, string) error { return domain.E(domain.Unavailable, nil, "the disk is full") }}
+		i, _, stored := over(s)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		w.sink.SetAccept(func([]domain.Inbound) error { return domain.E(domain.StorageFull, nil, "full") })
-		if err := w.Accept(ctx, "me", batch(2), "c"); !domain.IsCode(err, domain.StorageFull) || w.sink.Commits() != 0 || len(w.stored) != 0 {
-			t.Errorf("%v, %d commits", err, w.sink.Commits())
+		if err := i.Accept(ctx, "bot", texts("a"), "7"); err == nil || len(*stored) != 0 {
+			t.Errorf("it says %v, with %q stored, though nothing was: the caller would acknowledge", err, *stored)
 		}
 	})
+}
+
+func TestNothingIsNoCommit(t *testing.T) {
+	s := &sink{}
+	i, _, _ := over(s)
+	if err := i.Accept(t.Context(), "bot", nil, ""); err != nil || len(s.batches) != 0 {
+		t.Errorf("%v %q", err, s.batches)
+	}
 }

@@ -31,8 +31,10 @@ import (
 	"hermes/internal/health"
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
-	"hermes/internal/platform/client"
+	"hermes/internal/platform/httpcall"
+	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
+	"hermes/internal/platform/reconnect"
 	"hermes/internal/platform/settings"
 )
 
@@ -135,13 +137,10 @@ func New(c Config, d Deps) (*Adapter, error) {
 		d.Admits = func(context.Context, string) (bool, error) { return false, nil }
 	}
 	if d.HTTP == nil {
-		d.HTTP = client.New(c.Proxy, nil)
+		d.HTTP = httpcall.NewClient(c.Proxy)
 	}
-	own := *d.HTTP
-	// A redirect may carry the token elsewhere.
-	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	a := &Adapter{
-		cfg: c, log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now, changed: d.Changed, admits: d.Admits, secrets: d.Secrets, http: &own,
+		cfg: c, log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now, changed: d.Changed, admits: d.Admits, secrets: d.Secrets, http: httpcall.Fixed(d.HTTP),
 		pause:   pauses{first: 500 * time.Millisecond, most: 30 * time.Second, failures: 10, invite: 5 * time.Minute},
 		errands: make(chan errand, maxErrands),
 	}
@@ -207,7 +206,11 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	wg.Go(func() { a.runErrands(ctx) })
 
 	r := &receiver{a: a, sink: sink}
-	err := r.run(ctx)
+	r.intake = intake.Intake{Sink: sink, Service: "Matrix", Health: a.health, Log: a.log,
+		Now: a.now, Scrub: a.scrubError, First: a.pause.first, Most: a.pause.most, Stored: r.accepted}
+	r.line = reconnect.Line{Service: "the homeserver", Health: a.health, Log: a.log,
+		First: a.pause.first, Most: a.pause.most, Failures: a.pause.failures, Cut: a.http.CloseIdleConnections}
+	err := r.line.Run(ctx, r.session)
 	if ctx.Err() != nil {
 		return nil
 	}

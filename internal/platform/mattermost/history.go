@@ -91,7 +91,7 @@ func (a *Adapter) get(ctx context.Context, path string, out any) (*call, *platfo
 
 // serverTime is the earlier of the server's clock and ours.
 func serverTime(c *call, now time.Time) time.Time {
-	if t, err := http.ParseTime(c.header.Get("Date")); err == nil && t.Before(now) {
+	if t, err := http.ParseTime(c.Header.Get("Date")); err == nil && t.Before(now) {
 		return t
 	}
 	return now

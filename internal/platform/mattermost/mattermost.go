@@ -29,8 +29,10 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
-	"hermes/internal/platform/client"
+	"hermes/internal/platform/httpcall"
+	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
+	"hermes/internal/platform/reconnect"
 	"hermes/internal/platform/settings"
 )
 
@@ -121,7 +123,7 @@ func New(c Config, d Deps) (*Adapter, error) {
 		d.Changed = func() {}
 	}
 	if d.HTTP == nil {
-		d.HTTP = client.New(c.Proxy, nil)
+		d.HTTP = httpcall.NewClient(c.Proxy)
 	}
 	return &Adapter{
 		cfg: c, log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now, changed: d.Changed,
@@ -192,7 +194,11 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	defer cancel()
 
 	r := &receiver{a: a, sink: sink}
-	err := r.run(ctx)
+	r.intake = intake.Intake{Sink: sink, Service: "Mattermost", Health: a.health, Log: a.log,
+		Now: a.now, Scrub: a.scrubError, First: a.pause.first, Most: a.pause.most, Stored: r.accepted}
+	r.line = reconnect.Line{Service: "Mattermost", Health: a.health, Log: a.log,
+		First: a.pause.first, Most: a.pause.most, Failures: a.pause.failures, Cut: a.wire.http.CloseIdleConnections}
+	err := r.line.Run(ctx, r.session)
 	if ctx.Err() != nil {
 		return nil
 	}

@@ -3,8 +3,6 @@ package mattermost
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"time"
@@ -13,6 +11,7 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
+	"hermes/internal/platform/reconnect"
 )
 
 const (
@@ -23,34 +22,15 @@ const (
 // receiver is one Run: it keeps a connection and commits what comes. It
 // belongs to one goroutine.
 type receiver struct {
-	a    *Adapter
-	sink platform.Sink
+	a      *Adapter
+	sink   platform.Sink
+	intake intake.Intake
+	line   reconnect.Line
 
-	loaded   bool
-	at       position
-	stored   position // what the sink was given last
-	proven   bool     // the last connection was up to date at least once
-	failures int      // in a row
-	connects int
-	known    recall.Table[bool] // events that this run has committed: the history brings many again
-}
-
-// run connects again and again until ctx ends or the account is given up.
-func (r *receiver) run(ctx context.Context) error {
-	for ctx.Err() == nil {
-		err := r.session(ctx)
-		if ctx.Err() != nil {
-			return nil //nolint:nilerr // it was asked to end
-		}
-		var e *platform.Error
-		if !errors.As(err, &e) {
-			return err // the sink's
-		}
-		if err := r.failed(ctx, e); err != nil {
-			return err
-		}
-	}
-	return nil
+	loaded bool
+	at     position
+	stored position           // what the sink was given last
+	known  recall.Table[bool] // events that this run has committed: the history brings many again
 }
 
 // session is one connection, from its first request to its loss. The socket is
@@ -129,37 +109,8 @@ func number(v any) int64 {
 
 // alive records that the connection is up to date.
 func (r *receiver) alive() {
-	r.connects++
-	r.proven = true
-	if r.failures > 0 {
-		r.a.log.Info("Mattermost answers again", "failures", r.failures)
-	} else {
-		r.a.log.Info("connected to Mattermost", "bot", r.a.Capabilities().MentionName)
-	}
-	r.failures = 0
-	r.a.health.Note("reconnects", strconv.Itoa(r.connects-1))
-	r.a.health.OK()
-}
-
-// failed shows a failure and waits before the next attempt. It returns an
-// error when Run is to end.
-func (r *receiver) failed(ctx context.Context, e *platform.Error) error {
-	r.failures++
-	if r.proven {
-		r.proven, r.failures = false, 1
-	}
-	r.a.wire.http.CloseIdleConnections() // a connection that went deaf is not asked again
-	if e.Kind == platform.BadCredentials || r.failures >= r.a.pause.failures {
-		return e
-	}
-	wait := r.a.pause.first << min(r.failures-1, 16)
-	wait = min(wait, r.a.pause.most)
-	wait -= time.Duration(rand.Int64N(int64(wait)/4 + 1)) // so that many bots do not return in step
-	wait = max(wait, e.RetryAfter)
-	r.a.health.Degraded(e.Code, e.Reason)
-	r.a.log.Warn("Mattermost is not heard", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", r.failures, "wait", wait)
-	platform.Sleep(ctx, wait)
-	return nil
+	r.a.log.Info("connected to Mattermost", "bot", r.a.Capabilities().MentionName)
+	r.line.Up()
 }
 
 // take handles an event and those that wait behind it, as one commit. The
@@ -274,21 +225,13 @@ func (r *receiver) commit(ctx context.Context, events []domain.Inbound, seen int
 	return nil
 }
 
-// accept stores events with the position behind them, where there is anything to
-// store.
+// accept commits events.
 func (r *receiver) accept(ctx context.Context, events []domain.Inbound, cursor string) error {
-	if len(events) == 0 && cursor == "" {
-		return nil
-	}
-	return intake.Intake{
-		Sink: r.sink, What: "messages from Mattermost wait, because they cannot be stored",
-		Log: r.a.log, Health: r.a.health, Scrub: r.a.scrubError, Now: r.a.now, First: r.a.pause.first, Most: r.a.pause.most,
-		Stored: r.accepted,
-	}.Accept(ctx, r.a.self.Load().id, events, cursor)
+	return r.intake.Accept(ctx, r.a.self.Load().id, events, cursor)
 }
 
-// accepted knows what was committed, and queues the acknowledgements, which are a
-// courtesy: what does not fit is dropped.
+// accepted queues the acknowledgements, which are a courtesy: what does not fit
+// is dropped.
 func (r *receiver) accepted(events []domain.Inbound) {
 	for _, in := range events {
 		r.known.Set(in.EventID, true)

@@ -171,7 +171,7 @@ func (a *Adapter) create(ctx context.Context, o outgoing, files []string) (post,
 	var made post
 	c, e := a.call(ctx, http.MethodPost, "/posts", in, &made)
 	if e == nil && !isID(made.ID) {
-		e = notMattermost(c.status)
+		e = notMattermost(c.Status)
 		e.Uncertain = true
 	}
 	return made, e

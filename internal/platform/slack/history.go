@@ -115,7 +115,7 @@ func (r *receiver) begin(ctx context.Context) error {
 
 // serverTime is the earlier of Slack's clock and ours.
 func serverTime(c *call, now time.Time) time.Time {
-	if t, err := http.ParseTime(c.header.Get("Date")); err == nil && t.Before(now) {
+	if t, err := http.ParseTime(c.Header.Get("Date")); err == nil && t.Before(now) {
 		return t
 	}
 	return now

@@ -2,8 +2,6 @@ package slack
 
 import (
 	"context"
-	"errors"
-	"math/rand/v2"
 	"strconv"
 	"sync"
 	"time"
@@ -12,6 +10,7 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
+	"hermes/internal/platform/reconnect"
 )
 
 // batchLimit is how many envelopes are committed at once.
@@ -22,36 +21,17 @@ const batchLimit = 100
 type receiver struct {
 	a       *Adapter
 	sink    platform.Sink
+	intake  intake.Intake
+	line    reconnect.Line
 	frames  chan item       // of all sockets
 	sockets *sync.WaitGroup // their goroutines
 
-	current  *socket // the one whose end is the end of the session
-	loaded   bool
-	at       position
-	stored   string // the cursor that the sink was given last
-	round    round
-	proven   bool // the last connection was made
-	failures int  // in a row
-	connects int
-	known    recall.Table[bool] // events that this run has committed: the history brings many again
-}
-
-// run connects again and again until ctx ends or the account is given up.
-func (r *receiver) run(ctx context.Context) error {
-	for ctx.Err() == nil {
-		err := r.session(ctx)
-		if ctx.Err() != nil {
-			return nil //nolint:nilerr // it was asked to end
-		}
-		var e *platform.Error
-		if !errors.As(err, &e) {
-			return err // the sink's
-		}
-		if err := r.failed(ctx, e); err != nil {
-			return err
-		}
-	}
-	return nil
+	current *socket // the one whose end is the end of the session
+	loaded  bool
+	at      position
+	stored  string // the cursor that the sink was given last
+	round   round
+	known   recall.Table[bool] // events that this run has committed: the history brings many again
 }
 
 // session is one connection, or several that replace each other without a gap.
@@ -143,43 +123,15 @@ func (r *receiver) refresh(ctx context.Context) error {
 	if e := r.open(ctx); e != nil {
 		return e
 	}
-	r.connects++
+	r.line.Renewed()
 	r.a.log.Info("the connection to Slack was renewed, as Slack asked")
 	return r.begin(ctx)
 }
 
 // alive records that the connection stands.
 func (r *receiver) alive() {
-	r.connects++
-	r.proven = true
-	if r.failures > 0 {
-		r.a.log.Info("Slack answers again", "failures", r.failures)
-	}
 	r.a.log.Info("connected to Slack", "bot", r.a.Capabilities().MentionName)
-	r.failures = 0
-	r.a.health.Note("reconnects", strconv.Itoa(r.connects-1))
-	r.a.health.OK()
-}
-
-// failed shows a failure and waits before the next attempt. It returns an
-// error when Run is to end.
-func (r *receiver) failed(ctx context.Context, e *platform.Error) error {
-	r.failures++
-	if r.proven {
-		r.proven, r.failures = false, 1
-	}
-	r.a.http.CloseIdleConnections() // a connection that went deaf is not asked again
-	if e.Kind == platform.BadCredentials || r.failures >= r.a.pause.failures {
-		return e
-	}
-	wait := r.a.pause.first << min(r.failures-1, 16)
-	wait = min(wait, r.a.pause.most)
-	wait -= time.Duration(rand.Int64N(int64(wait)/4 + 1)) // so that many bots do not return in step
-	wait = max(wait, e.RetryAfter)
-	r.a.health.Degraded(e.Code, e.Reason)
-	r.a.log.Warn("Slack is not heard", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", r.failures, "wait", wait)
-	platform.Sleep(ctx, wait)
-	return nil
+	r.line.Up()
 }
 
 // batch is what is committed, and then acknowledged, together.
@@ -319,7 +271,7 @@ func (r *receiver) commit(ctx context.Context, b *batch) error {
 	return nil
 }
 
-// accept stores events with the position, where there is anything to store.
+// accept commits events with the position.
 func (r *receiver) accept(ctx context.Context, events []domain.Inbound) error {
 	r.at.remember(events)
 	cursor := r.at.String()
@@ -331,18 +283,14 @@ func (r *receiver) accept(ctx context.Context, events []domain.Inbound) error {
 			r.a.waiting.Set(in.Address, in.MessageID)
 		}
 	}
-	err := intake.Intake{
-		Sink: r.sink, What: "messages from Slack wait, because they cannot be stored",
-		Log: r.a.log, Health: r.a.health, Scrub: r.a.scrubError, Now: r.a.now, First: r.a.pause.first, Most: r.a.pause.most,
-		Stored: r.accepted,
-	}.Accept(ctx, r.a.self.Load().account(), events, cursor)
-	if err == nil {
-		r.stored = cursor
+	if err := r.intake.Accept(ctx, r.a.self.Load().account(), events, cursor); err != nil {
+		return err
 	}
-	return err
+	r.stored = cursor
+	return nil
 }
 
-// accepted knows what was committed.
+// accepted remembers what was committed.
 func (r *receiver) accepted(events []domain.Inbound) {
 	for _, in := range events {
 		r.known.Set(in.EventID, true)

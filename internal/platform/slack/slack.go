@@ -32,8 +32,10 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
-	"hermes/internal/platform/client"
+	"hermes/internal/platform/httpcall"
+	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
+	"hermes/internal/platform/reconnect"
 	"hermes/internal/platform/settings"
 )
 
@@ -125,13 +127,10 @@ func New(c Config, d Deps) (*Adapter, error) {
 		d.Changed = func() {}
 	}
 	if d.HTTP == nil {
-		d.HTTP = client.New(c.Proxy, nil)
+		d.HTTP = httpcall.NewClient(c.Proxy)
 	}
-	own := *d.HTTP
-	// A redirect would turn a POST into a GET, and may carry the token elsewhere.
-	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &Adapter{
-		cfg: c, log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now, changed: d.Changed, http: &own,
+		cfg: c, log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now, changed: d.Changed, http: httpcall.Fixed(d.HTTP),
 		tiers: tiers{off: c.BaseURL != DefaultBaseURL},
 		pause: pauses{first: 500 * time.Millisecond, most: 30 * time.Second, failures: 10, hello: 30 * time.Second, retire: 30 * time.Second},
 	}, nil
@@ -197,7 +196,11 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	defer cancel()
 
 	r := &receiver{a: a, sink: sink, frames: make(chan item, heldItems), sockets: &wg}
-	err := r.run(ctx)
+	r.intake = intake.Intake{Sink: sink, Service: "Slack", Health: a.health, Log: a.log,
+		Now: a.now, Scrub: a.scrubError, First: a.pause.first, Most: a.pause.most, Stored: r.accepted}
+	r.line = reconnect.Line{Service: "Slack", Health: a.health, Log: a.log,
+		First: a.pause.first, Most: a.pause.most, Failures: a.pause.failures, Cut: a.http.CloseIdleConnections}
+	err := r.line.Run(ctx, r.session)
 	if ctx.Err() != nil {
 		return nil
 	}

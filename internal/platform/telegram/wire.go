@@ -4,13 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
-	"net/http/httptrace"
-	"net/url"
-	"sync/atomic"
 
+	"hermes/internal/platform/httpcall"
 	"hermes/internal/secret"
 )
 
@@ -23,12 +20,10 @@ const (
 // call is what is known of one request to the Bot API, whoever makes it: the
 // poll loop, or the library through wire.Do.
 type call struct {
+	httpcall.Call
 	method string
-	wrote  atomic.Bool // the whole request was handed to the kernel, so it may be carried out
-	status int         // of the answer; 0 when none came
-	reply  apiReply    // of an answer that is not 200
-	isJSON bool        // reply was in the Bot API's form
-	err    error       // of the transport, without the URL
+	reply  apiReply // of an answer that is not 200
+	isJSON bool     // reply was in the Bot API's form
 }
 
 // apiReply is the envelope of every answer,
@@ -58,10 +53,7 @@ func withCall(ctx context.Context, method string) (context.Context, *call) {
 type wire struct{ http *http.Client }
 
 func newWire(c *http.Client) *wire {
-	own := *c
-	// A redirect would turn a POST into a GET and carry the token elsewhere.
-	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &wire{&own}
+	return &wire{httpcall.Fixed(c)}
 }
 
 // Do sends a request.
@@ -71,27 +63,17 @@ func (w *wire) Do(req *http.Request) (*http.Response, error) {
 		c = &call{}
 	}
 	if err := buffer(req); err != nil {
-		c.err = err
+		c.Err = err
 		return nil, err
 	}
-	trace := &httptrace.ClientTrace{
-		GotConn:      func(httptrace.GotConnInfo) { c.wrote.Store(false) },
-		WroteRequest: func(info httptrace.WroteRequestInfo) { c.wrote.Store(info.Err == nil) },
+	resp := c.Call.Do(w.http, req)
+	if resp == nil {
+		return nil, c.Err
 	}
-	resp, err := w.http.Do(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
-	if err != nil {
-		var ue *url.Error
-		if errors.As(err, &ue) {
-			err = ue.Err
-		}
-		c.err = err
-		return nil, err
-	}
-	c.status = resp.StatusCode
-	if c.status != http.StatusOK {
+	if c.Status != http.StatusOK {
 		body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 		resp.Body.Close()
-		c.err = err
+		c.Err = err
 		c.isJSON = json.Unmarshal(body, &c.reply) == nil && c.reply.Description != ""
 		resp.Body = io.NopCloser(bytes.NewReader(body))
 	}

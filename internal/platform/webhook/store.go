@@ -16,6 +16,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/plain"
 	"hermes/internal/platform/clean"
 )
 
@@ -113,7 +114,7 @@ func (r *routes) reload() {
 // Subscriptions reads the routes of a list; there is none where there is no
 // file. domain.Config when the file is not what it should be.
 func Subscriptions(path string) (map[string]Route, error) {
-	f, err := os.Open(path)
+	f, err := plain.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return map[string]Route{}, nil
 	}
@@ -182,7 +183,7 @@ func (c Config) change(edit func(map[string]Route) error) error {
 	if err := os.MkdirAll(filepath.Dir(c.Subscriptions), 0o700); err != nil {
 		return domain.E(domain.Unavailable, err, "the profile's home cannot be made")
 	}
-	lock := flock.New(c.Subscriptions + ".lock")
+	lock := flock.New(c.Subscriptions+".lock", flock.SetFlag(plain.LockFlag))
 	if err := lock.Lock(); err != nil {
 		return domain.E(domain.Unavailable, err, "%s cannot be locked", c.Subscriptions)
 	}

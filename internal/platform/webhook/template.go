@@ -3,12 +3,12 @@ package webhook
 import (
 	"encoding/json"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
+	"hermes/internal/lazyregexp"
 	"hermes/internal/platform/clean"
 )
 
@@ -22,7 +22,7 @@ const (
 )
 
 // placeholder is a {path} in a template: names and indexes with dots between.
-var placeholder = regexp.MustCompile(`\{([A-Za-z0-9_][A-Za-z0-9_.-]*)\}`)
+var placeholder = lazyregexp.New(`\{([A-Za-z0-9_][A-Za-z0-9_.-]*)\}`)
 
 // render fills a template with an event's values. A path that the event does
 // not have stays as it is written, so that people see what is wrong. What is
