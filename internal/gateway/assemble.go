@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"net"
+	"net/http"
 	"os"
 	"sync/atomic"
 
@@ -20,6 +21,7 @@ import (
 	"hermes/internal/model/catalog"
 	"hermes/internal/model/openai"
 	"hermes/internal/model/transcribe"
+	"hermes/internal/platform"
 	"hermes/internal/platform/webchat"
 	"hermes/internal/succession"
 )
@@ -76,6 +78,7 @@ func (g *Gateway) buildAPI(socket *succession.Socket) {
 	for _, r := range chat.Routes() {
 		mounts = append(mounts, api.Mount{Pattern: r.Pattern, Handler: r.Handler, UntilDrain: r.Endless})
 	}
+	mounts = append(mounts, api.Mount{Pattern: "POST " + platform.CallbackPath + "{platform}", Handler: http.HandlerFunc(g.callback), Open: true})
 	pages := dashboard.Handler()
 	for _, p := range dashboard.Patterns() {
 		mounts = append(mounts, api.Mount{Pattern: p, Handler: pages, Open: true})
@@ -88,6 +91,18 @@ func (g *Gateway) buildAPI(socket *succession.Socket) {
 		o.Listener = socket.Listener
 	}
 	g.api = api.New(o)
+}
+
+// callback passes a call of a platform's own server on to its adapter.
+func (g *Gateway) callback(w http.ResponseWriter, r *http.Request) {
+	name := domain.Platform(r.PathValue("platform"))
+	for _, l := range g.links {
+		if c, ok := l.adapter.(platform.Caller); ok && l.name == name && c.CallbackURL() != "" {
+			c.Callback(w, r)
+			return
+		}
+	}
+	http.Error(w, "no platform of this gateway takes calls under that name", http.StatusNotFound)
 }
 
 // maxAPITurns bounds the API's turns where the configuration does not.

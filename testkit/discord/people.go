@@ -61,6 +61,8 @@ type Command struct {
 type guildState struct {
 	id, name string
 	channels []*channelState
+	roles    []string
+	members  map[string][]string // the roles of those who hold any
 }
 
 type channelState struct {
@@ -122,6 +124,37 @@ func (s *Server) AddGuild(name string) string {
 	s.tellAll(IntentGuilds, "GUILD_CREATE", func(*gwSession) any { return s.showGuild(g) })
 	return g.id
 }
+
+// AddRole makes a role in a server.
+func (s *Server) AddRole(guild string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := s.newID()
+	for _, g := range s.guilds {
+		if g.id == guild {
+			g.roles = append(g.roles, id)
+		}
+	}
+	return id
+}
+
+// Grant gives somebody the roles of a server that are named, in place of those
+// that they had.
+func (s *Server) Grant(u User, guild string, roles ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range s.guilds {
+		if g.id != guild {
+			continue
+		}
+		if g.members == nil {
+			g.members = map[string][]string{}
+		}
+		g.members[u.ID] = roles
+	}
+}
+
+func (g *guildState) rolesOf(user string) []string { return append([]string{}, g.members[user]...) }
 
 // AddChannel makes a text channel in a server, and tells the bot.
 func (s *Server) AddChannel(guild, name string) string {
@@ -222,7 +255,7 @@ func (s *Server) add(c *channelState, m *Message) {
 		v := s.showMessage(c, m, ses.intents&IntentMessageContent != 0)
 		if c.guild != nil {
 			v["guild_id"] = c.guild.id
-			v["member"] = map[string]any{"nick": nil, "roles": []string{}}
+			v["member"] = map[string]any{"nick": nil, "roles": c.guild.rolesOf(m.Author.ID)}
 		}
 		return v
 	})
@@ -267,7 +300,7 @@ func (s *Server) interact(u User, c *channelState, kind int, data any, m *Messag
 	v := map[string]any{"id": id, "application_id": s.self.ID, "type": kind, "token": "interaction-" + id, "version": 1,
 		"channel_id": c.id, "channel": s.showChannel(c), "data": data}
 	if c.guild != nil {
-		v["guild_id"], v["member"] = c.guild.id, map[string]any{"user": u, "roles": []string{}}
+		v["guild_id"], v["member"] = c.guild.id, map[string]any{"user": u, "roles": c.guild.rolesOf(u.ID)}
 	} else {
 		v["user"] = u
 	}

@@ -28,6 +28,7 @@ var (
 	unknownChannel = &refusal{status: 404, Code: 10003, Message: "Unknown Channel"}
 	unknownMessage = &refusal{status: 404, Code: 10008, Message: "Unknown Message"}
 	missingAccess  = &refusal{status: 403, Code: 50001, Message: "Missing Access"}
+	unknownMember  = &refusal{status: 404, Code: 10007, Message: "Unknown Member"}
 	notAuthor      = &refusal{status: 403, Code: 50005, Message: "Cannot edit a message authored by another user"}
 	emptyMessage   = &refusal{status: 400, Code: 50006, Message: "Cannot send an empty message"}
 	threadExists   = &refusal{status: 400, Code: 160004, Message: "A thread has already been created for this message"}
@@ -79,6 +80,7 @@ func (s *Server) routes() http.Handler {
 			{"POST %/users/@me/channels", "open_dm", s.openDM},
 			{"GET %/users/@me/guilds", "guilds", s.getGuilds},
 			{"GET %/guilds/{guild}/channels", "guild_channels", s.getGuildChannels},
+			{"GET %/guilds/{guild}/members/{user}", "guild_member", s.getMember},
 			{"GET %/applications/@me", "application", func(*http.Request, []byte) (any, *refusal) {
 				return map[string]any{"id": s.self.ID, "name": s.self.Username}, nil
 			}},
@@ -99,6 +101,20 @@ func (s *Server) routes() http.Handler {
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { tell(w, refusal{status: 404, Message: "404: Not Found"}) })
 	return mux
+}
+
+// getMember, https://discord.com/developers/docs/resources/guild#get-guild-member.
+// Somebody is a member of the servers in which they were granted something.
+func (s *Server) getMember(r *http.Request, _ []byte) (any, *refusal) {
+	for _, g := range s.guilds {
+		if g.id == r.PathValue("guild") {
+			if _, ok := g.members[r.PathValue("user")]; ok {
+				return map[string]any{"user": s.users[r.PathValue("user")], "nick": nil, "roles": g.rolesOf(r.PathValue("user"))}, nil
+			}
+			return nil, unknownMember
+		}
+	}
+	return nil, missingAccess
 }
 
 // call wraps a method with counting, faults, the token check and the limits.

@@ -49,6 +49,7 @@ type post struct {
 
 	edits     []string
 	reactions []string
+	buttons   []button
 }
 
 type metadata struct {
@@ -82,6 +83,7 @@ type Message struct {
 	At        time.Time
 	Edits     []string // what Text was before, oldest first
 	Reactions []string // the bot's
+	Buttons   []string // names of the native ones
 	Deleted   bool
 }
 
@@ -280,6 +282,9 @@ func (s *Server) reacted(p *post, user, emoji string) {
 func (s *Server) message(p *post) Message {
 	m := Message{ID: p.ID, Channel: p.ChannelID, FromBot: p.UserID == s.self.ID, From: s.users[p.UserID].Username, Root: p.RootID, Text: p.Message,
 		Props: maps.Clone(p.Props), At: time.UnixMilli(p.CreateAt), Edits: slices.Clone(p.edits), Reactions: slices.Clone(p.reactions), Deleted: p.DeleteAt != 0}
+	for _, b := range p.buttons {
+		m.Buttons = append(m.Buttons, b.Name)
+	}
 	for _, id := range p.FileIDs {
 		f := s.files[id]
 		m.Files = append(m.Files, File{ID: id, Name: f.info.Name, MIME: f.info.MIMEType, Data: f.data})

@@ -238,6 +238,7 @@ func (s *Server) createPost(_ *http.Request, body []byte) (any, *apiError) {
 		n.Props = map[string]any{}
 	}
 	n.Props["from_bot"] = "true"
+	s.keepActions(n)
 	s.show(n)
 	if in.PendingPostID != "" {
 		s.pending[in.PendingPostID] = pending{post: n.ID, at: s.o.Now()}

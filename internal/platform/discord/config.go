@@ -37,7 +37,7 @@ type Config struct {
 	AllowBots        settings.Bots // "" means none
 	AutoThread       bool          // a mention in a channel is answered in a thread of its own
 	SyncCommands     string        // safe or off; "" means safe
-	Roles            []string      // role ids that were to be allowed, which nobody is by: a warning says so
+	Roles            []string      // ids of roles whose holders may talk to the bot
 	MaxFile          int64         // largest inbound attachment, bytes; 0 means 32 MiB
 
 	SendTimeout time.Duration // of one request without a file; 0 means 30 s

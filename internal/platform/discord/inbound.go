@@ -58,6 +58,9 @@ func (a *Adapter) event(ctx context.Context, m *message) (in domain.Inbound, ok 
 	if m.Referenced != nil {
 		in.ReplyText = clean.Clip(clean.Text(m.Referenced.Content), maxInReply)
 	}
+	if in.UserListed, err = a.permitted(ctx, ch.GuildID, m.Author.ID, m.Member); err != nil {
+		return in, false, err
+	}
 	in.EventID, in.SentAt = m.ID, timeOf(m.ID)
 	a.received(&in)
 	return in, true, nil
@@ -84,10 +87,7 @@ func (a *Adapter) interaction(ctx context.Context, i *interaction) (in domain.In
 	m := &message{ID: i.ID, ChannelID: i.ChannelID, GuildID: i.GuildID}
 	switch {
 	case i.Member != nil:
-		m.Author = i.Member.User
-		m.Member = &struct {
-			Nick string `json:"nick"`
-		}{i.Member.Nick}
+		m.Author, m.Member = i.Member.User, i.Member
 	case i.User != nil:
 		m.Author = *i.User
 	}
@@ -118,6 +118,9 @@ func (a *Adapter) interaction(ctx context.Context, i *interaction) (in domain.In
 		return in, false, nil
 	}
 	in.Source = a.source(ch, m)
+	if in.UserListed, err = a.permitted(ctx, ch.GuildID, m.Author.ID, m.Member); err != nil {
+		return in, false, err
+	}
 	in.EventID, in.Mentioned, in.SentAt = "i"+i.ID, true, timeOf(i.ID)
 	a.received(&in)
 	return in, true, nil

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"mime"
-	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +17,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	chat "hermes/internal/platform/clean"
 )
 
 // The bounds of a mail's parts.
@@ -138,7 +138,10 @@ func (m *letter) leaf(path []int, e *message.Entity, maxText int) {
 	case name == "" && e.Header.Has("Content-Id") && !attached:
 		// a picture inside the page
 	case len(m.files) < maxFiles:
-		p := part{encoding: e.Header.Get("Content-Transfer-Encoding"), name: safeName(name), media: media}
+		p := part{encoding: e.Header.Get("Content-Transfer-Encoding"), media: media}
+		if name != "" {
+			p.name = safeName(name)
+		}
 		for _, i := range path {
 			p.path = append(p.path, i+1)
 		}
@@ -166,23 +169,15 @@ func (m *letter) text(most int) string {
 }
 
 // safeName is a file's name without a path, and without what shells, terminals
-// and people take for something else.
+// and people take for something else; "" when nothing is left of it.
 func safeName(s string) string {
-	s = path.Base(strings.ReplaceAll(clean(s), "\\", "/"))
 	s = strings.Map(func(r rune) rune {
-		switch {
-		case r < ' ' || strings.ContainsRune(`/\:*?"<>|`+"`$\n\t", r):
+		if strings.ContainsRune(`:*?"<>|$`+"`", r) {
 			return '_'
-		case r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069' || r == '\u200e' || r == '\u200f':
-			return -1 // which show a name's end in its middle
 		}
 		return r
-	}, s)
-	s = strings.TrimLeft(strings.TrimSpace(s), ".-")
-	if ext := path.Ext(s); len(s) > 120 {
-		s = clip(strings.TrimSuffix(s, ext), 100) + clip(ext, 12)
-	}
-	if s == "_" {
+	}, chat.FileName(s))
+	if s = strings.TrimLeft(s, ".- "); s == "_" {
 		return ""
 	}
 	return s

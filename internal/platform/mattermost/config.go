@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"hermes/internal/home"
+	"hermes/internal/platform"
 	"hermes/internal/platform/settings"
 	"hermes/internal/secret"
 )
@@ -17,6 +18,7 @@ type Config struct {
 	TokenOrigin string       // where the token stands, for messages to people
 	URL         string       // of the server, with its subpath if it has one
 	Proxy       string       // URL of an HTTP or SOCKS5 proxy; "" means the environment's
+	CallbackURL string       // at which the server reaches Callback; "" means that buttons are reactions
 
 	settings.Rooms      // channels and groups by id or name, threads by the id of their first post
 	AllowBots      bool // hear other bots and webhooks
@@ -36,10 +38,11 @@ func FromProfile(p home.PlatformConfig) (Config, error) {
 	c := Config{
 		Token: p.Token, TokenOrigin: p.TokenOrigin,
 		URL: cmp.Or(p.Extra["base_url"], p.Extra["url"]), Proxy: p.Extra["proxy"],
-		Rooms:     r.Rooms("free_response_channels"),
-		AllowBots: r.AnyBots(),
-		Threads:   settings.Word(r, "reply_mode", "off or thread", map[string]bool{"": false, "off": false, "false": false, "thread": true}),
-		CatchUp:   r.Time("catch_up"),
+		CallbackURL: callbackURL(r.Text("callback_url")),
+		Rooms:       r.Rooms("free_response_channels"),
+		AllowBots:   r.AnyBots(),
+		Threads:     settings.Word(r, "reply_mode", "off or thread", map[string]bool{"": false, "off": false, "false": false, "thread": true}),
+		CatchUp:     r.Time("catch_up"),
 	}
 	r.Problem(c.problems()...)
 	if err := r.Err(notSetUp); err != nil {
@@ -66,7 +69,20 @@ func (c Config) problems() []string {
 	case u.User != nil:
 		out = append(out, "MATTERMOST_URL must not hold a password: the token is enough")
 	}
+	if u, err := url.Parse(c.CallbackURL); c.CallbackURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		out = append(out, "MATTERMOST_CALLBACK_URL is no URL: write the address at which the Mattermost server reaches this gateway's API, e.g. http://hermes.example.com:8642")
+	}
 	return append(out, settings.NoURLs("mattermost", map[string]string{"proxy": c.Proxy})...)
+}
+
+// callbackURL is the address of the gateway's API, with the path of Callback
+// where it has none.
+func callbackURL(s string) string {
+	u, err := url.Parse(strings.TrimSpace(s))
+	if err != nil || u.Host == "" || strings.Trim(u.Path, "/") != "" {
+		return strings.TrimSpace(s)
+	}
+	return u.JoinPath(platform.CallbackPath + string(Name)).String()
 }
 
 func (c *Config) setDefaults() {

@@ -68,6 +68,7 @@ type Adapter struct {
 
 	changed func() // the channels are not those that were listed
 
+	running  running
 	self     atomic.Pointer[identity]
 	limits   atomic.Pointer[serverLimits]
 	commands atomic.Pointer[map[string]bool] // names that may be typed with "!"
@@ -103,6 +104,7 @@ var (
 	_ platform.Fetcher = (*Adapter)(nil)
 	_ platform.Menu    = (*Adapter)(nil)
 	_ platform.Checker = (*Adapter)(nil)
+	_ platform.Caller  = (*Adapter)(nil)
 
 	_ platform.Directory = (*Adapter)(nil)
 )
@@ -193,6 +195,8 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	defer wg.Wait()
 	defer cancel()
 
+	a.running.set(sink)
+	defer a.running.set(nil)
 	r := &receiver{a: a, sink: sink}
 	r.intake = intake.Intake{Sink: sink, Service: "Mattermost", Health: a.health, Log: a.log,
 		Now: a.now, Scrub: a.scrubError, First: a.pause.first, Most: a.pause.most, Stored: r.accepted}
