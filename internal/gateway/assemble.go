@@ -47,13 +47,24 @@ func (g *Gateway) buildLanes() {
 }
 
 // transcriber turns voice messages into text, where a service is set up for it;
-// nil where none is.
+// nil where none is. The part "speech" tells how the last one went.
 func (g *Gateway) transcriber() func(ctx context.Context, path string) (string, error) {
 	s := g.Config.STT
 	if !s.IsSet() {
 		return nil
 	}
-	return transcribe.New(transcribe.Config{BaseURL: s.BaseURL, Key: s.Key, Model: s.Model, Language: s.Language}, g.models.Transport).Transcribe
+	part := g.health.Part("speech")
+	client := transcribe.New(transcribe.Config{BaseURL: s.BaseURL, Key: s.Key, Model: s.Model, Language: s.Language}, g.models.Transport)
+	return func(ctx context.Context, path string) (string, error) {
+		text, err := client.Transcribe(ctx, path)
+		switch {
+		case err == nil:
+			part.OK()
+		case ctx.Err() == nil && !domain.IsCode(err, domain.TooLarge): // which say nothing of the service
+			part.Degraded("transcription", "voice messages come without their words: "+domain.MessageOf(err))
+		}
+		return text, err
+	}
 }
 
 // setModel writes the model into config.yaml, for /model --global.

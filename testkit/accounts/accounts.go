@@ -51,6 +51,8 @@ type Account struct {
 	// MayRepeat tells of a platform on which a message whose fate is unknown can
 	// be seen again, marked.
 	MayRepeat bool
+	// Server is the fake itself, for what only one platform has.
+	Server any
 
 	network *port.Network
 	bend    atomic.Pointer[func(*http.Response)]
@@ -212,6 +214,7 @@ func newTelegram(a *Account) error {
 	if err != nil {
 		return err
 	}
+	a.Server = srv
 	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
 		return telegram.New(telegram.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, telegram.Deps{HTTP: a.client(), Log: log})
 	}
@@ -272,6 +275,7 @@ func newDiscord(a *Account) error {
 	if err != nil {
 		return err
 	}
+	a.Server = srv
 	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
 		return discord.New(discord.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, discord.Deps{HTTP: a.client(), Files: a.client(), Log: log})
 	}
@@ -305,6 +309,7 @@ func newSlack(a *Account) error {
 	if err != nil {
 		return err
 	}
+	a.Server = srv
 	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
 		return slack.New(slack.Config{Token: secret.Value(srv.Token()), AppToken: secret.Value(srv.AppToken()), BaseURL: srv.URL()}, slack.Deps{HTTP: a.client(), Log: log})
 	}
@@ -338,6 +343,7 @@ func newMattermost(a *Account) error {
 	if err != nil {
 		return err
 	}
+	a.Server = srv
 	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
 		return mattermost.New(mattermost.Config{Token: secret.Value(srv.Token()), URL: srv.URL()}, mattermost.Deps{HTTP: a.client(), Log: log})
 	}
@@ -371,6 +377,7 @@ func newMatrix(a *Account) error {
 	if err != nil {
 		return err
 	}
+	a.Server = srv
 	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
 		return matrix.New(matrix.Config{Homeserver: srv.URL(), Token: secret.Value(srv.Token())}, matrix.Deps{HTTP: a.client(), Log: log,
 			Admits: func(context.Context, string) (bool, error) { return true, nil }})
@@ -402,6 +409,7 @@ func newEmail(a *Account) error {
 		return err
 	}
 	a.closing = append(a.closing, srv.Close)
+	a.Server = srv
 	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
 		return email.New(email.Config{Address: srv.Address(), Password: secret.Value(srv.Password()),
 			IMAP: email.Server{Host: "127.0.0.1", Port: srv.IMAPPort(), Security: email.Plain}, SMTP: email.Server{Host: "127.0.0.1", Port: srv.SMTPPort(), Security: email.Plain},
@@ -465,6 +473,7 @@ func newWebhook(a *Account) error {
 	if err != nil {
 		return err
 	}
+	a.Server = rec
 	c := webhook.Config{Host: "127.0.0.1", Port: -1, Targets: map[string]webhook.Target{}}
 	for i := range targets {
 		c.Targets[fmt.Sprintf("target%d", i+1)] = webhook.Target{URL: rec.URL(), Secrets: []secret.Value{key}}

@@ -281,6 +281,19 @@ func (s *Server) Press(by User, room, id, key string) string {
 	return s.Post(Post{From: by, Room: room, Type: "m.reaction", Content: map[string]any{"m.relates_to": map[string]any{"rel_type": "m.annotation", "event_id": id, "key": key}}})
 }
 
+// Redact lets a person take back what they wrote,
+// https://spec.matrix.org/v1.15/client-server-api/#redactions.
+func (s *Server) Redact(by User, room, id string) {
+	s.mu.Lock()
+	for _, e := range s.rooms[room].events {
+		if e.ID == id {
+			e.Content = map[string]any{}
+		}
+	}
+	s.mu.Unlock()
+	s.Post(Post{From: by, Room: room, Type: "m.room.redaction", Content: map[string]any{"redacts": id}})
+}
+
 // Edit lets a person change what they wrote.
 func (s *Server) Edit(by User, room, id, text string) string {
 	return s.Post(Post{From: by, Room: room, Text: "* " + text, Content: map[string]any{

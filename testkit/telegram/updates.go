@@ -12,7 +12,12 @@ import (
 type queued struct {
 	id  int64
 	raw json.RawMessage
+	at  time.Time
 }
+
+// kept is how long Telegram keeps an update,
+// https://core.telegram.org/bots/api#getting-updates.
+const kept = 24 * time.Hour
 
 // poller is a getUpdates that waits.
 type poller struct{ taken chan struct{} }
@@ -35,7 +40,7 @@ func (s *Server) push(kind string, v any) int64 {
 	if err != nil {
 		panic(err) // a wire type that cannot be marshalled
 	}
-	s.queue = append(s.queue, queued{s.lastUpdate, raw})
+	s.queue = append(s.queue, queued{s.lastUpdate, raw, time.Now()})
 	s.Touch()
 	return s.lastUpdate
 }
@@ -157,6 +162,7 @@ func (s *Server) getUpdates(ctx context.Context, p *params) (any, *apiError) {
 
 // batch gives the updates from an offset on.
 func (s *Server) batch(offset int64, limit int) []json.RawMessage {
+	s.queue = slices.DeleteFunc(s.queue, func(q queued) bool { return time.Since(q.at) > kept })
 	out := []json.RawMessage{}
 	for _, q := range s.queue {
 		if q.id >= offset && len(out) < limit {

@@ -47,7 +47,8 @@ type Config struct {
 
 	// RequireDMARC hears only mail of which a header Authentication-Results of
 	// AuthServer, our own provider's server, says dmarc=pass. Without it the
-	// sender's address is what the sender says that it is.
+	// sender's address is what the sender says that it is, and only mail of which
+	// AuthServer, where it is set, says dmarc=fail is not heard.
 	RequireDMARC bool
 	AuthServer   string
 
@@ -89,6 +90,7 @@ func Identity(p home.PlatformConfig) string {
 
 func (c *Config) setDefaults() {
 	c.User = cmp.Or(c.User, c.Address)
+	c.Name = oneLine(c.Name)
 	c.Mailbox = cmp.Or(c.Mailbox, "INBOX")
 	c.IMAP.Port = cmp.Or(c.IMAP.Port, 993)
 	c.SMTP.Port = cmp.Or(c.SMTP.Port, 587)

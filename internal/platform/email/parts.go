@@ -88,13 +88,13 @@ func (m *letter) take(r io.Reader, maxText int) {
 		if media, params, _ := e.Header.ContentType(); strings.HasPrefix(media, "multipart/") && params["boundary"] == "" {
 			// Nobody knows where its parts begin.
 			rest, _ := io.ReadAll(io.LimitReader(e.Body, int64(maxText)))
-			m.plain = append(m.plain, clean(string(rest)))
+			m.plain = append(m.plain, clean(legible(rest)))
 			return
 		}
 	}
 	if e == nil || err != nil && !message.IsUnknownCharset(err) && !message.IsUnknownEncoding(err) {
 		rest, _ := io.ReadAll(io.LimitReader(in, int64(maxText)))
-		m.plain = append(m.plain, clean(string(rest)))
+		m.plain = append(m.plain, clean(legible(rest)))
 		return
 	}
 	n := 0
@@ -115,7 +115,7 @@ func (m *letter) take(r io.Reader, maxText int) {
 
 // leaf sorts one part.
 func (m *letter) leaf(path []int, e *message.Entity, maxText int) {
-	media, params, _ := e.Header.ContentType()
+	media, params := contentType(e.Header)
 	disposition, more, _ := e.Header.ContentDisposition()
 	name := more["filename"]
 	if name == "" {
@@ -127,11 +127,15 @@ func (m *letter) leaf(path []int, e *message.Entity, maxText int) {
 	attached := strings.EqualFold(disposition, "attachment")
 	text := func(most int) string {
 		b, _ := io.ReadAll(io.LimitReader(e.Body, int64(most))) // a cut part ends too early
-		return clean(string(b))
+		return clean(legible(b))
 	}
 	switch {
 	case media == "text/plain" && !attached && name == "":
-		m.plain = append(m.plain, text(maxText))
+		s := text(maxText)
+		if strings.EqualFold(params["format"], "flowed") {
+			s = unflow(s, strings.EqualFold(params["delsp"], "yes"))
+		}
+		m.plain = append(m.plain, s)
 	case media == "text/html" && !attached && name == "":
 		m.html = append(m.html, text(4*maxText)) // pages are mostly marks
 	case media == "application/pgp-signature" || media == "application/pkcs7-signature" || media == "application/x-pkcs7-signature":
@@ -154,6 +158,20 @@ func (m *letter) leaf(path []int, e *message.Entity, maxText int) {
 		p.size, _ = io.Copy(io.Discard, e.Body)
 		m.files = append(m.files, p)
 	}
+}
+
+// contentType is a part's type; where it is written wrongly, what can be read of
+// it.
+func contentType(h message.Header) (media string, params map[string]string) {
+	media, params, err := h.ContentType()
+	if err != nil {
+		media, _, _ = strings.Cut(h.Get("Content-Type"), ";")
+		media = strings.ToLower(strings.TrimSpace(media))
+	}
+	if !strings.Contains(media, "/") {
+		media = "text/plain" // https://www.rfc-editor.org/rfc/rfc2045#section-5.2
+	}
+	return media, params
 }
 
 // text is what the mail says: its plain text, else its page.

@@ -2,6 +2,7 @@ package telegram_test
 
 import (
 	"bytes"
+	"errors"
 	"image"
 	"image/png"
 	"regexp"
@@ -319,6 +320,52 @@ func TestAnAlbumThatComesInBits(t *testing.T) {
 	close(hold)
 	if in := r.sink.Wait(t, r.ctx, 1)[0]; len(in.Attachments) != 2 || in.Text != "look" {
 		t.Errorf("the album is %+v", in)
+	}
+}
+
+// TestAnAlbumAcrossARestart lets the process end while the pictures of an album
+// come in. Nothing of it is lost: what was not committed comes again, as one turn
+// with what came since, and what comes after a commit is a turn of its own.
+func TestAnAlbumAcrossARestart(t *testing.T) {
+	for _, committed := range []bool{false, true} {
+		r := newRig(t, nil)
+		alice := r.srv.AddUser("Alice")
+		post := func(text string) {
+			r.srv.Post(fake.Post{From: alice, Text: text, Album: "a1", File: &fake.Upload{Kind: "photo", Data: picture(t, 100, 100)}})
+		}
+		tried := make(chan struct{}, 64)
+		r.sink.SetAccept(func([]domain.Inbound) error {
+			select {
+			case tried <- struct{}{}:
+			default:
+			}
+			if committed {
+				return nil
+			}
+			return errors.New("the disk is full")
+		})
+		post("look")
+		post("")
+		stop := r.run(t)
+		receive(t, r.ctx, tried)
+		if committed {
+			r.sink.Wait(t, r.ctx, 1)
+		}
+		_ = stop() // it may say that nothing could be stored
+		r.sink.SetAccept(nil)
+		post("")
+		r.run(t)
+		want := []int{3}
+		if committed {
+			want = []int{2, 1}
+		}
+		var got []int
+		for _, in := range r.sink.Wait(t, r.ctx, len(want)) {
+			got = append(got, len(in.Attachments))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("committed before: %v; the turns have %v pictures, want %v", committed, got, want)
+		}
 	}
 }
 
