@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -21,6 +20,7 @@ import (
 	"hermes/internal/gateway"
 	"hermes/internal/home"
 	"hermes/internal/logging"
+	"hermes/internal/plain"
 	"hermes/internal/secret"
 	"hermes/internal/service"
 	"hermes/internal/starts"
@@ -63,13 +63,8 @@ type serveOptions struct {
 	replace          bool // take over from a running gateway
 }
 
-// memoryShare makes the collector run a little more often than by default: a
-// gateway rests most of its life, and what it holds then is what counts.
-const memoryShare = 60
-
 // serve runs the profile's gateway until ctx ends.
 func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
-	debug.SetGCPercent(memoryShare)
 	defer surviveLostReaders()()
 	failpoint.Hit(failpoint.StartBegun)
 	instead, err := a.runChosen(o)
@@ -249,7 +244,7 @@ func adviseOnLogout(log *slog.Logger, a *App) {
 }
 
 func killsUserProcesses(file string) bool {
-	text, err := os.ReadFile(file)
+	text, err := plain.Read(file)
 	if err != nil {
 		return false
 	}

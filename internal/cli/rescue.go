@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/gateway"
 	"hermes/internal/home"
+	"hermes/internal/lazyregexp"
 	"hermes/internal/ledger/sqlite"
 	"hermes/internal/rescue"
 	"hermes/internal/secret"
@@ -186,7 +186,7 @@ func (a *App) why(ctx context.Context, u service.Unit, m *service.Manager, confi
 const maxSaid = 300
 
 // tellingLine is a line that names a reason by itself.
-var tellingLine = regexp.MustCompile(`^(panic:|fatal error:|hermes:)|Failed at step |level=ERROR`)
+var tellingLine = lazyregexp.New(`^(panic:|fatal error:|hermes:)|Failed at step |level=ERROR`)
 
 // telling picks from last lines the last that says why, "" where none does.
 func telling(lines []string) string {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"hermes/internal/home"
+	"hermes/internal/plain"
 )
 
 // homeFacts are about the profile's folder and the files in it.
@@ -131,7 +132,7 @@ func (h *homeFacts) note(path string, info fs.FileInfo) {
 		h.Strange = append(h.Strange, f)
 	}
 	if f.Secret && info.Mode().IsRegular() {
-		if r, err := os.Open(path); err != nil {
+		if r, err := plain.Open(path); err != nil {
 			f.Trouble = err
 		} else {
 			r.Close()
@@ -180,7 +181,7 @@ type authEntry struct {
 func readAuth(p home.Profile) []authFile {
 	var out []authFile
 	for _, path := range home.AuthFiles(p) {
-		data, err := os.ReadFile(path)
+		data, err := plain.Read(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 	"hermes/internal/service"
 )
 
@@ -257,7 +258,7 @@ func checkFlaws(c *Case) []Finding {
 func dropInFlaws(f *unitFile) []service.Flaw {
 	var out []service.Flaw
 	for _, d := range f.DropIns {
-		text, err := os.ReadFile(d)
+		text, err := plain.Read(d)
 		if err != nil {
 			continue
 		}
@@ -287,7 +288,7 @@ func (c *Case) mendFlaw(f *unitFile, flaw service.Flaw) string {
 		if f.value("Service", key) != "" {
 			last := f.Path
 			for _, d := range f.DropIns {
-				if text, err := os.ReadFile(d); err == nil && service.Value(service.Parse(string(text)), "Service", key) != "" {
+				if text, err := plain.Read(d); err == nil && service.Value(service.Parse(string(text)), "Service", key) != "" {
 					last = d
 				}
 			}
@@ -299,7 +300,7 @@ func (c *Case) mendFlaw(f *unitFile, flaw service.Flaw) string {
 	case service.FlawOneStart:
 		last := f.Path
 		for _, d := range f.DropIns {
-			if text, err := os.ReadFile(d); err == nil && strings.Contains(string(text), "StartLimitBurst=") {
+			if text, err := plain.Read(d); err == nil && strings.Contains(string(text), "StartLimitBurst=") {
 				last = d
 			}
 		}

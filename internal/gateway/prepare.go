@@ -10,6 +10,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/plain"
 	"hermes/internal/secret"
 	"hermes/internal/starts"
 	"hermes/internal/versions"
@@ -81,7 +82,7 @@ func (o Preparation) facts(disk home.Files, unreadable bool) starts.Facts {
 	if unreadable {
 		f.Disk = "unreadable"
 	}
-	if text, err := os.ReadFile(crashFile(o.Profile.LogDir())); err == nil {
+	if text, err := plain.Read(crashFile(o.Profile.LogDir())); err == nil {
 		f.Dump = o.redact(string(bytes.TrimSpace(text)))
 	}
 	if e, _, ok := home.OpenHistory(o.Profile).LastHealthy(); ok {

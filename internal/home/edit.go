@@ -12,6 +12,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 // Change tells what an edit did.
@@ -272,7 +273,7 @@ func withEditLock(p Profile, by By, edit func() error) error {
 	if err := os.MkdirAll(p.Home, 0o700); err != nil {
 		return domain.E(domain.Unavailable, err, "the folder %s cannot be made", p.Home)
 	}
-	lock := flock.New(filepath.Join(p.Home, ".config.lock"), flock.SetPermissions(0o600))
+	lock := flock.New(filepath.Join(p.Home, ".config.lock"), flock.SetPermissions(0o600), flock.SetFlag(plain.LockFlag))
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if _, err := lock.TryLockContext(ctx, 20*time.Millisecond); err != nil {

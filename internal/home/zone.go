@@ -1,11 +1,12 @@
 package home
 
 import (
-	"io"
 	"os"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"hermes/internal/plain"
 )
 
 // localtime names the host's zone by a link, see localtime(5), or holds it.
@@ -75,12 +76,7 @@ const mostZone = 1 << 20
 
 // zoneOf reads zone data, see tzfile(5), that have no name.
 func zoneOf(file string) *zoneRead {
-	f, err := os.Open(file)
-	if err != nil {
-		return &zoneRead{"", time.Local}
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, mostZone))
+	data, err := plain.ReadMost(file, mostZone)
 	if err != nil {
 		return &zoneRead{"", time.Local}
 	}

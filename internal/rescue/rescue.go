@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 // Incident is one time that a unit went down for good, from its end to what
@@ -263,7 +264,7 @@ func Last(file string) (i Incident, ok bool) {
 // load reads the incidents, oldest first. A file that is damaged holds none: the
 // worst that follows is a second message.
 func load(file string) []Incident {
-	text, err := os.ReadFile(file)
+	text, err := plain.Read(file)
 	if err != nil {
 		return nil
 	}
@@ -282,7 +283,7 @@ func save(file string, all []Incident) {
 		return
 	}
 	tmp := file + ".tmp"
-	if os.WriteFile(tmp, append(text, '\n'), 0o600) != nil || os.Rename(tmp, file) != nil {
+	if plain.Write(tmp, append(text, '\n'), 0o600) != nil || os.Rename(tmp, file) != nil {
 		_ = os.Remove(tmp)
 	}
 }
@@ -290,12 +291,12 @@ func save(file string, all []Incident) {
 // lockFile keeps two rescues of one profile from telling the same. A disk that
 // takes no file has no lock.
 func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := plain.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return nil, domain.E(domain.Unavailable, err, "%s cannot be made", filepath.Dir(path))
 		}
-		f, err = os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+		f, err = plain.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	}
 	if err != nil {
 		return os.Open(os.DevNull) //nolint:wrapcheck // told even where nothing can be written

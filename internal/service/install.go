@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 // Rendered is a unit file that install would write.
@@ -137,7 +138,7 @@ func maskedFile(path string) bool {
 }
 
 func mayWrite(f Rendered, o InstallOptions) error {
-	old, err := os.ReadFile(f.Path)
+	old, err := plain.Read(f.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -156,7 +157,7 @@ func mayWrite(f Rendered, o InstallOptions) error {
 }
 
 func write(f Rendered, o InstallOptions) error {
-	old, err := os.ReadFile(f.Path)
+	old, err := plain.Read(f.Path)
 	switch {
 	case err == nil && string(old) == f.Text:
 		o.Say("✓ %s is up to date", f.Path)
@@ -188,7 +189,7 @@ func replaceFile(path, text string) error {
 		return fail(err)
 	}
 	tmp := filepath.Join(filepath.Dir(path), ".hermes-"+filepath.Base(path)+".new")
-	if err := os.WriteFile(tmp, []byte(text), 0o644); err != nil {
+	if err := plain.Write(tmp, []byte(text), 0o644); err != nil {
 		return fail(err)
 	}
 	if err := os.Rename(tmp, path); err != nil {
@@ -293,7 +294,7 @@ func (h Host) removeFile(op Operation, now time.Time) error {
 
 // fileOrigin is OriginOf a file; there is false when it cannot be read.
 func fileOrigin(path string) (o Origin, there bool) {
-	text, err := os.ReadFile(path)
+	text, err := plain.Read(path)
 	return OriginOf(string(text)), err == nil
 }
 

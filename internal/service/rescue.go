@@ -14,6 +14,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/plain"
 	"hermes/internal/starts"
 )
 
@@ -110,7 +111,7 @@ func (h Host) removeRescue(op Operation, now time.Time) error {
 	dropIns, _ := filepath.Glob(filepath.Join(dir, "*.service.d", "*.conf"))
 	named := map[string]bool{}
 	for _, path := range append(units, dropIns...) {
-		text, err := os.ReadFile(path)
+		text, err := plain.Read(path)
 		if err != nil {
 			continue
 		}
@@ -197,7 +198,7 @@ func (o Operation) Reinstate(ctx context.Context) (u Unit, undo func(), err erro
 	if path == "" || !exists(path) {
 		return o.Unit, func() {}, nil
 	}
-	text, err := os.ReadFile(path)
+	text, err := plain.Read(path)
 	if err != nil {
 		return o.Unit, func() {}, domain.E(domain.Unavailable, err, "%s cannot be read", path)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 	"hermes/internal/doctor"
 	"hermes/testkit/discord"
 	"hermes/testkit/llm"
+	"hermes/testkit/port"
 	"hermes/testkit/rig"
 	"hermes/testkit/telegram"
 )
@@ -108,7 +110,7 @@ func setUp(t *testing.T, s shape) *world {
 	}
 	t.Cleanup(w.tg.Close)
 	w.secrets = append(w.secrets, w.tg.Token())
-	w.port = freePort(t)
+	w.port = lentPort(t)
 	root := filepath.Join(w.dir, ".hermes")
 	w.home = &rig.Home{Dir: root, Binary: binary, Env: []string{"EDITOR=false", "SYSTEMD_OFFLINE=1"}}
 	bin := filepath.Join(w.dir, "bin")
@@ -411,6 +413,29 @@ func (w *world) end() {
 		_, _ = p.Stop(ctx)
 		w.search("a process's output", p.Output())
 	}
+}
+
+// lentPort gives a port for the gateway. It and the one behind it, which doctor
+// proposes when it is taken, are given to nobody else on this machine.
+func lentPort(t *testing.T) int {
+	t.Helper()
+	for range 100 {
+		first, err := port.Lend("127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := netip.MustParseAddrPort(first.Addr()).Port()
+		second, err := port.Lend(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), n+1).String())
+		if err != nil {
+			first.Release()
+			continue
+		}
+		t.Cleanup(first.Release)
+		t.Cleanup(second.Release)
+		return int(n)
+	}
+	t.Fatal("no two ports in a row are free")
+	return 0
 }
 
 // freePort gives a port that nobody listens on now.

@@ -28,6 +28,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/plain"
 	"hermes/internal/secret"
 )
 
@@ -94,7 +95,7 @@ func (s *Store) load() (document, error) {
 	if err == nil && info.Size() > maxFile {
 		return nil, domain.E(domain.Config, nil, "%s is larger than %d MiB, so it was not read", s.path, maxFile>>20)
 	}
-	data, err := os.ReadFile(s.path)
+	data, err := plain.Read(s.path)
 	if err != nil {
 		return nil, domain.E(domain.Config, err, "%s cannot be read, so its logins are unknown; check its owner and mode", s.path)
 	}
@@ -128,7 +129,7 @@ func (s *Store) change(ctx context.Context, edit func(document) error) error {
 	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
 		return domain.E(domain.Unavailable, err, "the folder of %s cannot be made", s.path)
 	}
-	lock := flock.New(filepath.Join(filepath.Dir(s.path), "auth.lock"), flock.SetPermissions(0o600))
+	lock := flock.New(filepath.Join(filepath.Dir(s.path), "auth.lock"), flock.SetPermissions(0o600), flock.SetFlag(plain.LockFlag))
 	waiting, cancel := context.WithTimeout(ctx, lockLimit)
 	defer cancel()
 	if _, err := lock.TryLockContext(waiting, 20*time.Millisecond); err != nil {

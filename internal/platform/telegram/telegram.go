@@ -24,7 +24,11 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
+	"hermes/internal/platform/httpcall"
+	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
+	"hermes/internal/platform/reconnect"
+	"hermes/internal/platform/settings"
 )
 
 // Name is the platform's name.
@@ -93,7 +97,7 @@ var (
 
 // New makes an adapter; it does not connect. domain.Config.
 func New(c Config, d Deps) (*Adapter, error) {
-	if err := c.check(); err != nil {
+	if err := settings.Wrong(notSetUp, c.problems()); err != nil {
 		return nil, err
 	}
 	c.setDefaults()
@@ -104,7 +108,7 @@ func New(c Config, d Deps) (*Adapter, error) {
 		d.Now = time.Now
 	}
 	if d.HTTP == nil {
-		d.HTTP = newClient(c.Proxy)
+		d.HTTP = httpcall.NewClient(c.Proxy)
 	}
 	a := &Adapter{
 		cfg: c, account: c.account(), log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now,
@@ -185,7 +189,10 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	defer wg.Wait()
 	defer cancel()
 
-	l := &loop{a: a, sink: sink, answers: answers}
+	l := &loop{a: a, sink: sink, answers: answers, intake: intake.Intake{Sink: sink, Service: "Telegram", Health: a.health, Log: a.log,
+		Now: a.now, Scrub: a.scrub, First: a.pause.first, Most: a.pause.most}}
+	l.line = reconnect.Line{Service: "Telegram", Health: a.health, Log: a.log,
+		First: a.pause.first, Most: a.pause.most, Failures: a.pause.failures, Cut: a.wire.http.CloseIdleConnections}
 	err := l.run(ctx)
 	if ctx.Err() != nil {
 		return nil
