@@ -29,6 +29,7 @@ import (
 	"hermes/internal/secret"
 	discordfake "hermes/testkit/discord"
 	emailfake "hermes/testkit/email"
+	"hermes/testkit/fault"
 	matrixfake "hermes/testkit/matrix"
 	mattermostfake "hermes/testkit/mattermost"
 	"hermes/testkit/port"
@@ -239,14 +240,20 @@ func newTelegram(a *Account) error {
 		})
 	}
 	a.Upset = func(u Upset, times int, all bool) {
-		f := map[Upset]telegramfake.Fault{
-			TooMany: telegramfake.TooMany(3), Unavailable: telegramfake.BadGateway(), CutBefore: telegramfake.CutBefore(),
-			CutAfter: telegramfake.CutAfter(), NoAnswer: {BlackHole: true}, LateAnswer: {Act: true, Cut: true},
-		}[u]
-		f.Times = times
-		srv.Fail(only(all, "sendMessage"), f)
+		srv.Fail(only(all, "sendMessage"), u.fault(times, fault.TooMany(3)))
 	}
 	return nil
+}
+
+// fault is the way to be upset as a fault that so many requests meet; tooMany is
+// how the platform says that there are too many.
+func (u Upset) fault(times int, tooMany fault.Fault) fault.Fault {
+	f := map[Upset]fault.Fault{
+		TooMany: tooMany, Unavailable: fault.BadGateway(), CutBefore: fault.CutBefore(),
+		CutAfter: fault.CutAfter(), NoAnswer: {BlackHole: true}, LateAnswer: fault.Lost(),
+	}[u]
+	f.Times = times
+	return f
 }
 
 // only is the operation that is upset; "" means every one.
@@ -287,12 +294,7 @@ func newDiscord(a *Account) error {
 		})
 	}
 	a.Upset = func(u Upset, times int, all bool) {
-		f := map[Upset]discordfake.Fault{
-			TooMany: discordfake.TooMany(3, all), Unavailable: discordfake.BadGateway(), CutBefore: discordfake.CutBefore(),
-			CutAfter: discordfake.CutAfter(), NoAnswer: {BlackHole: true}, LateAnswer: {Act: true, Stall: true},
-		}[u]
-		f.Times = times
-		srv.Fail(only(all, "create_message"), f)
+		srv.Fail(only(all, "create_message"), u.fault(times, discordfake.TooMany(3, all)))
 	}
 	return nil
 }
@@ -326,12 +328,7 @@ func newSlack(a *Account) error {
 		})
 	}
 	a.Upset = func(u Upset, times int, all bool) {
-		f := map[Upset]slackfake.Fault{
-			TooMany: slackfake.TooMany(3), Unavailable: slackfake.BadGateway(), CutBefore: slackfake.CutBefore(),
-			CutAfter: slackfake.CutAfter(), NoAnswer: {BlackHole: true}, LateAnswer: {Act: true, Then: make(chan struct{}), Cut: true},
-		}[u]
-		f.Times = times
-		srv.Fail(only(all, "chat.postMessage"), f)
+		srv.Fail(only(all, "chat.postMessage"), u.fault(times, fault.TooMany(3)))
 	}
 	return nil
 }
@@ -365,12 +362,7 @@ func newMattermost(a *Account) error {
 		})
 	}
 	a.Upset = func(u Upset, times int, all bool) {
-		f := map[Upset]mattermostfake.Fault{
-			TooMany: mattermostfake.TooMany(3), Unavailable: mattermostfake.BadGateway(), CutBefore: mattermostfake.CutBefore(),
-			CutAfter: mattermostfake.CutAfter(), NoAnswer: {BlackHole: true}, LateAnswer: {Act: true, Then: make(chan struct{}), Cut: true},
-		}[u]
-		f.Times = times
-		srv.Fail(only(all, "POST /posts"), f)
+		srv.Fail(only(all, "POST /posts"), u.fault(times, mattermostfake.TooMany(3)))
 	}
 	return nil
 }
@@ -406,12 +398,7 @@ func newMatrix(a *Account) error {
 		})
 	}
 	a.Upset = func(u Upset, times int, all bool) {
-		f := map[Upset]matrixfake.Fault{
-			TooMany: matrixfake.TooMany(3000), Unavailable: matrixfake.BadGateway(), CutBefore: matrixfake.CutBefore(),
-			CutAfter: matrixfake.CutAfter(), NoAnswer: {BlackHole: true}, LateAnswer: {Act: true, Then: make(chan struct{}), Cut: true},
-		}[u]
-		f.Times = times
-		srv.Fail(only(all, matrixfake.Send), f)
+		srv.Fail(only(all, matrixfake.Send), u.fault(times, matrixfake.TooMany(3000)))
 	}
 	return nil
 }
@@ -442,13 +429,12 @@ func newEmail(a *Account) error {
 		})
 	}
 	a.Upset = func(u Upset, times int, all bool) {
-		f := map[Upset]emailfake.Fault{
-			TooMany: {Stage: "rcpt", Code: 452, Text: "4.5.3 too many mails, try again later"}, Unavailable: {Stage: "mail", Code: 421, Text: "4.3.2 shutting down"},
-			CutBefore: {Stage: "data"}, CutAfter: {Stage: "end", Act: true}, NoAnswer: {Stage: "mail"}, LateAnswer: {Stage: "end", Act: true},
-		}[u]
-		for range times {
-			srv.Fail(f)
+		stage := map[Upset]string{TooMany: "rcpt", Unavailable: "mail", CutBefore: "data", CutAfter: "end", NoAnswer: "mail", LateAnswer: "end"}[u]
+		f := u.fault(times, fault.Fault{Status: 452, Message: "4.5.3 too many mails, try again later"})
+		if u == Unavailable {
+			f.Status, f.Message = 421, "4.3.2 shutting down"
 		}
+		srv.Fail(stage, f)
 		if all {
 			srv.Drop()
 		}
@@ -480,8 +466,9 @@ func newWebhook(a *Account) error {
 	const key = "whsec_dGhlIHNlY3JldCBvZiBhbGwgdGhlc2UgcmVjZWl2ZXJz"
 	var rec *webhookfake.Receiver
 	err := a.listen(func(l net.Listener) (func(), error) {
-		rec = webhookfake.NewReceiverOn(l, key)
-		return rec.Close, nil
+		var err error
+		rec, err = webhookfake.NewReceiver(key, l)
+		return func() { rec.Close() }, err
 	})
 	if err != nil {
 		return err
@@ -507,13 +494,7 @@ func newWebhook(a *Account) error {
 		}, nil)
 	}
 	a.Upset = func(u Upset, times int, _ bool) {
-		f := map[Upset]webhookfake.Fault{
-			TooMany: {Status: http.StatusTooManyRequests, RetryAfter: "3"}, Unavailable: {Status: http.StatusBadGateway}, CutBefore: {Status: http.StatusServiceUnavailable},
-			CutAfter: {Cut: true}, NoAnswer: {Status: http.StatusGatewayTimeout}, LateAnswer: {Hang: true},
-		}[u]
-		for range times {
-			rec.Fail(f)
-		}
+		rec.Fail("post", u.fault(times, fault.TooMany(3)))
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"hermes/testkit/discord"
+	"hermes/testkit/fault"
 	"hermes/testkit/matrix"
 	"hermes/testkit/mattermost"
 	"hermes/testkit/slack"
@@ -70,7 +71,7 @@ func newTelegram(o Options) (*Platform, error) {
 	}
 	p.Env = fmt.Sprintf("TELEGRAM_BOT_TOKEN=%s\nTELEGRAM_BASE_URL=http://%s\nTELEGRAM_ALLOW_ALL_USERS=true\n", srv.Token(), addr)
 	p.Revoke = func() {
-		srv.Fail("", telegram.Fault{Times: -1, Status: http.StatusUnauthorized, Description: "Unauthorized"})
+		srv.Fail("", fault.Fault{Times: -1, Status: http.StatusUnauthorized, Message: "Unauthorized"})
 	}
 	var names counter
 	p.Join = func() Person {

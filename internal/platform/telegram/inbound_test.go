@@ -17,6 +17,7 @@ import (
 	"hermes/internal/platform/telegram"
 	"hermes/internal/secret"
 	"hermes/testkit/adapter"
+	"hermes/testkit/fault"
 	fake "hermes/testkit/telegram"
 )
 
@@ -109,7 +110,7 @@ func TestChatterMovesTheOffset(t *testing.T) {
 
 func TestWhereMessagesComeFrom(t *testing.T) {
 	r := newRig(t, func(c *telegram.Config) {
-		c.AllowedChats = []string{"-1000000001002", "@news"}
+		c.Allowed = []string{"-1000000001002", "@news"}
 		c.IgnoredThreads = []string{"3"}
 		c.ChannelPosts = true
 	})
@@ -268,7 +269,7 @@ func TestFetchRefuses(t *testing.T) {
 	if b.Len() != 0 {
 		t.Errorf("%d bytes were written of files that are too large", b.Len())
 	}
-	back := r.srv.Fail("file", fake.Fault{Cut: true, Times: -1})
+	back := r.srv.Fail("file", fault.Fault{Cut: true, Times: -1})
 	_, err = r.Fetch(r.ctx, small, 5, &b)
 	if e := adapter.Fails(t, err, platform.Retry); e.Uncertain {
 		t.Errorf("a download is uncertain: %+v", e)
@@ -309,8 +310,8 @@ func TestAnAlbumThatComesInBits(t *testing.T) {
 	}
 	hold := make(chan struct{})
 	post("look")
-	r.srv.Fail("getUpdates", fake.Fault{})           // the first read passes,
-	r.srv.Fail("getUpdates", fake.Fault{Hold: hold}) // the second waits until the second picture is there
+	r.srv.Fail("getUpdates", fault.Fault{})           // the first read passes,
+	r.srv.Fail("getUpdates", fault.Fault{Hold: hold}) // the second waits until the second picture is there
 	r.run(t)
 	if err := r.srv.WaitCalls(r.ctx, "getUpdates", 2); err != nil {
 		t.Fatal(err)
@@ -398,7 +399,7 @@ func TestFromProfile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !c.RequireMention || !c.MentionPatterns[0].MatchString("HEY BOT") || c.BaseURL != "http://127.0.0.1:1" ||
-		!c.DisableLinkPreviews || c.NoTyping || !slices.Equal(c.FreeResponseChats, []string{"-1", "-2"}) {
+		!c.DisableLinkPreviews || c.NoTyping || !slices.Equal(c.Free, []string{"-1", "-2"}) {
 		t.Errorf("read as %+v", c)
 	}
 	_, err = telegram.FromProfile(home.PlatformConfig{
