@@ -50,7 +50,8 @@ type App struct {
 	profile     *home.Profile
 	env         *home.Env
 	envProblems home.Problems
-	running     bool // a command's own code has begun
+	served      *home.Config // stands for what is on disk; see standIn
+	running     bool         // a command's own code has begun
 }
 
 // ExitError ends the program with a code of the command's choice. A nil Err
@@ -256,6 +257,9 @@ func (a *App) Env() (*home.Env, error) {
 // Config loads the profile's configuration and every problem of it, those of
 // .env included. Errors: as Profile.
 func (a *App) Config() (*home.Config, home.Problems, error) {
+	if a.served != nil {
+		return a.served, nil, nil
+	}
 	env, err := a.Env()
 	if err != nil {
 		return nil, nil, err
