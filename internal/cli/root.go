@@ -82,6 +82,8 @@ func commands() []func(*App) *cobra.Command {
 		newDoctorCommand,
 		newModelCommand,
 		newAuthCommand,
+		newLoginCommand,
+		newLogoutCommand,
 		newSendCommand,
 		newPlatformsCommand,
 		newWebhookCommand,
@@ -123,7 +125,7 @@ func Execute(ctx context.Context, args []string, s Streams, environ []string) in
 	root.SetErr(s.Err)
 	if cmd, err := root.ExecuteContextC(ctx); err != nil {
 		code := app.fail(err)
-		if code == exitUsage {
+		if code == exitUsage && hints(err) {
 			fmt.Fprintf(s.Err, "hint: run `%s --help`\n", cmd.CommandPath())
 		}
 		return code
@@ -154,14 +156,13 @@ func newRoot(app *App) *cobra.Command {
 	// help and for shell completion.
 	root.PersistentFlags().StringP("profile", "p", "", "profile to act on; may stand anywhere")
 	root.Flags().BoolP("version", "V", false, "print the version")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return domain.E(domain.Invalid, nil, "%s", err)
-	})
+	root.SetFlagErrorFunc(formerFlag)
 	root.InitDefaultHelpCmd()
 	for _, newCommand := range commands() {
 		root.AddCommand(newCommand(app))
 	}
 	addExamples(root)
+	addFormer(root)
 	return root
 }
 
