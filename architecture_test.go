@@ -18,7 +18,7 @@ import (
 // ARCHITECTURE.md draws it.
 var rows = [][]string{
 	{"domain", "failpoint", "plain", "lazyregexp"},
-	{"clock", "secret", "health"},
+	{"clock", "secret", "health", "network"},
 	{"logging"},
 	{"home", "ledger"},
 	{"access", "approval", "succession", "control"},

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -64,13 +63,8 @@ type serveOptions struct {
 	replace          bool // take over from a running gateway
 }
 
-// memoryShare makes the collector run a little more often than by default: a
-// gateway rests most of its life, and what it holds then is what counts.
-const memoryShare = 60
-
 // serve runs the profile's gateway until ctx ends.
 func (a *App) serve(ctx context.Context, o serveOptions) (err error) {
-	debug.SetGCPercent(memoryShare)
 	defer surviveLostReaders()()
 	failpoint.Hit(failpoint.StartBegun)
 	instead, err := a.runChosen(o)

@@ -113,6 +113,7 @@ type line struct {
 	health  *health.Reporter
 
 	// Guarded by Dispatcher.mu.
+	scanned bool // what the ledger holds for it has lanes
 	queue   []*lane
 	running int
 	slotAt  time.Time // when the platform's rate lets the queue go on; zero when it does
@@ -261,6 +262,14 @@ func (d *Dispatcher) Wake(to ...domain.Address) {
 	}
 }
 
+// owes tells whether messages may wait for an address that were accepted before.
+func (d *Dispatcher) owes(to domain.Address) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l := d.lines[to.Platform]
+	return l == nil || !l.scanned || d.missed || d.lanes[to] != nil
+}
+
 // WakeAll tells that messages were committed, to addresses that the caller
 // does not know.
 func (d *Dispatcher) WakeAll() {
@@ -382,6 +391,9 @@ func (d *Dispatcher) scan() bool {
 		default:
 			d.ready(a.To)
 		}
+	}
+	for _, l := range d.lines {
+		l.scanned = true
 	}
 	d.absent = ""
 	for name, n := range waiting {

@@ -43,6 +43,7 @@ type Case struct {
 	API     apiFacts
 	Probes  map[domain.Platform]probe
 	Models  []modelProbe
+	Speech  speechProbe
 
 	Unknown []string // what was not learnt, and why
 
@@ -136,7 +137,7 @@ func gather(ctx context.Context, o Options) *Case {
 	}
 	asks := []fact{{"the API", 2 * time.Second, askAPI}}
 	if !o.Local {
-		asks = append(asks, fact{"the model's provider", probeLimit, askModels})
+		asks = append(asks, fact{"the model's provider", probeLimit, askModels}, fact{"the transcription service", probeLimit, askSpeech})
 		for p, cfg := range c.Config.Platforms {
 			if cfg.Enabled && c.wantsProbe(p) {
 				asks = append(asks, fact{string(p), probeLimit, askPlatform(p, cfg)})

@@ -195,6 +195,9 @@ func (g *Gateway) buildLinks() {
 			g.Log.Error("a platform is not set up right; the others run", "component", string(n), "err", err)
 			continue
 		}
+		if c, ok := a.(platform.Caller); ok && c.CallbackURL() != "" && !g.Config.API.Enabled {
+			g.Warnings = append(g.Warnings, string(n)+": buttons lead to "+c.CallbackURL()+", but the API is off, so that a press goes nowhere; set API_SERVER_ENABLED=true")
+		}
 		g.attach(&link{name: n, kind: k, cfg: cfg, adapter: a, part: part, log: g.Log.With("component", string(n)), g: g})
 	}
 }

@@ -194,11 +194,9 @@ var platformWords = map[health.State]string{
 	health.Starting: "connecting", health.OK: "connected", health.Degraded: "retrying", health.Down: "fatal", health.Disabled: "paused",
 }
 
-// stateRecord is the state of now; phase "" means the current one.
-func (g *Gateway) stateRecord(phase string) stateRecord {
-	if phase == "" {
-		phase = g.currentPhase()
-	}
+// stateRecord is the state of now.
+func (g *Gateway) stateRecord() stateRecord {
+	phase := g.currentPhase()
 	r := stateRecord{Record: g.record(), State: phase, Platforms: map[string]platformState{}}
 	if g.lanes != nil {
 		_, r.Active, _ = g.lanes.Counts()
@@ -218,11 +216,13 @@ func (g *Gateway) record() succession.Record {
 	return succession.Self(g.Profile.Home, g.Profile.Name)
 }
 
-// write replaces the file when the record has changed. A disk that takes no
-// file is told once in the log and changes nothing else.
-func (f *stateFile) write(r stateRecord) {
+// write replaces the file when the record has changed. now gives it; it is called
+// alone, so that what was true later is written later. A disk that takes no file is
+// told once in the log and changes nothing else.
+func (f *stateFile) write(now func() stateRecord) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	r := now()
 	text, err := json.Marshal(r)
 	if err != nil || string(text) == f.last {
 		return

@@ -172,8 +172,11 @@ func copyProfile(from, to Profile, all, channels bool) (left []string, err error
 			return nil, domain.E(domain.Unavailable, err, "the profile %s cannot be read", from.Name)
 		}
 		for _, e := range entries {
-			// A .bak may hold what was taken out since.
-			if !leftOut(e.Name()) && !strings.HasSuffix(e.Name(), ".bak") {
+			switch {
+			case leftOut(e.Name()) || olderCopy(e.Name()):
+			case !channels && slices.Contains(channelFiles, e.Name()):
+				left = append(left, e.Name())
+			default:
 				names = append(names, e.Name())
 			}
 		}
@@ -186,7 +189,8 @@ func copyProfile(from, to Profile, all, channels bool) (left []string, err error
 	if channels {
 		return nil, nil
 	}
-	return dropChannels(to)
+	dropped, err := dropChannels(to)
+	return append(dropped, left...), err
 }
 
 // copyTree copies files and folders, 0600 and 0700, and what can be run stays
@@ -220,70 +224,6 @@ func copyTree(from, to string) error {
 		}
 		return nil
 	})
-}
-
-// dropChannels takes the credentials of chat platforms out of a copied profile.
-func dropChannels(p Profile) (left []string, err error) {
-	env, err := readBounded(p.EnvFile())
-	if err != nil {
-		return nil, err
-	}
-	file, _ := ParseEnv(p.EnvFile(), env)
-	config, err := readBounded(p.ConfigFile())
-	if err != nil {
-		return nil, err
-	}
-	before := string(config)
-	for _, s := range platformSpecs() {
-		for _, seg := range slices.Clone(file.segments) {
-			if seg.key == s.token || strings.HasPrefix(seg.key, s.prefix) && IsSecretName(seg.key) {
-				if file.Unset(seg.key) {
-					left = append(left, seg.key)
-				}
-			}
-		}
-		root, err := parseYAML(p.ConfigFile(), config)
-		if err != nil {
-			return nil, err
-		}
-		for _, base := range platformPlaces(s.name) {
-			section := strings.Split(strings.TrimSuffix(base, "."), ".")
-			for _, path := range secretPaths(root.at(section...), section) {
-				if config, err = spliceUnset(config, path); err != nil {
-					return nil, domain.E(domain.Conflict, err, "%s cannot be taken out of the copy of config.yaml; add --clone-channels, or move the token to .env", strings.Join(path, "."))
-				}
-				left = append(left, strings.Join(path, "."))
-			}
-		}
-	}
-	if data := file.Bytes(); string(data) != string(env) {
-		if err := WriteAtomic(p.EnvFile(), data, 0o600); err != nil {
-			return nil, err
-		}
-	}
-	if string(config) != before {
-		if err := WriteAtomic(p.ConfigFile(), config, 0o600); err != nil {
-			return nil, err
-		}
-	}
-	return left, nil
-}
-
-// secretPaths gives the paths of the secrets of a section and its extra.
-func secretPaths(section *node, at []string) [][]string {
-	var out [][]string
-	if section == nil {
-		return nil
-	}
-	for _, e := range section.entries {
-		path := append(slices.Clone(at), e.key)
-		if e.key == "extra" {
-			out = append(out, secretPaths(e.value, path)...)
-		} else if e.value.kind == scalarNode && IsSecretName(e.key) {
-			out = append(out, path)
-		}
-	}
-	return out
 }
 
 // Delete removes a profile and resets the sticky choice if it was that one.

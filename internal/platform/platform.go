@@ -11,6 +11,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"time"
 
@@ -122,6 +123,19 @@ type Channel struct {
 	Space string // server, team or workspace that the name is unique in; "" where the platform has none
 	Type  string // the platform's word: "channel", "private", "forum", "group"
 }
+
+// Caller is called over HTTP by the platform's own server, at CallbackPath and
+// the platform's name under the gateway's API, which asks for no key there: the
+// adapter finds out by itself who calls. Its requests are bounded by the API.
+type Caller interface {
+	// CallbackURL is the address that the platform's server was told to call; ""
+	// when it calls none.
+	CallbackURL() string
+	Callback(w http.ResponseWriter, r *http.Request)
+}
+
+// CallbackPath is where callers are served.
+const CallbackPath = "/callback/"
 
 // Menu registers the slash commands natively. It is called after each connect.
 type Menu interface {

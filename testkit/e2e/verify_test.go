@@ -11,7 +11,7 @@ import (
 	"unicode/utf8"
 
 	"hermes/internal/home"
-	"hermes/testkit/telegram"
+	"hermes/testkit/fault"
 )
 
 // verified is `gateway verify --json`: state and evidence by the check's name.
@@ -84,7 +84,7 @@ func TestVerify(t *testing.T) {
 	}
 
 	// What does not.
-	cancel := w.tg.Fail("sendMessage", telegram.Fault{Status: 403, Description: "Forbidden: bot was blocked by the user"})
+	cancel := w.tg.Fail("sendMessage", fault.Fault{Status: 403, Message: "Forbidden: bot was blocked by the user"})
 	w.brain.RequireKey("another")
 	env := filepath.Join(w.home.Dir, ".env")
 	text, err := os.ReadFile(env)

@@ -25,6 +25,7 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/httpcall"
 	"hermes/internal/platform/recall"
+	"hermes/internal/platform/settings"
 )
 
 // Name is the platform's name.
@@ -47,6 +48,7 @@ const (
 // Deps is what an adapter is given. Every field may be zero.
 type Deps struct {
 	HTTP   *http.Client // its redirects are not followed; nil means one of its own
+	Files  *http.Client // the same for attachments; nil means one that connects to no private address
 	Log    *slog.Logger
 	Health *health.Reporter
 	Now    func() time.Time
@@ -71,6 +73,7 @@ type Adapter struct {
 
 	name     atomic.Pointer[string] // the bot's user name, once it connected
 	channels channels
+	roles    roleBook
 	waiting  recall.Latest // what is being worked on, for the reactions
 
 	// What outlives a Run, so that the next one can resume. Only Run uses it.
@@ -113,7 +116,7 @@ var (
 
 // New makes an adapter; it does not connect. domain.Config.
 func New(c Config, d Deps) (*Adapter, error) {
-	if err := c.check(); err != nil {
+	if err := settings.Wrong(notSetUp, c.problems()); err != nil {
 		return nil, err
 	}
 	c.setDefaults()
@@ -129,27 +132,23 @@ func New(c Config, d Deps) (*Adapter, error) {
 	if d.HTTP == nil {
 		d.HTTP = httpcall.NewClient(c.Proxy)
 	}
+	if d.Files == nil {
+		d.Files = newFileClient(c)
+	}
 	a := &Adapter{
 		cfg: c, account: c.account(), log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now, changed: d.Changed,
-		files:  newFileClient(c),
+		files:  httpcall.Fixed(d.Files),
 		limits: newLimits(time.Now),
 		pause: pauses{first: time.Second, most: time.Minute, hello: 20 * time.Second, invalid: 5 * time.Second,
 			identify: 5 * time.Second, intent: 5 * time.Minute, inner: 5 * time.Second, save: time.Minute, steady: time.Minute},
 	}
-	if len(c.Roles) > 0 {
-		const text = "DISCORD_ALLOWED_ROLES allows nobody, since people are known by their user id alone: list them in DISCORD_ALLOWED_USERS, or let them pair"
-		a.log.Warn(text)
-		a.health.Note("warning", text)
-	}
-	own := *d.HTTP
-	// A redirect would turn a POST into a GET and carry the token elsewhere.
-	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	a.http = &own
+	own := httpcall.Fixed(d.HTTP)
+	a.http = own
 	s, err := discordgo.New("Bot " + c.token())
 	if err != nil {
 		return nil, domain.E(domain.Internal, a.scrub(err), "the Discord client could not be made")
 	}
-	s.Client = &http.Client{Transport: &wire{next: &own}}
+	s.Client = &http.Client{Transport: &wire{next: own}}
 	s.MaxRestRetries, s.ShouldRetryOnRateLimit = 0, false // only delivery retries
 	s.LogLevel = discordgo.LogError - 1                   // it would write to standard error; errors are returned as well
 	a.rest = s

@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"hermes/internal/domain"
+	"hermes/internal/network"
 	"hermes/internal/plain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
@@ -141,7 +142,7 @@ func (a *Adapter) download(ctx context.Context, address, shown string, limit int
 		if errors.As(err, &ue) {
 			err = ue.Err // the address is signed
 		}
-		if errors.Is(err, errPrivate) {
+		if errors.Is(err, network.ErrPrivate) {
 			return &platform.Error{Kind: platform.GiveUp, Code: "discord_file", Reason: "the file " + shown + " is said to lie at a private address, and is not fetched from there"}
 		}
 		return &platform.Error{Kind: platform.Retry, Code: "discord_file", Reason: "the file " + shown + " could not be fetched from Discord: it is tried again", Cause: err}

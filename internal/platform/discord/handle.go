@@ -151,9 +151,12 @@ func (c *conn) begun(ctx context.Context, data []byte) error {
 	c.a.name.Store(&n)
 	c.a.session = session{id: r.SessionID, url: r.Resume}
 	c.servers = map[string]bool{}
+	var all []string
 	for _, g := range r.Guilds {
 		c.servers[g.ID] = true
+		all = append(all, g.ID)
 	}
+	c.a.roles.begin(all)
 	c.at.held = len(c.servers) > 0
 	c.a.health.Note("bot", "@"+n)
 	c.established("connected")

@@ -51,6 +51,7 @@ func (c *conn) catchUpKnown(ctx context.Context) error {
 // guild takes note of a server's channels and reads the history of those where
 // something was said that this bot has not seen, known or not.
 func (c *conn) guild(ctx context.Context, g guild) error {
+	c.a.roles.see(g, c.a.cfg.Roles)
 	for _, ch := range append(g.Channels, g.Threads...) {
 		ch.GuildID = g.ID
 		c.a.channels.put(ch)

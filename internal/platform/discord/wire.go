@@ -4,52 +4,31 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
 	"net/url"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/bwmarrin/discordgo"
 
+	"hermes/internal/network"
 	"hermes/internal/platform"
 	"hermes/internal/platform/httpcall"
+	"hermes/internal/secret"
 )
 
 const maxReply = 16 << 20 // bytes of an answer; a hundred messages are far below
-
-var errPrivate = errors.New("the address is a private one")
 
 // newFileClient makes the client for attachments, whose addresses the service
 // gives: it connects to no private address, unless the service itself has one.
 // Through a proxy the proxy decides.
 func newFileClient(c Config) *http.Client {
-	control := func(_, address string, _ syscall.RawConn) error {
-		ap, err := netip.ParseAddrPort(address)
-		if err != nil {
-			return err
-		}
-		if !public(ap.Addr()) {
-			return errPrivate
-		}
-		return nil
-	}
+	control := network.PublicOnly
 	if c.Proxy != "" || privateHost(c.BaseURL) {
 		control = nil
 	}
-	return httpcall.Fixed(&http.Client{Transport: httpcall.NewTransport(c.Proxy, control)})
-}
-
-// sharedSpace is the carriers' own network, RFC 6598.
-var sharedSpace = netip.MustParsePrefix("100.64.0.0/10")
-
-func public(ip netip.Addr) bool {
-	ip = ip.Unmap()
-	return ip.IsGlobalUnicast() && !ip.IsPrivate() && !sharedSpace.Contains(ip)
+	return &http.Client{Transport: httpcall.NewTransport(c.Proxy, control)}
 }
 
 // privateHost tells whether the API itself is configured at a private address.
@@ -59,7 +38,7 @@ func privateHost(base string) bool {
 		return false
 	}
 	ip, err := netip.ParseAddr(u.Hostname())
-	return u.Hostname() == "localhost" || err == nil && !public(ip)
+	return u.Hostname() == "localhost" || err == nil && !network.Public(ip)
 }
 
 // call is what is known of one request.
@@ -177,13 +156,7 @@ func (a *Adapter) get(ctx context.Context, what, route, path string, into any) *
 }
 
 // scrub takes the token out of an error's text.
-func (a *Adapter) scrub(err error) error {
-	if err == nil || !strings.Contains(err.Error(), a.cfg.token()) {
-		return err
-	}
-	return errors.New(a.scrubText(err.Error()))
-}
+func (a *Adapter) scrub(err error) error { return secret.HideIn(err, secret.Value(a.cfg.token())) }
 
-func (a *Adapter) scrubText(s string) string {
-	return strings.ReplaceAll(s, a.cfg.token(), fmt.Sprint(a.cfg.Token))
-}
+// scrubText takes the token out of a text.
+func (a *Adapter) scrubText(s string) string { return secret.Hide(s, secret.Value(a.cfg.token())) }

@@ -22,6 +22,7 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/intake"
 	"hermes/internal/platform/reconnect"
+	"hermes/internal/platform/settings"
 )
 
 // Name is the platform's name.
@@ -75,8 +76,8 @@ var (
 // New makes an adapter; it does not connect. domain.Config.
 func New(c Config, d Deps) (*Adapter, error) {
 	c.setDefaults()
-	if problems := c.problems(); len(problems) > 0 {
-		return nil, setUpWrong(problems)
+	if err := settings.Wrong(notSetUp, c.problems()); err != nil {
+		return nil, err
 	}
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
@@ -120,6 +121,9 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 // account (domain.Fenced).
 func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	r := &receiver{a: a, sink: sink}
+	if !a.cfg.RequireDMARC {
+		a.log.Warn("the sender of a mail can be forged, and is believed: set EMAIL_REQUIRE_DMARC=true and EMAIL_AUTHSERV_ID where the provider checks mail; see docs/security.md")
+	}
 	r.intake = intake.Intake{Sink: sink, Service: "the mailbox", Health: a.health, Log: a.log,
 		Now: a.now, Scrub: a.scrubError, First: a.pause.first, Most: a.pause.most}
 	r.line = reconnect.Line{Service: "the mailbox", Health: a.health, Log: a.log,
@@ -132,6 +136,17 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 		a.health.Down(e.Code, e.Reason)
 	}
 	return err
+}
+
+// believed says, for people, how far a mail is taken to be from whom it says.
+func (a *Adapter) believed() string {
+	switch {
+	case a.cfg.RequireDMARC:
+		return "only as proven by " + a.cfg.AuthServer
+	case a.cfg.AuthServer != "":
+		return "as written, unless " + a.cfg.AuthServer + " says otherwise"
+	}
+	return "as written, which can be forged"
 }
 
 // Check proves that both servers take the password.

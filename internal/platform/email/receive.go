@@ -263,6 +263,7 @@ func (r *receiver) alive(pushes bool) {
 	r.a.log.Info("connected to the mailbox", "address", r.a.cfg.Address, "news", how)
 	r.a.health.Note("bot", r.a.cfg.Address)
 	r.a.health.Note("news", how)
+	r.a.health.Note("senders", r.a.believed())
 	r.line.Up()
 }
 

@@ -70,12 +70,15 @@ func (a *Adapter) checkAddress(to domain.Address) *platform.Error {
 	case a.ours(to.ChatID):
 		return giveUp("email_self", to.ChatID+" is the agent's own address: a mail to it would come back as a question")
 	}
+	if to.ThreadID != "" && (to.ThreadID != plainID(to.ThreadID) || strings.ContainsAny(to.ThreadID, "<>")) {
+		return giveUp("email_thread", fmt.Sprintf("%q is no thread of mails: write its first Message-ID without < and >, or leave it out", clip(to.ThreadID, 80)))
+	}
 	return nil
 }
 
 // compose makes the mail.
 func (a *Adapter) compose(to domain.Address, p domain.Part, id string, th thread) (*mail.Msg, *platform.Error) {
-	m := mail.NewMsg(mail.WithCharset(mail.CharsetUTF8))
+	m := mail.NewMsg(mail.WithCharset(mail.CharsetUTF8), mail.WithNoDefaultUserAgent())
 	if err := errors.Join(m.FromFormat(a.cfg.Name, a.cfg.Address), m.To(to.ChatID)); err != nil {
 		return nil, giveUp("email_address", "the mail cannot be addressed: "+err.Error())
 	}

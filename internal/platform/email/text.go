@@ -3,9 +3,11 @@ package email
 import (
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/net/html"
 	"golang.org/x/net/html/atom"
+	"golang.org/x/text/encoding/charmap"
 
 	"hermes/internal/lazyregexp"
 )
@@ -22,6 +24,63 @@ func clean(s string) string {
 		}
 		return -1
 	}, s)
+}
+
+// legible makes text of bytes that are said to be UTF-8, or of which nobody says
+// what they are. What is no UTF-8 at all is taken for Windows-1252, which most of
+// the programs write that do not say it.
+func legible(b []byte) string {
+	for rest := b; len(rest) > 0; {
+		r, n := utf8.DecodeRune(rest)
+		if r != utf8.RuneError && n > 1 {
+			return string(b)
+		}
+		rest = rest[n:]
+	}
+	if utf8.Valid(b) {
+		return string(b)
+	}
+	if s, err := charmap.Windows1252.NewDecoder().Bytes(b); err == nil {
+		return string(s)
+	}
+	return string(b)
+}
+
+// visible takes out what shows the end of a text in its middle
+// (https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters), or
+// nothing at all.
+func visible(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r >= '\u202a' && r <= '\u202e', r >= '\u2066' && r <= '\u2069', r == '\u200e', r == '\u200f', r == '\u061c',
+			r == '\u200b', r == '\u00ad', r == '\ufeff', r == '\u2060':
+			return -1
+		}
+		return r
+	}, s)
+}
+
+// unflow joins the lines of a paragraph that was broken for the way
+// (https://www.rfc-editor.org/rfc/rfc3676#section-4). Quotations and the line
+// over a signature stay as they are.
+func unflow(s string, delSp bool) string {
+	var b strings.Builder
+	lines := strings.Split(s, "\n")
+	for i, line := range lines {
+		quoted := strings.HasPrefix(line, ">")
+		if !quoted {
+			line = strings.TrimPrefix(line, " ") // which was put before what looks like a quotation
+		}
+		soft := strings.HasSuffix(line, " ") && line != "-- " && !quoted && i+1 < len(lines) && lines[i+1] != "-- " && !strings.HasPrefix(lines[i+1], ">")
+		if soft && delSp {
+			line = line[:len(line)-1]
+		}
+		b.WriteString(line)
+		if !soft && i+1 < len(lines) {
+			b.WriteByte('\n')
+		}
+	}
+	return b.String()
 }
 
 // clip cuts a text to n characters.

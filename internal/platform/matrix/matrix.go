@@ -35,6 +35,7 @@ import (
 	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
 	"hermes/internal/platform/reconnect"
+	"hermes/internal/platform/settings"
 )
 
 // Name is the platform's name.
@@ -116,8 +117,8 @@ var (
 
 // New makes an adapter; it does not connect. domain.Config.
 func New(c Config, d Deps) (*Adapter, error) {
-	if problems := c.problems(); len(problems) > 0 {
-		return nil, setUpWrong(problems)
+	if err := settings.Wrong(notSetUp, c.problems()); err != nil {
+		return nil, err
 	}
 	c.setDefaults()
 	if d.Log == nil {
@@ -255,7 +256,7 @@ func (a *Adapter) whoAmI(ctx context.Context) (*identity, *platform.Error) {
 	}
 	if want := a.cfg.UserID; isUser(want) && want != me.User {
 		return nil, &platform.Error{Kind: platform.BadCredentials, Code: "matrix_other_user",
-			Reason: "MATRIX_USER_ID says " + want + ", but MATRIX_ACCESS_TOKEN" + a.cfg.origin() + " belongs to " + clean.Name(me.User) + ": correct one of them"}
+			Reason: "MATRIX_USER_ID says " + want + ", but MATRIX_ACCESS_TOKEN" + settings.Origin(a.cfg.TokenOrigin) + " belongs to " + clean.Name(me.User) + ": correct one of them"}
 	}
 	local, _, _ := strings.Cut(me.User[1:], ":")
 	self := &identity{user: me.User, device: clean.Name(me.Device), local: local, name: local}

@@ -16,6 +16,7 @@ import (
 	"hermes/internal/health"
 	"hermes/internal/home"
 	"hermes/internal/platform/matrix"
+	"hermes/internal/platform/settings"
 	"hermes/internal/secret"
 	"hermes/testkit/adapter"
 	fake "hermes/testkit/matrix"
@@ -53,7 +54,7 @@ func newRigWith(t testing.TB, o fake.Options, change func(*matrix.Config)) *rig 
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	r := &rig{srv: srv, sink: adapter.NewInbox(), health: health.New(time.Now), logs: &adapter.Log{}, ctx: ctx, file: filepath.Join(t.TempDir(), "session.json")}
-	r.config = matrix.Config{Homeserver: srv.URL(), Token: secret.Value(srv.Token()), TokenOrigin: ".env line 2 (MATRIX_ACCESS_TOKEN)", RequireMention: true}
+	r.config = matrix.Config{Homeserver: srv.URL(), Token: secret.Value(srv.Token()), TokenOrigin: ".env line 2 (MATRIX_ACCESS_TOKEN)", Rooms: settings.Rooms{RequireMention: true}}
 	if change != nil {
 		change(&r.config)
 	}

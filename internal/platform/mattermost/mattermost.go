@@ -33,6 +33,7 @@ import (
 	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
 	"hermes/internal/platform/reconnect"
+	"hermes/internal/platform/settings"
 )
 
 // Name is the platform's name.
@@ -67,6 +68,7 @@ type Adapter struct {
 
 	changed func() // the channels are not those that were listed
 
+	running  running
 	self     atomic.Pointer[identity]
 	limits   atomic.Pointer[serverLimits]
 	commands atomic.Pointer[map[string]bool] // names that may be typed with "!"
@@ -102,14 +104,15 @@ var (
 	_ platform.Fetcher = (*Adapter)(nil)
 	_ platform.Menu    = (*Adapter)(nil)
 	_ platform.Checker = (*Adapter)(nil)
+	_ platform.Caller  = (*Adapter)(nil)
 
 	_ platform.Directory = (*Adapter)(nil)
 )
 
 // New makes an adapter; it does not connect. domain.Config.
 func New(c Config, d Deps) (*Adapter, error) {
-	if problems := c.problems(); len(problems) > 0 {
-		return nil, setUpWrong(problems)
+	if err := settings.Wrong(notSetUp, c.problems()); err != nil {
+		return nil, err
 	}
 	c.setDefaults()
 	if d.Log == nil {
@@ -192,6 +195,8 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	defer wg.Wait()
 	defer cancel()
 
+	a.running.set(sink)
+	defer a.running.set(nil)
 	r := &receiver{a: a, sink: sink}
 	r.intake = intake.Intake{Sink: sink, Service: "Mattermost", Health: a.health, Log: a.log,
 		Now: a.now, Scrub: a.scrubError, First: a.pause.first, Most: a.pause.most, Stored: r.accepted}

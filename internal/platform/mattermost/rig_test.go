@@ -12,6 +12,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform/mattermost"
+	"hermes/internal/platform/settings"
 	"hermes/internal/secret"
 	"hermes/testkit/adapter"
 	fake "hermes/testkit/mattermost"
@@ -46,7 +47,7 @@ func newRigWith(t testing.TB, o fake.Options, change func(*mattermost.Config)) *
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	r := &rig{srv: srv, sink: adapter.NewInbox(), health: health.New(time.Now), logs: &adapter.Log{}, ctx: ctx}
-	r.config = mattermost.Config{Token: secret.Value(srv.Token()), TokenOrigin: ".env line 2 (MATTERMOST_TOKEN)", URL: srv.URL(), RequireMention: true, PingEvery: 20 * time.Millisecond}
+	r.config = mattermost.Config{Token: secret.Value(srv.Token()), TokenOrigin: ".env line 2 (MATTERMOST_TOKEN)", URL: srv.URL(), Rooms: settings.Rooms{RequireMention: true}, PingEvery: 20 * time.Millisecond}
 	if change != nil {
 		change(&r.config)
 	}

@@ -50,11 +50,11 @@ func TestWhatIsHeardInChannels(t *testing.T) {
 		{"everything", func(c *configuration) { c.RequireMention = false }, func(r *rig, ann fake.User, ch string) {
 			r.srv.Say(ann, ch, "chatter")
 		}, []string{"chatter"}},
-		{"everything in a channel by name", func(c *configuration) { c.FreeResponse = []string{"#General"} }, func(r *rig, ann fake.User, ch string) {
+		{"everything in a channel by name", func(c *configuration) { c.Free = []string{"#General"} }, func(r *rig, ann fake.User, ch string) {
 			r.srv.Say(ann, ch, "chatter")
 			r.srv.Say(ann, r.srv.AddChannel("other", "private_channel"), "chatter there")
 		}, []string{"chatter"}},
-		{"only in some channels", func(c *configuration) { c.AllowedChannels = []string{"other"} }, func(r *rig, ann fake.User, ch string) {
+		{"only in some channels", func(c *configuration) { c.Allowed = []string{"other"} }, func(r *rig, ann fake.User, ch string) {
 			r.srv.Say(ann, ch, mention(r)+" here")
 			r.srv.Say(ann, r.srv.AddChannel("other", "private_channel"), mention(r)+" there")
 		}, []string{"there"}},
@@ -263,7 +263,7 @@ func TestFromProfile(t *testing.T) {
 	p := profile(map[string]string{"app_token": "xapp-1-A1-2-abc", "allow_bots": "mentions", "reply_in_thread": "false", "catch_up": "24h", "free_response_channels": "a, b"})
 	c, err := slack.FromProfile(p)
 	must(t, err)
-	if c.AllowBots != "mentions" || !c.NoThreads || c.CatchUp.Hours() != 24 || len(c.FreeResponse) != 2 || slack.AppToken(p).Reveal() != "xapp-1-A1-2-abc" {
+	if c.AllowBots != "mentions" || !c.NoThreads || c.CatchUp.Hours() != 24 || len(c.Free) != 2 || slack.AppToken(p).Reveal() != "xapp-1-A1-2-abc" {
 		t.Errorf("it was read as %+v", c)
 	}
 	_, err = slack.FromProfile(profile(map[string]string{"allow_bots": "some", "reply_in_thread": "perhaps", "catch_up": "soon", "proxy": "x", "base_url": ":"}))

@@ -36,6 +36,7 @@ import (
 	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
 	"hermes/internal/platform/reconnect"
+	"hermes/internal/platform/settings"
 )
 
 // Name is the platform's name.
@@ -112,8 +113,8 @@ var (
 
 // New makes an adapter; it does not connect. domain.Config.
 func New(c Config, d Deps) (*Adapter, error) {
-	if problems := c.problems(); len(problems) > 0 {
-		return nil, setUpWrong(problems)
+	if err := settings.Wrong(notSetUp, c.problems()); err != nil {
+		return nil, err
 	}
 	c.setDefaults()
 	if d.Log == nil {
@@ -247,7 +248,7 @@ func (a *Adapter) whoAmI(ctx context.Context) (*identity, *platform.Error) {
 		return nil, &platform.Error{Kind: platform.Retry, Code: "slack_garbled", Reason: "what answers at Slack's address is not Slack: check SLACK_BASE_URL and any proxy"}
 	}
 	if me.BotID == "" {
-		return nil, &platform.Error{Kind: platform.BadCredentials, Code: "slack_not_allowed_token_type", Reason: "SLACK_BOT_TOKEN" + a.cfg.origin() + " is not the token of a bot: copy it from " + whereBot}
+		return nil, &platform.Error{Kind: platform.BadCredentials, Code: "slack_not_allowed_token_type", Reason: "SLACK_BOT_TOKEN" + settings.Origin(a.cfg.TokenOrigin) + " is not the token of a bot: copy it from " + whereBot}
 	}
 	self := &identity{user: me.UserID, bot: me.BotID, team: me.TeamID, name: me.User}
 	a.self.Store(self)
@@ -272,7 +273,7 @@ func (a *Adapter) sameApp(ctx context.Context, self *identity) *platform.Error {
 	_, e := a.call(ctx, "bots.info", url.Values{"bot": {self.bot}}, &out)
 	if app := out.Bot.AppID; e == nil && isID(app) && app != parts[2] {
 		return &platform.Error{Kind: platform.BadCredentials, Code: "slack_two_apps",
-			Reason: "the two tokens belong to two apps: SLACK_BOT_TOKEN" + a.cfg.origin() + " to " + app + ", SLACK_APP_TOKEN to " + parts[2] + ". Take both from the same one"}
+			Reason: "the two tokens belong to two apps: SLACK_BOT_TOKEN" + settings.Origin(a.cfg.TokenOrigin) + " to " + app + ", SLACK_APP_TOKEN to " + parts[2] + ". Take both from the same one"}
 	}
 	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"hermes/internal/platform/settings"
 )
 
 // FuzzUpdates feeds whole updates: whatever Telegram may bring is read without
@@ -20,7 +22,7 @@ func FuzzUpdates(f *testing.F) {
 	} {
 		f.Add(s)
 	}
-	a, err := New(Config{Token: "1:abc", RequireMention: true, ChannelPosts: true}, Deps{})
+	a, err := New(Config{Token: "1:abc", Rooms: settings.Rooms{RequireMention: true}, ChannelPosts: true}, Deps{})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -28,6 +28,7 @@ import (
 	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
 	"hermes/internal/platform/reconnect"
+	"hermes/internal/platform/settings"
 )
 
 // Name is the platform's name.
@@ -96,7 +97,7 @@ var (
 
 // New makes an adapter; it does not connect. domain.Config.
 func New(c Config, d Deps) (*Adapter, error) {
-	if err := c.check(); err != nil {
+	if err := settings.Wrong(notSetUp, c.problems()); err != nil {
 		return nil, err
 	}
 	c.setDefaults()
