@@ -168,6 +168,6 @@ func setUp(p home.Profile) bool {
 // forProfile is this command for another profile.
 func (a *App) forProfile(p home.Profile) *App {
 	its := *a
-	its.profileName, its.profileSet, its.profile, its.env = p.Name, true, &p, nil
+	its.profileName, its.profileSet, its.profile, its.env, its.served = p.Name, true, &p, nil, nil
 	return &its
 }

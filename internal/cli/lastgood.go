@@ -71,13 +71,13 @@ func (a *App) startAgain(op service.Operation, system bool) func(context.Context
 		if err != nil {
 			return rescue.Served{PID: u.MainPID}, err
 		}
-		return a.served(ctx, op, u.MainPID), nil
+		return a.whatServes(ctx, op, u.MainPID), nil
 	}
 }
 
-// served says by which program and configuration a process serves: as itself
+// whatServes says by which program and configuration a process serves: as itself
 // tells, and as the kernel knows.
-func (a *App) served(ctx context.Context, op service.Operation, pid int) rescue.Served {
+func (a *App) whatServes(ctx context.Context, op service.Operation, pid int) rescue.Served {
 	s, err := a.dial(op.Profile).Status(ctx)
 	if err != nil {
 		return rescue.Served{PID: pid, Back: true} // what was tried is as much as is known
