@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/health"
 	"hermes/internal/platform"
 	"hermes/internal/platform/discord"
 	"hermes/internal/platform/email"
@@ -41,8 +42,9 @@ import (
 // Account is one bot's account on a platform's fake.
 type Account struct {
 	Name string
-	// Connect makes a new adapter for the account, as a process does that starts.
-	Connect func(log *slog.Logger) (platform.Adapter, error)
+	// Connect makes a new adapter for the account, as a process does that starts;
+	// log and part may be nil.
+	Connect func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error)
 	// Chat makes a chat of the bot with somebody new.
 	Chat func() Chat
 	// Upset makes the platform misbehave in one way, for some messages of the
@@ -215,8 +217,8 @@ func newTelegram(a *Account) error {
 		return err
 	}
 	a.Server = srv
-	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
-		return telegram.New(telegram.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, telegram.Deps{HTTP: a.client(), Log: log})
+	a.Connect = func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error) {
+		return telegram.New(telegram.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, telegram.Deps{HTTP: a.client(), Log: log, Health: part})
 	}
 	name := named()
 	a.Chat = func() Chat {
@@ -276,8 +278,8 @@ func newDiscord(a *Account) error {
 		return err
 	}
 	a.Server = srv
-	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
-		return discord.New(discord.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, discord.Deps{HTTP: a.client(), Files: a.client(), Log: log})
+	a.Connect = func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error) {
+		return discord.New(discord.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, discord.Deps{HTTP: a.client(), Files: a.client(), Log: log, Health: part})
 	}
 	name := named()
 	a.Chat = func() Chat {
@@ -310,8 +312,8 @@ func newSlack(a *Account) error {
 		return err
 	}
 	a.Server = srv
-	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
-		return slack.New(slack.Config{Token: secret.Value(srv.Token()), AppToken: secret.Value(srv.AppToken()), BaseURL: srv.URL()}, slack.Deps{HTTP: a.client(), Log: log})
+	a.Connect = func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error) {
+		return slack.New(slack.Config{Token: secret.Value(srv.Token()), AppToken: secret.Value(srv.AppToken()), BaseURL: srv.URL()}, slack.Deps{HTTP: a.client(), Log: log, Health: part})
 	}
 	name := named()
 	a.Chat = func() Chat {
@@ -344,8 +346,8 @@ func newMattermost(a *Account) error {
 		return err
 	}
 	a.Server = srv
-	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
-		return mattermost.New(mattermost.Config{Token: secret.Value(srv.Token()), URL: srv.URL()}, mattermost.Deps{HTTP: a.client(), Log: log})
+	a.Connect = func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error) {
+		return mattermost.New(mattermost.Config{Token: secret.Value(srv.Token()), URL: srv.URL()}, mattermost.Deps{HTTP: a.client(), Log: log, Health: part})
 	}
 	name := named()
 	a.Chat = func() Chat {
@@ -378,8 +380,8 @@ func newMatrix(a *Account) error {
 		return err
 	}
 	a.Server = srv
-	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
-		return matrix.New(matrix.Config{Homeserver: srv.URL(), Token: secret.Value(srv.Token())}, matrix.Deps{HTTP: a.client(), Log: log,
+	a.Connect = func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error) {
+		return matrix.New(matrix.Config{Homeserver: srv.URL(), Token: secret.Value(srv.Token())}, matrix.Deps{HTTP: a.client(), Log: log, Health: part,
 			Admits: func(context.Context, string) (bool, error) { return true, nil }})
 	}
 	name := named()
@@ -410,10 +412,10 @@ func newEmail(a *Account) error {
 	}
 	a.closing = append(a.closing, srv.Close)
 	a.Server = srv
-	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
+	a.Connect = func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error) {
 		return email.New(email.Config{Address: srv.Address(), Password: secret.Value(srv.Password()),
 			IMAP: email.Server{Host: "127.0.0.1", Port: srv.IMAPPort(), Security: email.Plain}, SMTP: email.Server{Host: "127.0.0.1", Port: srv.SMTPPort(), Security: email.Plain},
-		}, email.Deps{Dial: a.network.Dial, Log: log})
+		}, email.Deps{Dial: a.network.Dial, Log: log, Health: part})
 	}
 	name := named()
 	a.Chat = func() Chat {
@@ -478,12 +480,12 @@ func newWebhook(a *Account) error {
 	for i := range targets {
 		c.Targets[fmt.Sprintf("target%d", i+1)] = webhook.Target{URL: rec.URL(), Secrets: []secret.Value{key}}
 	}
-	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
+	a.Connect = func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error) {
 		l, err := a.network.Listen()
 		if err != nil {
 			return nil, err
 		}
-		return webhook.New(c, webhook.Deps{HTTP: a.client(), Log: log, Listener: l})
+		return webhook.New(c, webhook.Deps{HTTP: a.client(), Log: log, Health: part, Listener: l})
 	}
 	n := 0
 	a.Chat = func() Chat {

@@ -279,7 +279,7 @@ func (w *world) begin() error {
 	if _, err := store.Recover(context.Background(), time.Now()); err != nil {
 		return err
 	}
-	a, err := w.account.Connect(log)
+	a, err := w.account.Connect(log, nil)
 	if err != nil {
 		return err
 	}
