@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"log/slog"
+	"maps"
 	"mime"
 	"net"
 	"net/http"
@@ -65,7 +66,7 @@ type Account struct {
 // Chat is one chat with the bot.
 type Chat struct {
 	To    domain.Address
-	Shown func() []string // what the bot said, as it stands there now, oldest first
+	Shown func() []string // what the bot said, as it stands there now, oldest first, with the names of files in brackets
 	// Say has somebody say something in it, with files; nil where nobody can.
 	Say func(text string, files ...File)
 }
@@ -201,6 +202,21 @@ func shown[M any](all []M, text func(M) (string, bool)) (out []string) {
 	return out
 }
 
+// withFiles is a message with the names of its files behind its text.
+func withFiles(text string, files ...string) string {
+	for _, name := range files {
+		text += " [" + name + "]"
+	}
+	return text
+}
+
+func names[F any](files []F, name func(F) string) (out []string) {
+	for _, f := range files {
+		out = append(out, name(f))
+	}
+	return out
+}
+
 func chatOf(name domain.Platform, id string, shown func() []string, say func(string, ...File)) Chat {
 	return Chat{To: domain.Address{Platform: name, ChatID: id}, Shown: shown, Say: say}
 }
@@ -224,7 +240,12 @@ func newTelegram(a *Account) error {
 	a.Chat = func() Chat {
 		who := srv.AddUser(name())
 		return chatOf(telegram.Name, fmt.Sprint(who.ID), func() []string {
-			return shown(srv.Messages(who.ID), func(m telegramfake.Message) (string, bool) { return m.Text, m.FromBot && !m.Deleted })
+			return shown(srv.Messages(who.ID), func(m telegramfake.Message) (string, bool) {
+				if m.File != nil {
+					return withFiles(m.Text, m.File.Name), m.FromBot && !m.Deleted
+				}
+				return m.Text, m.FromBot && !m.Deleted
+			})
 		}, func(text string, files ...File) {
 			if len(files) == 0 {
 				srv.Say(who, text)
@@ -286,7 +307,9 @@ func newDiscord(a *Account) error {
 		who := srv.AddUser(name())
 		channel := srv.DM(who)
 		return chatOf(discord.Name, channel, func() []string {
-			return shown(srv.Messages(channel), func(m discordfake.Message) (string, bool) { return m.Content, m.FromBot && !m.Deleted })
+			return shown(srv.Messages(channel), func(m discordfake.Message) (string, bool) {
+				return withFiles(m.Content, names(m.Files, func(f discordfake.File) string { return f.Filename })...), m.FromBot && !m.Deleted
+			})
 		}, func(text string, files ...File) {
 			p := discordfake.Post{Text: text, Files: map[string][]byte{}}
 			for _, f := range files {
@@ -320,7 +343,13 @@ func newSlack(a *Account) error {
 		who := srv.AddUser(name())
 		channel := srv.Direct(who)
 		return chatOf(slack.Name, channel, func() []string {
-			return shown(srv.Messages(channel), func(m slackfake.Message) (string, bool) { return m.Text, m.FromBot })
+			return shown(srv.Messages(channel), func(m slackfake.Message) (string, bool) {
+				text := m.Text
+				if strings.HasPrefix(text, "📎 ") { // it stands before the files of a message without words
+					text = ""
+				}
+				return withFiles(text, names(m.Files, func(f slackfake.File) string { return f.Name })...), m.FromBot
+			})
 		}, func(text string, files ...File) {
 			p := slackfake.Post{From: who, Channel: channel, Text: text}
 			for _, f := range files {
@@ -354,7 +383,9 @@ func newMattermost(a *Account) error {
 		who := srv.AddUser(name())
 		channel := srv.Direct(who)
 		return chatOf(mattermost.Name, channel, func() []string {
-			return shown(srv.Messages(channel), func(m mattermostfake.Message) (string, bool) { return m.Text, m.FromBot && !m.Deleted })
+			return shown(srv.Messages(channel), func(m mattermostfake.Message) (string, bool) {
+				return withFiles(m.Text, names(m.Files, func(f mattermostfake.File) string { return f.Name })...), m.FromBot && !m.Deleted
+			})
 		}, func(text string, files ...File) {
 			p := mattermostfake.Post{From: who, Text: text}
 			for _, f := range files {
@@ -389,7 +420,12 @@ func newMatrix(a *Account) error {
 		who := srv.AddUser(name())
 		room := srv.Invite(who, true)
 		return chatOf(matrix.Name, room, func() []string {
-			return shown(srv.Messages(room), func(m matrixfake.Message) (string, bool) { return m.Text, m.FromBot })
+			return shown(srv.Messages(room), func(m matrixfake.Message) (string, bool) {
+				if m.File != nil && m.File.Name == m.Text { // which is its name then, for old clients
+					return withFiles("", m.File.Name), m.FromBot
+				}
+				return m.Text, m.FromBot
+			})
 		}, func(text string, files ...File) {
 			if len(files) == 0 {
 				srv.Say(who, room, text)
@@ -421,7 +457,9 @@ func newEmail(a *Account) error {
 	a.Chat = func() Chat {
 		address := name() + "@people.test"
 		return chatOf(email.Name, address, func() []string {
-			return shown(srv.Sent(), func(m emailfake.Mail) (string, bool) { return m.Text, strings.EqualFold(m.To, address) })
+			return shown(srv.Sent(), func(m emailfake.Mail) (string, bool) {
+				return withFiles(m.Text, slices.Sorted(maps.Keys(m.Files))...), strings.EqualFold(m.To, address)
+			})
 		}, func(text string, files ...File) {
 			l := emailfake.Letter{From: address, Subject: "a question", Text: text}
 			if len(files) > 0 {
