@@ -164,6 +164,9 @@ type link struct {
 	stop context.CancelFunc // of receiving
 	off  bool
 	done chan struct{} // closed when run has ended and the credential is free
+	// again ends the present connection or pause, see renew; nil while there is none.
+	again   context.CancelFunc
+	renewed bool
 }
 
 // exclusive tells whether only one process may receive at a time.
@@ -253,7 +256,12 @@ func (l *link) run(ctx context.Context) {
 	pause := firstPause
 	for ctx.Err() == nil {
 		began := l.g.Now()
-		err := l.receive(ctx)
+		connection, done := l.renewable(ctx)
+		err := l.receive(connection)
+		if renewed := done(); renewed && ctx.Err() == nil {
+			pause = firstPause
+			continue
+		}
 		if ctx.Err() != nil || err == nil {
 			return
 		}
@@ -270,7 +278,11 @@ func (l *link) run(ctx context.Context) {
 		l.part.Degraded(orElse(e.Code, "connection"), fmt.Sprintf("%s. It is tried again in %s.", strings.TrimSuffix(e.Reason, "."), wait.Round(time.Second)))
 		l.log.Warn("the connection was lost", "err", err, "again_in", wait.String())
 		pause = min(2*pause, mostPause)
-		sleep(ctx, wait)
+		rest, done := l.renewable(ctx)
+		sleep(rest, wait)
+		if done() {
+			pause = firstPause
+		}
 	}
 }
 
