@@ -103,7 +103,7 @@ func (w *world) start(dir string) {
 	}
 	w.out = delivery.New(delivery.Options{Store: store, Now: time.Now, Log: log, Health: reg, Unlimited: true})
 	adapter, err := telegram.New(telegram.Config{Token: secret.Value(w.tg.Token()), BaseURL: w.tg.URL(), PollTimeout: time.Second},
-		telegram.Deps{Log: log, Health: reg.Part("platform.telegram")})
+		platform.Deps{Log: log, Health: reg.Part("platform.telegram")})
 	if err != nil {
 		t.Fatal(err)
 	}
