@@ -18,6 +18,7 @@ import (
 	"hermes/internal/home"
 	"hermes/internal/ledger/sqlite"
 	"hermes/internal/model/openai"
+	"hermes/internal/platform"
 	"hermes/internal/platform/telegram"
 	"hermes/internal/secret"
 	"hermes/internal/tool"
