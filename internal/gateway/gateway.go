@@ -305,6 +305,7 @@ func (g *Gateway) start(ctx context.Context) error {
 	}
 	g.work.Go(func() { g.vouch(ctx) })
 	g.work.Go(func() { g.watchOthers(ctx) })
+	g.work.Go(func() { g.watchHost(ctx) })
 	g.work.Go(func() { g.beat(ctx) })
 	g.work.Go(func() { g.watchSleep(ctx) })
 	g.work.Go(func() { g.directory.Run(ctx) })
