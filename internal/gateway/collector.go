@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"time"
 )
 
 // How much may live and lie unused on the heap before it is collected. A gateway
@@ -33,15 +34,11 @@ func gcPercent(live uint64) int {
 // minded is an object that is never used, so that its end tells of a collection.
 type minded struct{ _ *minded }
 
-// tuneCollector keeps the collector's measure at what lives, after a collection.
-// It gives back the memory that only the start needed, during which the measure is
-// the runtime's own; it returns when ctx ends.
+// tuneCollector keeps the collector's measure at what lives, until ctx ends, and
+// gives back once the memory that only the start needed.
 func tuneCollector(ctx context.Context) {
-	sleep(ctx, proofFirst)
-	if ctx.Err() != nil {
-		return
-	}
-	debug.FreeOSMemory()
+	over := time.AfterFunc(proofFirst, debug.FreeOSMemory)
+	defer over.Stop()
 	follow(ctx, func(percent int) { debug.SetGCPercent(percent) })
 }
 

@@ -5,7 +5,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"testing"
-	"testing/synctest"
 )
 
 func TestGCPercent(t *testing.T) {
@@ -22,17 +21,6 @@ func TestGCPercent(t *testing.T) {
 func TestTheCollectorFollowsWhatLives(t *testing.T) {
 	before := debug.SetGCPercent(100)
 	defer debug.SetGCPercent(before)
-	synctest.Test(t, func(t *testing.T) {
-		ctx, stop := context.WithCancel(t.Context())
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			tuneCollector(ctx)
-		}()
-		synctest.Wait()
-		stop() // before it has begun
-		<-ended
-	})
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	set := make(chan int)
