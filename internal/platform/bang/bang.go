@@ -11,7 +11,9 @@ import (
 
 // Commands are the names that there are. The zero value has none. Its methods are
 // safe for concurrent use.
-type Commands struct{ known atomic.Pointer[map[string]bool] }
+type Commands struct {
+	known atomic.Pointer[map[string]bool]
+}
 
 // Set sets the names.
 func (c *Commands) Set(cmds []platform.Command) {
