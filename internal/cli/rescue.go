@@ -137,9 +137,8 @@ func (a *App) configForRescue(p home.Profile) (cfg *home.Config, wrong string) {
 		tries = append(tries, home.Files{Env: disk.Env})
 	}
 	for _, files := range tries {
-		if env, cfg, _, err := home.LoadFiles(p, files, a.Environ); err == nil {
-			a.env = env
-			return cfg, wrong
+		if a.standIn(files) == nil {
+			return a.served, wrong
 		}
 	}
 	return nil, wrong

@@ -137,15 +137,18 @@ type Caller interface {
 // CallbackPath is where callers are served.
 const CallbackPath = "/callback/"
 
-// Menu registers the slash commands natively. It is called after each connect.
+// Menu registers the slash commands natively, or where a platform has no menu
+// learns what can be typed. It is called after each connect.
 type Menu interface {
 	SetCommands(ctx context.Context, cmds []Command) error
 }
 
-// Command is a slash command for a native menu.
+// Command is a slash command. One that is Unlisted can be typed and stands in no
+// menu: other names of commands, and those that the operator made.
 type Command struct {
 	Name        string // without the slash
 	Description string
+	Unlisted    bool
 }
 
 // LengthUnit says how a platform counts the length of a message.

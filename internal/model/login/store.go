@@ -365,6 +365,19 @@ func (s *Store) Remove(ctx context.Context, c Credential) error {
 	})
 }
 
+// Prioritize says how early a credential is used: the smallest goes first.
+// Errors: NotFound, Config, Unavailable, StorageFull.
+func (s *Store) Prioritize(ctx context.Context, c Credential, priority int) error {
+	return s.change(ctx, func(d document) error {
+		e := d.find(c.Provider, c.ID)
+		if e == nil {
+			return domain.E(domain.NotFound, nil, "the credential %q of %s is gone already", c.Label, c.Provider)
+		}
+		e["priority"] = json.Number(strconv.Itoa(priority))
+		return s.save(d)
+	})
+}
+
 // Reset forgets why the credentials of a provider were refused. Errors: Config,
 // Unavailable, StorageFull.
 func (s *Store) Reset(ctx context.Context, provider string) error {
