@@ -84,12 +84,6 @@ func (r *rig) logger() *slog.Logger {
 	return r.logs.Logger()
 }
 
-// run starts the adapter; the returned function ends it and gives Run's error.
-func (r *rig) run(t testing.TB) (stop func() error) {
-	t.Helper()
-	return adapter.Run(t, r.ctx, r.Adapter, r.sink)
-}
-
 // connect starts the adapter and waits until it listens.
 func (r *rig) connect(t testing.TB) (stop func() error) {
 	t.Helper()
