@@ -216,7 +216,7 @@ func newTelegram(a *Account) error {
 	}
 	a.Server = srv
 	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
-		return telegram.New(telegram.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, telegram.Deps{HTTP: a.client(), Log: log})
+		return telegram.New(telegram.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, platform.Deps{HTTP: a.client(), Log: log})
 	}
 	name := named()
 	a.Chat = func() Chat {
@@ -277,7 +277,7 @@ func newDiscord(a *Account) error {
 	}
 	a.Server = srv
 	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
-		return discord.New(discord.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, discord.Deps{HTTP: a.client(), Files: a.client(), Log: log})
+		return discord.New(discord.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, discord.Deps{Deps: platform.Deps{HTTP: a.client(), Log: log}, Files: a.client()})
 	}
 	name := named()
 	a.Chat = func() Chat {
@@ -311,7 +311,7 @@ func newSlack(a *Account) error {
 	}
 	a.Server = srv
 	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
-		return slack.New(slack.Config{Token: secret.Value(srv.Token()), AppToken: secret.Value(srv.AppToken()), BaseURL: srv.URL()}, slack.Deps{HTTP: a.client(), Log: log})
+		return slack.New(slack.Config{Token: secret.Value(srv.Token()), AppToken: secret.Value(srv.AppToken()), BaseURL: srv.URL()}, platform.Deps{HTTP: a.client(), Log: log})
 	}
 	name := named()
 	a.Chat = func() Chat {
@@ -345,7 +345,7 @@ func newMattermost(a *Account) error {
 	}
 	a.Server = srv
 	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
-		return mattermost.New(mattermost.Config{Token: secret.Value(srv.Token()), URL: srv.URL()}, mattermost.Deps{HTTP: a.client(), Log: log})
+		return mattermost.New(mattermost.Config{Token: secret.Value(srv.Token()), URL: srv.URL()}, platform.Deps{HTTP: a.client(), Log: log})
 	}
 	name := named()
 	a.Chat = func() Chat {
@@ -379,7 +379,7 @@ func newMatrix(a *Account) error {
 	}
 	a.Server = srv
 	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
-		return matrix.New(matrix.Config{Homeserver: srv.URL(), Token: secret.Value(srv.Token())}, matrix.Deps{HTTP: a.client(), Log: log,
+		return matrix.New(matrix.Config{Homeserver: srv.URL(), Token: secret.Value(srv.Token())}, matrix.Deps{Deps: platform.Deps{HTTP: a.client(), Log: log},
 			Admits: func(context.Context, string) (bool, error) { return true, nil }})
 	}
 	name := named()

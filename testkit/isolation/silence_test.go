@@ -47,7 +47,7 @@ func connections() map[string]func(t *testing.T, n *port.Network, part *health.R
 			l, client := listen(t, n)
 			srv, err := telegramfake.New(telegramfake.Options{Listener: l})
 			must(t, err)
-			a, err := telegram.New(telegram.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, telegram.Deps{HTTP: client, Health: part})
+			a, err := telegram.New(telegram.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, platform.Deps{HTTP: client, Health: part})
 			must(t, err)
 			ann := srv.AddUser("ann")
 			return account{a, func(text string) { srv.Say(ann, text) }, func() { client.CloseIdleConnections(); srv.Close() }}
@@ -56,7 +56,7 @@ func connections() map[string]func(t *testing.T, n *port.Network, part *health.R
 			l, client := listen(t, n)
 			srv, err := discordfake.New(discordfake.Options{Listener: l})
 			must(t, err)
-			a, err := discord.New(discord.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, discord.Deps{HTTP: client, Health: part})
+			a, err := discord.New(discord.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, discord.Deps{Deps: platform.Deps{HTTP: client, Health: part}})
 			must(t, err)
 			ann := srv.AddUser("ann")
 			channel := srv.AddChannel(srv.AddGuild("guild"), "general")
@@ -66,7 +66,7 @@ func connections() map[string]func(t *testing.T, n *port.Network, part *health.R
 			l, client := listen(t, n)
 			srv, err := mattermostfake.New(mattermostfake.Options{Listener: l})
 			must(t, err)
-			a, err := mattermost.New(mattermost.Config{Token: secret.Value(srv.Token()), URL: srv.URL()}, mattermost.Deps{HTTP: client, Health: part})
+			a, err := mattermost.New(mattermost.Config{Token: secret.Value(srv.Token()), URL: srv.URL()}, platform.Deps{HTTP: client, Health: part})
 			must(t, err)
 			ann := srv.AddUser("ann")
 			return account{a, func(text string) { srv.Say(ann, text) }, func() { client.CloseIdleConnections(); srv.Close() }}
@@ -75,7 +75,7 @@ func connections() map[string]func(t *testing.T, n *port.Network, part *health.R
 			l, client := listen(t, n)
 			srv, err := matrixfake.New(matrixfake.Options{Listener: l})
 			must(t, err)
-			a, err := matrix.New(matrix.Config{Homeserver: srv.URL(), Token: secret.Value(srv.Token())}, matrix.Deps{HTTP: client, Health: part,
+			a, err := matrix.New(matrix.Config{Homeserver: srv.URL(), Token: secret.Value(srv.Token())}, matrix.Deps{Deps: platform.Deps{HTTP: client, Health: part},
 				Admits: func(context.Context, string) (bool, error) { return true, nil }})
 			must(t, err)
 			ann := srv.AddUser("ann")
@@ -86,7 +86,7 @@ func connections() map[string]func(t *testing.T, n *port.Network, part *health.R
 			l, client := listen(t, n)
 			srv, err := slackfake.New(slackfake.Options{Listener: l, PingEvery: 10 * time.Second, RedeliverAfter: 3 * time.Second})
 			must(t, err)
-			a, err := slack.New(slack.Config{Token: secret.Value(srv.Token()), AppToken: secret.Value(srv.AppToken()), BaseURL: srv.URL()}, slack.Deps{HTTP: client, Health: part})
+			a, err := slack.New(slack.Config{Token: secret.Value(srv.Token()), AppToken: secret.Value(srv.AppToken()), BaseURL: srv.URL()}, platform.Deps{HTTP: client, Health: part})
 			must(t, err)
 			ann := srv.AddUser("ann")
 			dm := srv.Direct(ann)

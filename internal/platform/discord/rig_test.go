@@ -8,6 +8,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/health"
+	"hermes/internal/platform"
 	"hermes/internal/platform/discord"
 	"hermes/internal/platform/settings"
 	"hermes/internal/secret"
@@ -39,10 +40,10 @@ func newRig(t testing.TB, o fake.Options, change func(*discord.Config)) *rig {
 	if change != nil {
 		change(&c)
 	}
-	r.Adapter, err = discord.New(c, discord.Deps{
+	r.Adapter, err = discord.New(c, discord.Deps{Deps: platform.Deps{
 		Log:    r.logs.Logger(),
 		Health: r.health.Part("platform.discord"),
-	})
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/home"
+	"hermes/internal/platform"
 	"hermes/internal/platform/matrix"
 	"hermes/internal/platform/settings"
 	"hermes/internal/secret"
@@ -64,10 +65,12 @@ func newRigWith(t testing.TB, o fake.Options, change func(*matrix.Config)) *rig 
 func (r *rig) another(t testing.TB) *matrix.Adapter {
 	t.Helper()
 	a, err := matrix.New(r.config, matrix.Deps{
-		Log:         r.logger(),
-		Health:      r.health.Part("platform.matrix"),
+		Deps: platform.Deps{
+			Log:     r.logger(),
+			Health:  r.health.Part("platform.matrix"),
+			Changed: func() { r.renamed.Add(1) },
+		},
 		SessionFile: r.file,
-		Changed:     func() { r.renamed.Add(1) },
 		Admits: func(_ context.Context, user string) (bool, error) {
 			return !strings.HasPrefix(user, "@eve:"), nil
 		},

@@ -10,6 +10,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/health"
+	"hermes/internal/platform"
 	"hermes/internal/platform/mattermost"
 	"hermes/internal/platform/settings"
 	"hermes/internal/secret"
@@ -56,7 +57,7 @@ func newRigWith(t testing.TB, o fake.Options, change func(*mattermost.Config)) *
 // process does.
 func (r *rig) another(t testing.TB) *mattermost.Adapter {
 	t.Helper()
-	a, err := mattermost.New(r.config, mattermost.Deps{
+	a, err := mattermost.New(r.config, platform.Deps{
 		Log:    r.logger(),
 		Health: r.health.Part("platform.mattermost"),
 	})

@@ -13,6 +13,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/home"
+	"hermes/internal/platform"
 	"hermes/internal/platform/settings"
 	"hermes/internal/platform/slack"
 	"hermes/internal/secret"
@@ -60,7 +61,7 @@ func newRigWith(t testing.TB, o fake.Options, change func(*slack.Config)) *rig {
 // process does.
 func (r *rig) another(t testing.TB) *slack.Adapter {
 	t.Helper()
-	a, err := slack.New(r.config, slack.Deps{
+	a, err := slack.New(r.config, platform.Deps{
 		Log:    r.logger(),
 		Health: r.health.Part("platform.slack"),
 	})

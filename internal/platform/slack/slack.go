@@ -33,7 +33,6 @@ import (
 	"hermes/internal/health"
 	"hermes/internal/platform"
 	"hermes/internal/platform/bang"
-	"hermes/internal/platform/httpcall"
 	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
 	"hermes/internal/platform/reconnect"
@@ -53,16 +52,6 @@ const (
 	maxValue   = 2000    // characters, as above
 	maxButtons = 25      // elements, https://docs.slack.dev/reference/block-kit/blocks/actions-block
 )
-
-// Deps is what an adapter is given. Every field may be zero.
-type Deps struct {
-	HTTP   *http.Client // its redirects are not followed; nil means one of its own
-	Log    *slog.Logger
-	Health *health.Reporter
-	Now    func() time.Time
-	// Changed is called when a channel was made, renamed or deleted. It must not block.
-	Changed func()
-}
 
 // Adapter is one app. Its methods are safe for concurrent use; Run may be
 // called again once it has returned.
@@ -113,25 +102,14 @@ var (
 )
 
 // New makes an adapter; it does not connect. domain.Config.
-func New(c Config, d Deps) (*Adapter, error) {
+func New(c Config, d platform.Deps) (*Adapter, error) {
 	if err := settings.Wrong(notSetUp, c.problems()); err != nil {
 		return nil, err
 	}
 	c.setDefaults()
-	if d.Log == nil {
-		d.Log = slog.New(slog.DiscardHandler)
-	}
-	if d.Now == nil {
-		d.Now = time.Now
-	}
-	if d.Changed == nil {
-		d.Changed = func() {}
-	}
-	if d.HTTP == nil {
-		d.HTTP = httpcall.NewClient(c.Proxy)
-	}
+	d = d.Filled(Name, c.Proxy)
 	return &Adapter{
-		cfg: c, log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now, changed: d.Changed, http: httpcall.Fixed(d.HTTP),
+		cfg: c, log: d.Log, health: d.Health, now: d.Now, changed: d.Changed, http: d.HTTP,
 		tiers: tiers{off: c.BaseURL != DefaultBaseURL},
 		pause: pauses{first: 500 * time.Millisecond, most: 30 * time.Second, failures: 10, hello: 30 * time.Second, retire: 30 * time.Second},
 	}, nil
