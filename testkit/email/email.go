@@ -277,7 +277,9 @@ func (s *Server) Open() int {
 
 // Fail arms a fault (fault.Rules.Fail) for a stage: "login" of IMAP, whose response
 // code is the fault's Code, or of SMTP "auth", "mail", "rcpt", "data" or "end", whose
-// reply has the fault's Status, and which Act takes the mail all the same.
+// reply has the fault's Status, and which Act takes the mail all the same. What is
+// held does not notice that its client goes, as real servers do not: a mail that
+// was written whole is taken when it goes on.
 func (s *Server) Fail(stage string, f fault.Fault) (cancel func()) { return s.faults.Fail(stage, f) }
 
 // Watch sets a function that is called with each mail that has come in whole:
