@@ -84,7 +84,7 @@ func testFiles(t *testing.T, w *world) {
 
 // What a machine wrote, what came back and what comes from ourselves is never
 // answered: a holiday, a bounce of the real server, and a mail that is sent on
-// to where it came from.
+// to where it came from. Of the mail that bounced it is known that it never arrived.
 func testLoops(t *testing.T, w *world) {
 	before := w.brain.Count()
 	w.write(letter{subject: "away", text: "on holiday", extra: "Auto-Submitted: auto-replied (vacation)\n"})
@@ -105,6 +105,15 @@ func testLoops(t *testing.T, w *world) {
 			}
 		}
 		return fmt.Errorf("%+v %w", s.Parts, err)
+	})
+	w.until("what came back to be told", func(ctx context.Context) error {
+		list, err := w.deliveries(ctx)
+		for _, d := range list {
+			if d.To.ChatID == "gone@people.test" && d.State == domain.DeliveryDead && strings.Contains(d.Reason, "the mail came back: ") && strings.Contains(d.Reason, "unknown user") {
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v %w", list, err)
 	})
 	w.write(letter{subject: "a person", text: "hello after the machines"})
 	w.answered("hello after the machines", 1)
