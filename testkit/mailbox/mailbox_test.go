@@ -39,7 +39,7 @@ func TestDovecotAndPostfix(t *testing.T) {
 		{"WrongPassword", testWrongPassword},
 	} {
 		if !t.Run(c.name, func(t *testing.T) { c.test(t, w.in(t)) }) {
-			t.Logf("the gateway:\n%s", w.gateway.Output())
+			w.show(t)
 			break
 		}
 	}
@@ -245,7 +245,7 @@ func testPostfixDown(t *testing.T, w *world) {
 	w.gate.Store(gate)
 	w.write(letter{subject: "slow", text: "answer me at the gate"})
 	<-gate.Arrived()
-	w.Root(t, "systemctl stop postfix")
+	w.Root(t, "systemctl stop postfix@-")
 	gate.Open()
 	w.until("the answer to wait", func(ctx context.Context) error {
 		list, err := w.deliveries(ctx)
@@ -254,7 +254,7 @@ func testPostfixDown(t *testing.T, w *world) {
 		}
 		return err
 	})
-	w.Root(t, "systemctl start postfix")
+	w.Root(t, "systemctl start postfix@-")
 	if m := w.answered("answer me at the gate", 1)[0]; strings.Contains(m.Text, repeatMark) {
 		t.Errorf("it is marked: %s", m.Text)
 	}
