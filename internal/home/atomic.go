@@ -43,6 +43,21 @@ func readBounded(path string) ([]byte, error) {
 	return data, nil
 }
 
+// ReadPlain is os.ReadFile for a plain file of up to 16 MiB: a pipe, which would
+// be waited for, a device and an endless file are refused. Errors: those of
+// os.Stat and os.ReadFile, fs.ErrInvalid.
+func ReadPlain(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	const most = 16 << 20
+	if !info.Mode().IsRegular() || info.Size() > most {
+		return nil, &fs.PathError{Op: "read", Path: path, Err: fs.ErrInvalid}
+	}
+	return os.ReadFile(path)
+}
+
 // WriteAtomic replaces path by data: a reader, and a crash at any instant,
 // sees the old content or the new, never a mixture. A symbolic link is
 // followed, so that a linked dotfile stays linked. Errors: StorageFull,

@@ -342,7 +342,7 @@ func mustBeStopped(p Profile) error {
 // hold a bare number; a PID that another program has taken since is told apart
 // by its start time, where the file has one.
 func Running(p Profile) (pid int, ok bool) {
-	data, err := os.ReadFile(p.PIDFile())
+	data, err := ReadPlain(p.PIDFile())
 	if err != nil {
 		return 0, false
 	}

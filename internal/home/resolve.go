@@ -92,7 +92,7 @@ var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,63}$`)
 func ValidName(name string) bool { return nameForm.MatchString(name) }
 
 func stickyName(root string) string {
-	data, err := os.ReadFile(filepath.Join(root, "active_profile"))
+	data, err := ReadPlain(filepath.Join(root, "active_profile"))
 	if err != nil {
 		return ""
 	}

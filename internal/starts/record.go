@@ -163,7 +163,7 @@ func File(p home.Profile) string { return p.Path("gateway-starts.json") }
 // Read gives the record. What cannot be read counts as never having been.
 func Read(p home.Profile) Record {
 	var r Record
-	text, err := os.ReadFile(File(p))
+	text, err := home.ReadPlain(File(p))
 	if err != nil || json.Unmarshal(text, &r) != nil {
 		return Record{}
 	}
