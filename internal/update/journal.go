@@ -54,7 +54,7 @@ func LogFile(root string) string { return filepath.Join(root, "logs", "update.lo
 
 // ReadState gives what is known. What cannot be read counts as unknown.
 func ReadState(userHome string) (s State) {
-	text, err := os.ReadFile(stateFile(userHome))
+	text, err := home.ReadPlain(stateFile(userHome))
 	if err != nil || json.Unmarshal(text, &s) != nil {
 		return State{}
 	}
@@ -117,7 +117,7 @@ func UnderWay(userHome string) error {
 }
 
 func readAttempt(userHome string) (a Attempt, ok bool) {
-	text, err := os.ReadFile(attemptFile(userHome))
+	text, err := home.ReadPlain(attemptFile(userHome))
 	return a, err == nil && json.Unmarshal(text, &a) == nil
 }
 
@@ -135,21 +135,33 @@ func Complete(userHome string, now time.Time) {
 	complete(userHome, now)
 }
 
+// interrupted stands in the last line of an update whose process died.
+const interrupted = " was interrupted ("
+
 // complete is Complete for who holds the lock.
 func complete(userHome string, now time.Time) {
 	a, ok := readAttempt(userHome)
 	if ok && !concluded(a.Log) {
 		l := &journal{file: a.Log, now: func() time.Time { return now }}
-		l.line("✗ " + a.What + " was interrupted (" + a.Step + "): its process, PID " + fmt.Sprint(a.PID) + ", was killed or the machine went down. What serves is as it was left; run `hermes update` again, which goes on from there, or `hermes update --rollback`")
+		l.line("✗ " + a.What + interrupted + a.Step + "): its process, PID " + fmt.Sprint(a.PID) + ", was killed or the machine went down. What serves is as it was left; run `hermes update` again, which goes on from there, or `hermes update --rollback`")
 	}
 	_ = os.Remove(attemptFile(userHome)) // looked at again by the next
 }
 
 // concluded tells whether a log's last line says how an update ended.
 func concluded(file string) bool {
+	said := lastSaid(file)
+	return strings.HasPrefix(said, "✓ ") || strings.HasPrefix(said, "✗ ")
+}
+
+// lastSaid is the last line of a log without its time, "" where there is none.
+func lastSaid(file string) string {
+	if info, err := os.Stat(file); err != nil || !info.Mode().IsRegular() {
+		return ""
+	}
 	f, err := os.Open(file)
 	if err != nil {
-		return false
+		return ""
 	}
 	defer f.Close()
 	if end, err := f.Seek(0, io.SeekEnd); err == nil {
@@ -157,12 +169,12 @@ func concluded(file string) bool {
 	}
 	text, err := io.ReadAll(io.LimitReader(f, 16<<10))
 	if err != nil {
-		return false
+		return ""
 	}
 	text = bytes.TrimRight(text, "\n")
 	last := text[bytes.LastIndexByte(text, '\n')+1:]
 	_, said, _ := strings.Cut(string(last), "  ")
-	return strings.HasPrefix(said, "✓ ") || strings.HasPrefix(said, "✗ ")
+	return said
 }
 
 // maxLog is the size at which update.log is put aside, in bytes.

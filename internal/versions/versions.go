@@ -6,10 +6,12 @@
 package versions
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -120,6 +122,19 @@ func (b Binary) Present() bool {
 	return err == nil && now.Same(b) && runnable(b.Path)
 }
 
+// Ask lets a program say which version it is; "" when it does not, or not
+// before ctx ends.
+func Ask(ctx context.Context, program string) string {
+	cmd := exec.CommandContext(ctx, program, "--version")
+	cmd.WaitDelay = time.Second
+	out, err := cmd.Output()
+	if err != nil {
+		return ""
+	}
+	_, version, _ := strings.Cut(strings.TrimSpace(string(out)), " ")
+	return version
+}
+
 func runnable(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
@@ -140,7 +155,7 @@ func PinFile(p home.Profile) string { return p.Path("binary.pin") }
 // Pinned gives the pin; ok is false when there is none. Errors: Config, when
 // there is one that cannot be read or used; what it says is not followed then.
 func Pinned(p home.Profile) (pin Pin, ok bool, err error) {
-	text, err := os.ReadFile(PinFile(p))
+	text, err := home.ReadPlain(PinFile(p))
 	if errors.Is(err, fs.ErrNotExist) {
 		return Pin{}, false, nil
 	}
@@ -197,7 +212,7 @@ func bookFile(p home.Profile) string { return p.Path("binaries.json") }
 // Read gives what is known. What cannot be read counts as unknown.
 func Read(p home.Profile) Book {
 	var b Book
-	text, err := os.ReadFile(bookFile(p))
+	text, err := home.ReadPlain(bookFile(p))
 	if err != nil || json.Unmarshal(text, &b) != nil {
 		return Book{}
 	}
