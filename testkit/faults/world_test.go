@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -57,6 +59,7 @@ type shape struct {
 	unstarted bool
 	empty     bool   // no home at all
 	as        int    // the user as whom everything runs; 0 is the test's own
+	versions  bool   // installed as install.sh does, with a newer version on offer
 	disk      string // options of a tmpfs for the home; "" is the disk of temporary files
 }
 
@@ -80,6 +83,12 @@ type world struct {
 
 	mu    sync.Mutex
 	procs []*rig.Process
+
+	release func() // lets go of what a fault holds
+	schema  int    // of the ledger, before it was changed
+
+	archive string // of the newer version, where there are versions
+	offer   string // the part of config.yaml that says where releases are
 
 	binary string // the program itself, where a wrapper stands in front of it
 }
@@ -120,6 +129,9 @@ func setUp(t *testing.T, s shape) *world {
 	w.home.Env = append(w.home.Env, "PATH="+bin+":"+os.Getenv("PATH"))
 	w.shell = &rig.Home{Dir: root, Binary: "/bin/bash", Env: w.home.Env}
 	t.Cleanup(w.end)
+	if s.versions {
+		w.install()
+	}
 	if s.empty {
 		return w
 	}
@@ -143,7 +155,7 @@ func setUp(t *testing.T, s shape) *world {
 
 // config is a config.yaml that fits the fakes.
 func (w *world) config() string {
-	text := "session_reset:\n  mode: none\n"
+	text := "session_reset:\n  mode: none\n" + w.offer
 	if !w.shape.noModel {
 		text += fmt.Sprintf("model:\n  default: fake-1\n  provider: custom\n  base_url: %s\n  api_key: %s\n", w.brain.URL(), modelKey)
 	}
@@ -368,7 +380,7 @@ func (w *world) follow(fix string) {
 		return v
 	})
 	line = strings.ReplaceAll(line, "sudo ", "")
-	if strings.HasSuffix(line, "gateway run") || strings.HasSuffix(line, "cron run") {
+	if strings.HasSuffix(line, "gateway run") || strings.HasSuffix(line, "gateway run --replace") || strings.HasSuffix(line, "cron run") {
 		p, err := w.shell.StartArgs(nil, "-c", line)
 		w.must(err)
 		w.keep(p)
@@ -413,13 +425,23 @@ func (w *world) end() {
 	}
 }
 
-// freePort gives a port that nobody listens on now.
+// freePort gives a port that nobody listens on now, with one behind it. It lies
+// under those that the kernel gives to connections (ip(7), ip_local_port_range),
+// of which another test's may take any at any time.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := 20000 + rand.IntN(12000)
+		if listens(port) && listens(port+1) {
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
+}
+
+// listens tells whether a port can be listened on.
+func listens(port int) bool {
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	return err == nil && l.Close() == nil
 }
