@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -15,8 +17,8 @@ import (
 // rows, and of its own family (the same first name), never over or beside.
 // ARCHITECTURE.md draws it.
 var rows = [][]string{
-	{"domain", "failpoint"},
-	{"clock", "secret", "health"},
+	{"domain", "failpoint", "plain", "lazyregexp"},
+	{"clock", "secret", "health", "network"},
 	{"logging"},
 	{"home", "ledger"},
 	{"access", "approval", "succession", "control"},
@@ -110,5 +112,60 @@ func TestTheProjectSpeaksOfItselfAlone(t *testing.T) {
 				t.Errorf("%s holds %q", file, word)
 			}
 		}
+	}
+}
+
+// opensItself are the places that may open a path without package plain: what
+// they open cannot be something else than they expect, or is meant to be.
+var opensItself = map[string]string{
+	`os.Open(dir)`:                         "a folder, to synchronise it",
+	`os.Open(os.DevNull)`:                  "the null device",
+	`os.O_EXCL`:                            "makes the file, and follows nothing",
+	`".in"), os.O_RDWR`:                    "a pipe of the program's own making",
+	`plain.LockFlag`:                       "a lock, for which a pipe is as good",
+	`"/proc/`:                              "the kernel's",
+	`"/etc/`:                               "the machine's",
+	`"/sys/`:                               "the machine's",
+	`internal/tool/terminal/proc_linux.go`: "the kernel's",
+	`internal/api/peer_linux.go`:           "the kernel's",
+	`internal/cli/send.go`:                 "named on the command line, where a pipe is meant: --file <(command)",
+	`internal/cli/setup.go`:                "named on the command line, where a pipe is meant: --key-file <(command)",
+	`internal/cli/profile.go`:              "named on the command line",
+	`internal/cli/sessions.go`:             "named on the command line, where a pipe is meant: -o >(command)",
+	`internal/plain/plain.go`:              "is the one place",
+}
+
+// What a person, a model or another program can put something else in place of
+// is opened by package plain, so that nothing hangs on a pipe or reads a disk full
+// of one line.
+func TestFilesAreOpenedInOnePlace(t *testing.T) {
+	call := regexp.MustCompile(`\bos\.(ReadFile|WriteFile|Open|OpenFile|Create)\(`)
+	err := filepath.WalkDir("internal", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && d.Name() == "testdata" {
+			return fs.SkipDir
+		}
+		if filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for i, line := range strings.Split(string(text), "\n") {
+			allowed := false
+			for place := range opensItself {
+				allowed = allowed || strings.Contains(path+": "+line, place)
+			}
+			if call.MatchString(line) && !allowed {
+				t.Errorf("%s:%d opens a file itself: %s", path, i+1, strings.TrimSpace(line))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }

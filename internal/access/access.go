@@ -69,7 +69,7 @@ func ownAuth(p domain.Platform) bool {
 }
 
 // Decide applies the order: everybody of the platform, paired users, the
-// platform's list, the gateway's list, everybody, deny. A group is heard when
+// platform's list, of roles too, the gateway's list, everybody, deny. A group is heard when
 // its writer is allowed, or when the group itself is on the list of chats.
 func (g *Gate) Decide(ctx context.Context, in domain.Inbound) (Verdict, error) {
 	if ownAuth(in.Platform) {
@@ -79,7 +79,7 @@ func (g *Gate) Decide(ctx context.Context, in domain.Inbound) (Verdict, error) {
 	if len(p.AllowedChats) > 0 && in.ChatType != domain.ChatDM && !in.ChatListed && !has(p.AllowedChats, in.ChatID) {
 		return Verdict{Reason: "the chat is not among the allowed chats"}, nil
 	}
-	if g.listed(in.Platform, in.UserID) {
+	if in.UserListed || g.listed(in.Platform, in.UserID) {
 		return Verdict{Allowed: true}, nil
 	}
 	if in.ChatType != domain.ChatDM && (has(p.GroupUsers, in.UserID) || has(p.GroupChats, in.ChatID)) {
@@ -185,7 +185,7 @@ func (g *Gate) Warnings() []string {
 			continue
 		}
 		up := strings.ToUpper(string(name))
-		open := len(p.AllowedUsers)+len(p.GroupUsers)+len(p.GroupChats)+len(g.cfg.Access.AllowedUsers) > 0
+		open := len(p.AllowedUsers)+len(p.GroupUsers)+len(p.GroupChats)+len(g.cfg.Access.AllowedUsers)+len(p.Extra["allowed_roles"]) > 0
 		switch {
 		case p.AllowAll || g.cfg.Access.AllowAll || has(p.AllowedUsers, "*"):
 			out = append(out, fmt.Sprintf("%s: everybody may talk to this agent and use its tools; set %s_ALLOWED_USERS to narrow that", name, up))

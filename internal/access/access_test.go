@@ -59,6 +59,12 @@ func listed(in domain.Inbound) domain.Inbound {
 	return in
 }
 
+// withRole is what an adapter makes of an event whose writer holds an allowed role.
+func withRole(in domain.Inbound) domain.Inbound {
+	in.UserListed = true
+	return in
+}
+
 // decide decides and stores what the decision brings, as the sink does.
 func (f *fixture) decide(t *testing.T, in domain.Inbound) Verdict {
 	t.Helper()
@@ -96,6 +102,9 @@ func TestOrderOfAuthorization(t *testing.T) {
 		{"a group's list in a group", home.PlatformConfig{GroupUsers: []string{"1"}}, home.AccessConfig{}, group("-5", "1"), true},
 		{"allowed chats bind allowed users", home.PlatformConfig{AllowedUsers: []string{"1"}, AllowedChats: []string{"-6"}}, home.AccessConfig{}, group("-5", "1"), false},
 		{"allowed chats may be called by name, which an adapter knows", home.PlatformConfig{AllowedUsers: []string{"1"}, AllowedChats: []string{"#town"}}, home.AccessConfig{}, listed(group("-5", "1")), true},
+		{"a role lets its holder in", home.PlatformConfig{}, home.AccessConfig{}, withRole(group("-5", "2")), true},
+		{"a role lets its holder in directly", home.PlatformConfig{AllowedChats: []string{"-5"}}, home.AccessConfig{}, withRole(dm("2")), true},
+		{"a role opens no other chat", home.PlatformConfig{AllowedChats: []string{"-5"}}, home.AccessConfig{}, withRole(group("-6", "2")), false},
 		{"a name lets no stranger in", home.PlatformConfig{AllowedUsers: []string{"1"}, AllowedChats: []string{"#town"}}, home.AccessConfig{}, listed(group("-5", "2")), false},
 		{"allowed chats do not bind private chats", home.PlatformConfig{AllowedUsers: []string{"1"}, AllowedChats: []string{"-6"}}, home.AccessConfig{}, dm("1"), true},
 	} {

@@ -3,12 +3,12 @@ package agent
 import (
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 // maxPromptFile bounds SOUL.md and each context file in the prompt, in bytes.
@@ -94,7 +94,7 @@ func ReadContext(workdir string) []string {
 }
 
 func readBounded(path string) string {
-	f, err := os.Open(path)
+	f, err := plain.Open(path)
 	if err != nil {
 		return ""
 	}

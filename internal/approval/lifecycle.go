@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"hermes/internal/lazyregexp"
 )
 
 const (
@@ -60,7 +62,7 @@ func gateway(w *walker, c call) {
 	}
 }
 
-var lifeUnit = regexp.MustCompile(`(?i)hermes|^user@|^user-|^user\.slice|^dbus(-broker)?\.|^dbus(-broker)?$|^init\.scope|^-\.slice|^app\.slice|^session-|^session\.slice|^systemd-logind|^basic\.target|^default\.target|^sysinit`)
+var lifeUnit = lazyregexp.New(`(?i)hermes|^user@|^user-|^user\.slice|^dbus(-broker)?\.|^dbus(-broker)?$|^init\.scope|^-\.slice|^app\.slice|^session-|^session\.slice|^systemd-logind|^basic\.target|^default\.target|^sysinit`)
 
 // touchesLifeUnit tells whether a unit name or pattern may mean our unit.
 func touchesLifeUnit(unit string) bool {
@@ -170,9 +172,9 @@ func bus(w *walker, c call) {
 }
 
 var (
-	regexpStop    = regexp.MustCompile(`(Stop|Restart|TryRestart|ReloadOrRestart|ReloadOrTryRestart|Kill|Reload|Freeze|Disable|Mask)Unit|ResetFailed|StopTransient|DisableUnitFiles|MaskUnitFiles|RevertUnitFiles`)
-	regexpManager = regexp.MustCompile(`\b(Exit|PowerOff|Reboot|Halt|KExec|Reexecute|Suspend|Hibernate|SoftReboot|SwitchRoot|TerminateUser|KillUser|TerminateSession|KillSession|SetUserLinger)\b`)
-	ourTraces     = regexp.MustCompile(`(?i)hermes|gateway\.(pid|lock|sock)|MainPID|\$\{?PPID|\bppid\b`)
+	regexpStop    = lazyregexp.New(`(Stop|Restart|TryRestart|ReloadOrRestart|ReloadOrTryRestart|Kill|Reload|Freeze|Disable|Mask)Unit|ResetFailed|StopTransient|DisableUnitFiles|MaskUnitFiles|RevertUnitFiles`)
+	regexpManager = lazyregexp.New(`\b(Exit|PowerOff|Reboot|Halt|KExec|Reexecute|Suspend|Hibernate|SoftReboot|SwitchRoot|TerminateUser|KillUser|TerminateSession|KillSession|SetUserLinger)\b`)
+	ourTraces     = lazyregexp.New(`(?i)hermes|gateway\.(pid|lock|sock)|MainPID|\$\{?PPID|\bppid\b`)
 )
 
 // isGatewayPID tells whether a word names the gateway's process.

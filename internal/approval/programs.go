@@ -2,9 +2,10 @@ package approval
 
 import (
 	"path"
-	"regexp"
 	"slices"
 	"strings"
+
+	"hermes/internal/lazyregexp"
 )
 
 // programs says how each program that can do harm is looked at. A program that
@@ -214,7 +215,7 @@ func disk(w *walker, c call) {
 	w.ask(finding{key: c.name, reason: "changes disks (" + c.name + ")", severe: true})
 }
 
-var looseMode = regexp.MustCompile(`^0?[0-7]?[0-7][0-7][2367]$|^[ugo]*[oa][ugoa]*[+=][rwxXst]*w|^[ugoa]*[+=][rwxX]*s|^[2467][0-7]{3}$`)
+var looseMode = lazyregexp.New(`^0?[0-7]?[0-7][0-7][2367]$|^[ugo]*[oa][ugoa]*[+=][rwxXst]*w|^[ugoa]*[+=][rwxX]*s|^[2467][0-7]{3}$`)
 
 func chmod(w *walker, c call) {
 	ops := operands(c.args)

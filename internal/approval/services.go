@@ -2,9 +2,10 @@ package approval
 
 import (
 	"path"
-	"regexp"
 	"slices"
 	"strings"
+
+	"hermes/internal/lazyregexp"
 )
 
 // userScript is script(1): a command after -c.
@@ -95,7 +96,7 @@ func (w *walker) makeByURL(args []string) {
 	}
 }
 
-var leaksInArgs = regexp.MustCompile("(\\$\\(|`)\\s*(env|printenv|set|export -p|declare -px)\\s*[|)`]" +
+var leaksInArgs = lazyregexp.New("(\\$\\(|`)\\s*(env|printenv|set|export -p|declare -px)\\s*[|)`]" +
 	"|(\\$\\(|`)[^)`]*(\\.env\\b|auth\\.json|/environ\\b|id_(rsa|ed25519|ecdsa)\\b|/etc/shadow)")
 
 // container asks about what containers, images and volumes do not come back from.
@@ -130,7 +131,7 @@ func container(w *walker, c call) {
 	}
 }
 
-var cloudDelete = regexp.MustCompile(`^(delete|destroy|uninstall|rb|terminate-instances|drain|remove|purge|delete-[a-z-]+)$`)
+var cloudDelete = lazyregexp.New(`^(delete|destroy|uninstall|rb|terminate-instances|drain|remove|purge|delete-[a-z-]+)$`)
 
 // cloud asks about deletions in clusters, clouds and forges.
 func cloud(w *walker, c call) {
@@ -146,10 +147,10 @@ func cloud(w *walker, c call) {
 }
 
 var (
-	sqlDrop   = regexp.MustCompile(`(?i)\b(drop\s+(table|database|schema|index|view|user|role|column)|truncate\b|flushall|flushdb|dropdatabase|drop_database|\.drop\s*\()`)
-	sqlDelete = regexp.MustCompile(`(?i)\b(delete\s+from\s+\S+|update\s+\S+\s+set\s+[^;]*)`)
-	sqlWhere  = regexp.MustCompile(`(?i)\bwhere\b`)
-	sqlChange = regexp.MustCompile(`(?i)\b(insert|update|delete|drop|alter|replace|vacuum|truncate)\b`)
+	sqlDrop   = lazyregexp.New(`(?i)\b(drop\s+(table|database|schema|index|view|user|role|column)|truncate\b|flushall|flushdb|dropdatabase|drop_database|\.drop\s*\()`)
+	sqlDelete = lazyregexp.New(`(?i)\b(delete\s+from\s+\S+|update\s+\S+\s+set\s+[^;]*)`)
+	sqlWhere  = lazyregexp.New(`(?i)\bwhere\b`)
+	sqlChange = lazyregexp.New(`(?i)\b(insert|update|delete|drop|alter|replace|vacuum|truncate)\b`)
 )
 
 // sql asks about statements that lose whole tables, and keeps the ledger whole.

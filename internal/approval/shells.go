@@ -3,11 +3,12 @@ package approval
 import (
 	"encoding/base64"
 	"encoding/hex"
-	"regexp"
 	"slices"
 	"strings"
 
 	"mvdan.cc/sh/v3/expand"
+
+	"hermes/internal/lazyregexp"
 )
 
 // maxScript bounds a script file that is looked at, in bytes.
@@ -180,11 +181,11 @@ func (w *walker) runMade(p, text string, c call) {
 }
 
 var (
-	shebangShell = regexp.MustCompile(`\b(sh|bash|dash|zsh|ksh)\b`)
+	shebangShell = lazyregexp.New(`\b(sh|bash|dash|zsh|ksh)\b`)
 	// Programs that bring text from the network.
-	readsNetwork = regexp.MustCompile(`\b(curl|wget|fetch|aria2c|lynx|nc|ncat|http|https|ftp)\b`)
+	readsNetwork = lazyregexp.New(`\b(curl|wget|fetch|aria2c|lynx|nc|ncat|http|https|ftp)\b`)
 	// Commands whose output is the environment, or stored secrets.
-	dumpsSecrets = regexp.MustCompile(`(^|[|;&(\s])(env|printenv|set|export\s+-p|declare\s+-[px]+)\s*($|[|;&)>])|\.env\b|auth\.json|/environ\b|id_(rsa|ed25519|ecdsa|dsa)\b|\.aws/credentials|/etc/shadow|\.netrc`)
+	dumpsSecrets = lazyregexp.New(`(^|[|;&(\s])(env|printenv|set|export\s+-p|declare\s+-[px]+)\s*($|[|;&)>])|\.env\b|auth\.json|/environ\b|id_(rsa|ed25519|ecdsa|dsa)\b|\.aws/credentials|/etc/shadow|\.netrc`)
 )
 
 // interpreter describes how a language's program takes code on its command line.
@@ -240,14 +241,14 @@ func interpret(w *walker, c call) {
 
 var (
 	// What a one-liner in a scripting language needs to run programs or delete.
-	codeDanger = regexp.MustCompile(`os\.system|subprocess|popen|pty\.spawn|os\.(exec|spawn|posix_spawn|remove|unlink|rmdir|removedirs|kill|rename|truncate)` +
+	codeDanger = lazyregexp.New(`os\.system|subprocess|popen|pty\.spawn|os\.(exec|spawn|posix_spawn|remove|unlink|rmdir|removedirs|kill|rename|truncate)` +
 		`|shutil\.(rmtree|move)|\.unlink\(|\.rmdir\(|\bunlink\b|\bsystem\b|\bexec\b|child_process|execSync|spawnSync|rmSync|unlinkSync|rmdirSync` +
 		`|rm_rf|rm_r\b|remove_tree|rmtree|FileUtils|File\.delete|qx[\[{(/]|__import__|importlib|\beval\b|b64decode|ctypes|getattr\s*\(|shell_exec|passthru|proc_open|getppid|ppid` +
 		`|do shell script|\bcall\(|fork`)
-	codeDelete = regexp.MustCompile(`rmtree|rm_rf|rm_r\b|rmSync|remove_tree|removedirs|rmdirSync|remove_dir`)
-	codeKill   = regexp.MustCompile(`kill[^\n]{0,80}(getppid|\bppid\b|-1\s*,)|(getppid|\bppid\b)[^\n]{0,120}kill`)
-	codeBomb   = regexp.MustCompile(`\bfork\b\s*(\(\s*\))?\s*while\s+\bfork\b|while\s*\(?\s*(1|True|true)\s*\)?\s*[:{]?\s*(os\.)?fork`)
-	literal    = regexp.MustCompile(`'((?:[^'\\\n]|\\.)+)'|"((?:[^"\\\n]|\\.)+)"|` + "`([^`\n]+)`")
+	codeDelete = lazyregexp.New(`rmtree|rm_rf|rm_r\b|rmSync|remove_tree|removedirs|rmdirSync|remove_dir`)
+	codeKill   = lazyregexp.New(`kill[^\n]{0,80}(getppid|\bppid\b|-1\s*,)|(getppid|\bppid\b)[^\n]{0,120}kill`)
+	codeBomb   = lazyregexp.New(`\bfork\b\s*(\(\s*\))?\s*while\s+\bfork\b|while\s*\(?\s*(1|True|true)\s*\)?\s*[:{]?\s*(os\.)?fork`)
+	literal    = lazyregexp.New(`'((?:[^'\\\n]|\\.)+)'|"((?:[^"\\\n]|\\.)+)"|` + "`([^`\n]+)`")
 )
 
 // code looks at a program in another language, by its words: what it can run,
@@ -287,7 +288,7 @@ func (w *walker) code(key, text string) {
 	})
 }
 
-var awkRuns = regexp.MustCompile(`system\s*\(|\|\s*"|"\s*\|\s*getline|\|&`)
+var awkRuns = lazyregexp.New(`system\s*\(|\|\s*"|"\s*\|\s*getline|\|&`)
 
 // awk programs can run commands.
 func awk(w *walker, c call) {

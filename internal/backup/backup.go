@@ -24,6 +24,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/home"
 	"hermes/internal/ledger/sqlite"
+	"hermes/internal/plain"
 )
 
 // Bounds of an archive.
@@ -73,7 +74,7 @@ var secretNames = []string{".env", ".env.bak", "auth.json", "auth.json.bak", "we
 // leftOut are names at the top of a profile that an archive does not hold: what
 // can be made again, and what belongs to running processes.
 var leftOut = []string{"profiles", "logs", "cache", "image_cache", "audio_cache", "document_cache", "run", Folder, "state-snapshots", "checkpoints",
-	"gateway.pid", "gateway.lock", "gateway.sock", "gateway_state.json", "versions", "state", "binary.pin", "binaries.json", "gateway-starts.json", ".clean_shutdown", "ledger.db-wal", "ledger.db-shm", "ledger.db.ballast"}
+	"gateway.pid", "gateway.lock", "gateway.sock", "gateway_state.json", "versions", "state", "binary.pin", "binaries.json", "gateway-starts.json", "gateway-starts.journal", ".clean_shutdown", "ledger.db-wal", "ledger.db-shm", "ledger.db.ballast"}
 
 func skipped(name string) bool {
 	return slices.Contains(leftOut, name) || strings.HasSuffix(name, ".tmp") || strings.HasSuffix(name, ".lock") || strings.HasPrefix(name, ".import-") ||
@@ -190,7 +191,7 @@ func (w *writer) ledger(p home.Profile) error {
 }
 
 func (w *writer) file(p home.Profile, from, rel string, secret bool) error {
-	in, err := os.Open(from)
+	in, err := plain.Open(from)
 	if err != nil {
 		return domain.E(domain.Unavailable, err, "%s cannot be read, so no backup was made", from)
 	}
@@ -316,7 +317,7 @@ func Verify(ctx context.Context, file string) (Manifest, error) {
 }
 
 func fileSum(path string) (string, error) {
-	f, err := os.Open(path)
+	f, err := plain.Open(path)
 	if err != nil {
 		return "", err
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -13,9 +12,10 @@ import (
 	"hermes/internal/backup"
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/lazyregexp"
 )
 
-var labelForm = regexp.MustCompile(`^[A-Za-z0-9._-]{0,40}$`)
+var labelForm = lazyregexp.New(`^[A-Za-z0-9._-]{0,40}$`)
 
 func newBackupCommand(app *App) *cobra.Command {
 	var out, label string
@@ -81,7 +81,7 @@ func backupName(p home.Profile, all bool, label string, app *App) string {
 	return "hermes-" + who + "-" + app.Now().UTC().Format("20060102T150405Z") + label + ".zip"
 }
 
-var ownBackup = regexp.MustCompile(`^hermes-.+-([0-9]{8}T[0-9]{6}Z)(-.*)?\.zip$`)
+var ownBackup = lazyregexp.New(`^hermes-.+-([0-9]{8}T[0-9]{6}Z)(-.*)?\.zip$`)
 
 // dropOldBackups keeps the newest archives of a folder that we named.
 func dropOldBackups(dir string, keep int) {

@@ -19,6 +19,7 @@ import (
 	"hermes/internal/home"
 	"hermes/internal/logging"
 	"hermes/internal/model/login"
+	"hermes/internal/plain"
 	"hermes/internal/secret"
 )
 
@@ -187,7 +188,7 @@ func osName() string {
 }
 
 func firstLine(path string) string {
-	data, err := os.ReadFile(path)
+	data, err := plain.Read(path)
 	if err != nil {
 		return "unknown"
 	}

@@ -17,6 +17,7 @@ import (
 	"hermes/internal/home"
 	"hermes/internal/ledger/sqlite"
 	"hermes/internal/migrate"
+	"hermes/internal/plain"
 	"hermes/internal/service"
 )
 
@@ -258,7 +259,7 @@ func (a *App) oldUnits(p home.Profile) []unitAdvice {
 			Path: a.servicePath(account, binary, system), Ready: service.Notify}
 		for _, name := range []string{spec.Name(), "hermes-gateway@.service"} {
 			path := filepath.Join(host.Dir(system), name)
-			text, err := os.ReadFile(path)
+			text, err := plain.Read(path)
 			if err != nil || service.OriginOf(string(text)) == service.Generated {
 				continue
 			}

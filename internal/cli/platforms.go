@@ -20,6 +20,7 @@ import (
 	"hermes/internal/home"
 	"hermes/internal/ledger"
 	"hermes/internal/ledger/sqlite"
+	"hermes/internal/plain"
 )
 
 // platformView is one platform of the profile, from evidence.
@@ -160,7 +161,7 @@ func (a *App) fromLastLife(views map[domain.Platform]*platformView, p home.Profi
 			Message string `json:"error_message"`
 		} `json:"platforms"`
 	}
-	if text, err := os.ReadFile(p.StateFile()); err == nil {
+	if text, err := plain.Read(p.StateFile()); err == nil {
 		_ = json.Unmarshal(text, &last) // a file that says nothing is as good as none
 	}
 	for name, v := range views {

@@ -160,6 +160,9 @@ func newProfileCreateCommand(app *App) *cobra.Command {
 			if len(made.Left) > 0 {
 				fmt.Fprintf(app.Out, "Not copied, because two profiles cannot share a bot: %s (--clone-channels copies them)\n", strings.Join(made.Left, ", "))
 			}
+			if len(made.Logins) > 0 {
+				fmt.Fprintf(app.Out, "Not copied, because a login renews itself and two profiles would log each other out: %s (`hermes -p %s auth add PROVIDER --type oauth` logs in)\n", strings.Join(made.Logins, ", "), p.Name)
+			}
 			if !noAlias {
 				// A taken name costs the alias, not the profile.
 				if file, err := app.alias(p, p.Name); err != nil {

@@ -112,6 +112,8 @@ const (
 	maxFile       = 128 << 20 // bytes of one file
 	maxFiles      = 10        // of one turn
 	mediaKept     = 30 * 24 * time.Hour
+	maxCached     = 500     // files of a kind that are kept
+	maxCacheSize  = 2 << 30 // their bytes
 	fetchDeadline = 2 * time.Minute
 )
 
@@ -250,9 +252,9 @@ func safeExt(a domain.Attachment) string {
 }
 
 // pruneCache removes cached media that is older than mediaKept, and the oldest
-// beyond a count, so that the cache never grows without bound.
+// beyond a count or a size, so that the cache never grows without bound. What
+// comes next has room.
 func (l *Lanes) pruneCache(dir string) {
-	const most = 500
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return
@@ -263,9 +265,11 @@ func (l *Lanes) pruneCache(dir string) {
 			files = append(files, info)
 		}
 	}
-	slices.SortFunc(files, func(a, b os.FileInfo) int { return a.ModTime().Compare(b.ModTime()) })
-	for i, f := range files {
-		if len(files)-i > most || l.Now().Sub(f.ModTime()) > mediaKept {
+	slices.SortFunc(files, func(a, b os.FileInfo) int { return b.ModTime().Compare(a.ModTime()) })
+	size := int64(maxFile)
+	for i, f := range files { // the latest first
+		size += f.Size()
+		if i+1 >= maxCached || size > maxCacheSize || l.Now().Sub(f.ModTime()) > mediaKept {
 			_ = os.Remove(filepath.Join(dir, f.Name()))
 		}
 	}

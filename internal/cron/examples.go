@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 //go:embed watchdogs/*.sh
@@ -70,7 +71,7 @@ func (w Watchdog) Write(dir string) (path string, err error) {
 	path = filepath.Join(dir, w.Script)
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o700)
 	if errors.Is(err, fs.ErrExist) {
-		if have, rerr := os.ReadFile(path); rerr == nil && bytes.Equal(have, text) {
+		if have, rerr := plain.Read(path); rerr == nil && bytes.Equal(have, text) {
 			return path, nil
 		}
 		return path, domain.E(domain.Conflict, nil, "%s is there already and was changed; it is left as it is. Move it away to have the example anew", path)

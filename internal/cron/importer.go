@@ -15,6 +15,7 @@ import (
 
 	"hermes/internal/cron/schedule"
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 // Imported is what became of one entry of jobs.json.
@@ -40,7 +41,7 @@ func (s *Service) ImportFile(ctx context.Context, path string) ([]Imported, erro
 	if err == nil && info.Size() > maxJobsFile {
 		return nil, domain.E(domain.TooLarge, nil, "%s has %d bytes, far more than any jobs.json", path, info.Size())
 	}
-	b, err := os.ReadFile(path)
+	b, err := plain.Read(path)
 	if err != nil {
 		return nil, domain.E(domain.Invalid, err, "%s cannot be read", path)
 	}

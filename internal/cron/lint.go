@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"hermes/internal/cron/schedule"
 	"hermes/internal/domain"
 	"hermes/internal/ledger"
+	"hermes/internal/plain"
 )
 
 // Finding is advice about a job; it never stops anything.
@@ -59,7 +59,7 @@ func (s *Service) advice(d Definition, twins []string) []string {
 	}
 	if d.Script != "" {
 		if path, err := s.scripts.Resolve(d.Script); err == nil {
-			if text, err := os.ReadFile(path); err == nil {
+			if text, err := plain.Read(path); err == nil {
 				// A script is the operator's own work: it is flagged, never refused.
 				blocked, flagged := scanText(headOf(string(text), 1<<20))
 				for _, reason := range blocked {

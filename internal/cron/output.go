@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 // outputs keeps the readable record of runs below <profile>/cron: one Markdown
@@ -89,7 +90,7 @@ func (o outputs) newest(id domain.JobID) string {
 	if len(names) == 0 {
 		return ""
 	}
-	b, err := os.ReadFile(filepath.Join(dir, names[len(names)-1]))
+	b, err := plain.Read(filepath.Join(dir, names[len(names)-1]))
 	if err != nil {
 		return ""
 	}
@@ -135,7 +136,7 @@ func archive(pattern string, at time.Time, text string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	f, err := plain.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
 	}
@@ -182,7 +183,7 @@ func (o outputs) usage(line usageLine) error {
 	if err := os.MkdirAll(o.dir, 0o700); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	f, err := plain.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
@@ -197,16 +198,16 @@ func (o outputs) heartbeat(now time.Time, failure error) error {
 		return err
 	}
 	epoch := strconv.FormatInt(now.Unix(), 10) + "\n"
-	err := os.WriteFile(filepath.Join(o.dir, "ticker_heartbeat"), []byte(epoch), 0o600)
+	err := plain.Write(filepath.Join(o.dir, "ticker_heartbeat"), []byte(epoch), 0o600)
 	if failure != nil {
-		return errors.Join(err, os.WriteFile(filepath.Join(o.dir, "ticker_last_error"), []byte(epoch+domain.MessageOf(failure)+"\n"), 0o600))
+		return errors.Join(err, plain.Write(filepath.Join(o.dir, "ticker_last_error"), []byte(epoch+domain.MessageOf(failure)+"\n"), 0o600))
 	}
-	return errors.Join(err, os.WriteFile(filepath.Join(o.dir, "ticker_last_success"), []byte(epoch), 0o600))
+	return errors.Join(err, plain.Write(filepath.Join(o.dir, "ticker_last_success"), []byte(epoch), 0o600))
 }
 
 // zone is the zone that the last start found; "" at first.
 func (o outputs) zone() string {
-	b, err := os.ReadFile(filepath.Join(o.dir, "scheduler_zone"))
+	b, err := plain.Read(filepath.Join(o.dir, "scheduler_zone"))
 	if err != nil {
 		return ""
 	}
@@ -217,7 +218,7 @@ func (o outputs) setZone(zone string) error {
 	if err := os.MkdirAll(o.dir, 0o700); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(o.dir, "scheduler_zone"), []byte(zone+"\n"), 0o600)
+	return plain.Write(filepath.Join(o.dir, "scheduler_zone"), []byte(zone+"\n"), 0o600)
 }
 
 // validID tells whether a job's id has its form, and so is safe in a path.

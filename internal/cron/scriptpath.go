@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 // Scripts finds the scripts of a profile. They live in one folder, so that
@@ -103,7 +104,7 @@ func commandFor(path string) ([]string, error) {
 	case ".py":
 		return []string{"python3", path}, nil
 	}
-	f, err := os.Open(path)
+	f, err := plain.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open script: %w", err)
 	}

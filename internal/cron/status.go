@@ -76,7 +76,7 @@ func (s *Service) Status(ctx context.Context) (Status, error) {
 	if st.Undelivered, err = s.undelivered(ctx); err != nil {
 		return st, err
 	}
-	st.Failing, err = s.failing(ctx)
+	st.Failing, err = s.Failing(ctx)
 	return st, err
 }
 
@@ -86,8 +86,9 @@ const (
 	maxFailing   = 20
 )
 
-// failing names the jobs that fire and whose last run failed in the last days.
-func (s *Service) failing(ctx context.Context) ([]string, error) {
+// Failing names the jobs that fire and whose last run failed in the last seven
+// days, 20 at most, by name. It is safe for concurrent use.
+func (s *Service) Failing(ctx context.Context) ([]string, error) {
 	failures := []domain.RunState{domain.RunFailed, domain.RunTimedOut, domain.RunInterrupted}
 	runs, err := s.opt.Store.Runs(ctx, ledger.RunFilter{States: failures, Since: s.wall.Now().Add(-failingSince), Limit: 200})
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 	"hermes/internal/cron/schedule"
 	"hermes/internal/domain"
 	"hermes/internal/ledger"
+	"hermes/internal/plain"
 )
 
 // ScheduleView is a schedule in the shape of jobs.json.
@@ -324,7 +324,7 @@ func appendKeys(object []byte, extra map[string]json.RawMessage) []byte {
 
 // beat reads a heartbeat file: its instant, and the text behind it.
 func (o outputs) beat(name string) (time.Time, string) {
-	b, err := os.ReadFile(filepath.Join(o.dir, name))
+	b, err := plain.Read(filepath.Join(o.dir, name))
 	if err != nil {
 		return time.Time{}, ""
 	}

@@ -80,11 +80,23 @@ func (d *Dispatcher) claim(ln *lane) (del domain.Delivery, ok bool, next time.Ti
 }
 
 // decide settles what is to happen with a message that may have arrived by an
-// earlier attempt: nothing where sending it again does no harm, else what
-// on_unknown says.
+// earlier attempt: nothing where sending it again does no harm, what the
+// platform's records say where they tell, else what on_unknown says.
 func (d *Dispatcher) decide(l *line, del *domain.Delivery) (out outcome, decided bool) {
 	if !del.Uncertain || del.Edit != "" || l.dedupes(del, d.o.Now()) {
 		return outcome{}, false
+	}
+	receipt, err := d.trace(l, *del)
+	var unread *platform.Error
+	switch {
+	case err == nil:
+		d.o.Log.Info("a message whose attempt was cut off had arrived", "delivery", del.ID, "to", del.To.String(), "receipt", receipt)
+		return outcome{sent: true, receipt: receipt}, true
+	case errors.Is(err, platform.ErrNotTaken):
+		d.o.Log.Info("a message whose attempt was cut off had not arrived; it is sent", "delivery", del.ID, "to", del.To.String())
+		return outcome{}, false
+	case d.o.OnUnknown == Drop && errors.As(err, &unread):
+		return d.classify(*del, "", err), true // it is not given up for records that can be read later
 	}
 	if d.o.OnUnknown == Drop {
 		return outcome{dead: true, reason: "an attempt was cut off and the message may have arrived; it is not sent again, since delivery.on_unknown is drop"}, true

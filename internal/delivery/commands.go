@@ -1,14 +1,15 @@
 package delivery
 
 import (
-	"regexp"
 	"slices"
 	"strings"
+
+	"hermes/internal/lazyregexp"
 )
 
 // commandWord is what may be a command in a text: a slash and a word, where one
 // can begin.
-var commandWord = regexp.MustCompile("(^|[\\s(`])/([a-z][a-z0-9_-]*)")
+var commandWord = lazyregexp.New("(^|[\\s(`])/([a-z][a-z0-9_-]*)")
 
 // typed writes the commands of a text of ours as people type them on a platform
 // whose clients keep what begins with a slash to themselves. Code blocks, and

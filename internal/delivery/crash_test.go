@@ -53,11 +53,20 @@ func TestKilledWhileSending(t *testing.T) {
 		name      string
 		onUnknown string
 		caps      platform.Capabilities
+		trace     []error // what the platform's records say, one after another; nil: it has none
 		want      []string
 	}{
-		{"resend", Resend, platform.Capabilities{}, []string{repeatMark + "\nfirst", "second"}},
-		{"drop", Drop, platform.Capabilities{}, []string{"second"}},
-		{"deduped", Drop, platform.Capabilities{Idempotency: platform.IdempotencyAlways}, []string{"first", "second"}},
+		{"resend", Resend, platform.Capabilities{}, nil, []string{repeatMark + "\nfirst", "second"}},
+		{"drop", Drop, platform.Capabilities{}, nil, []string{"second"}},
+		{"deduped", Drop, platform.Capabilities{Idempotency: platform.IdempotencyAlways}, nil, []string{"first", "second"}},
+		{"found", Resend, platform.Capabilities{}, []error{nil}, []string{"second"}},
+		{"found, drop", Drop, platform.Capabilities{}, []error{nil}, []string{"second"}},
+		{"not taken", Resend, platform.Capabilities{}, []error{platform.ErrNotTaken}, []string{"first", "second"}},
+		{"not taken, drop", Drop, platform.Capabilities{}, []error{platform.ErrNotTaken}, []string{"first", "second"}},
+		{"no trace", Resend, platform.Capabilities{}, []error{platform.ErrNoTrace}, []string{repeatMark + "\nfirst", "second"}},
+		{"no trace, drop", Drop, platform.Capabilities{}, []error{platform.ErrNoTrace}, []string{"second"}},
+		{"not to be read", Resend, platform.Capabilities{}, []error{retry(0)}, []string{repeatMark + "\nfirst", "second"}},
+		{"not to be read, drop", Drop, platform.Capabilities{}, []error{retry(time.Millisecond), platform.ErrNotTaken}, []string{"first", "second"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -79,7 +88,11 @@ func TestKilledWhileSending(t *testing.T) {
 				return nil
 			}}
 			d := New(Options{Store: store, Now: time.Now, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), OnUnknown: tt.onUnknown})
-			d.Attach(a)
+			if tt.trace != nil {
+				d.Attach(&tracing{script: a, say: tt.trace})
+			} else {
+				d.Attach(a)
+			}
 			if err := d.Start(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -96,6 +109,25 @@ func TestKilledWhileSending(t *testing.T) {
 			}
 		})
 	}
+}
+
+// tracing is an adapter of a platform with records.
+type tracing struct {
+	*script
+	say []error
+}
+
+func (a *tracing) Trace(_ context.Context, _ domain.Address, nonce, _ string) (string, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	err := a.say[0]
+	if len(a.say) > 1 {
+		a.say = a.say[1:]
+	}
+	if err != nil {
+		return "", err
+	}
+	return "of " + nonce, nil
 }
 
 // killWhileSending runs sendAndHang and kills it with the message on its way.

@@ -34,6 +34,7 @@ type Store interface {
 	MarkRetry(ctx context.Context, d ledger.DeliveryRef, next time.Time, reason string, uncertain bool, part *domain.Part, edit *string) error
 	MarkDead(ctx context.Context, d ledger.DeliveryRef, reason string, now time.Time) error
 	MoveAddress(ctx context.Context, from, to domain.Address) error
+	Deliveries(ctx context.Context, f ledger.DeliveryFilter) ([]domain.Delivery, error)
 }
 
 // What to do with a message whose earlier attempt may have arrived, on a
@@ -112,6 +113,7 @@ type line struct {
 	health  *health.Reporter
 
 	// Guarded by Dispatcher.mu.
+	scanned bool // what the ledger holds for it has lanes
 	queue   []*lane
 	running int
 	slotAt  time.Time // when the platform's rate lets the queue go on; zero when it does
@@ -260,6 +262,14 @@ func (d *Dispatcher) Wake(to ...domain.Address) {
 	}
 }
 
+// owes tells whether messages may wait for an address that were accepted before.
+func (d *Dispatcher) owes(to domain.Address) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l := d.lines[to.Platform]
+	return l == nil || !l.scanned || d.missed || d.lanes[to] != nil
+}
+
 // WakeAll tells that messages were committed, to addresses that the caller
 // does not know.
 func (d *Dispatcher) WakeAll() {
@@ -382,6 +392,9 @@ func (d *Dispatcher) scan() bool {
 			d.ready(a.To)
 		}
 	}
+	for _, l := range d.lines {
+		l.scanned = true
+	}
 	d.absent = ""
 	for name, n := range waiting {
 		d.absent += " " + string(name) + " (" + strconv.Itoa(n) + ")"
@@ -395,7 +408,6 @@ func (d *Dispatcher) report() {
 	if d.health == nil {
 		return
 	}
-	d.health.Note("queue", strconv.Itoa(len(d.lanes)))
 	d.health.Note("dead", strconv.FormatInt(d.dead, 10))
 	paused, names, failing := 0, "", ""
 	for _, l := range d.lines {

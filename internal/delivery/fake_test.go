@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -144,6 +145,20 @@ func (s *memStore) MoveAddress(_ context.Context, from, to domain.Address) error
 		}
 	}
 	return nil
+}
+
+func (s *memStore) Deliveries(_ context.Context, f ledger.DeliveryFilter) (out []domain.Delivery, err error) {
+	leave, err := s.enter("list")
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	for _, d := range slices.Backward(s.rows) {
+		if slices.Contains(f.States, d.State) && d.To.Platform == f.Platform && len(out) < f.Limit {
+			out = append(out, *d)
+		}
+	}
+	return out, nil
 }
 
 // row gives a copy of the nth delivery, from 1.

@@ -231,6 +231,10 @@ func (p *Preview) show(ctx context.Context) bool {
 	}
 	now := p.d.o.Now()
 	if p.id == "" {
+		if p.d.owes(p.to) { // what was accepted before stands above
+			p.later()
+			return true
+		}
 		if giveBack, _, _ := p.l.limits.reserve(p.to.ChatID, now); giveBack == nil {
 			p.later()
 			return true

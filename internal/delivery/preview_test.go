@@ -59,6 +59,31 @@ func TestPreviewStreams(t *testing.T) {
 	})
 }
 
+// TestPreviewWaitsItsTurn has an answer written while one that was accepted before
+// cannot be sent: nothing of it is shown above that one.
+func TestPreviewWaitsItsTurn(t *testing.T) {
+	a := &script{caps: streams, do: func(_ context.Context, n int, _ sent) error {
+		if n <= 3 {
+			return retry(2 * time.Second)
+		}
+		return nil
+	}}
+	inBubble(t, nil, a, func(t *testing.T, b *bench) {
+		b.send("1", "accepted before")
+		p := preview(t, b, nil)
+		for range 10 {
+			p.Event(delta("123456789 "))
+			time.Sleep(time.Second)
+		}
+		if id := p.Close(); id != "id5" {
+			t.Errorf("the preview is %q, want the message after the one that was accepted before", id)
+		}
+		if got := a.texts("1"); len(got) < 2 || got[0] != "accepted before" {
+			t.Errorf("the chat shows %q", got)
+		}
+	})
+}
+
 func TestPreviewOfAShortAnswer(t *testing.T) {
 	a := &script{caps: streams}
 	inBubble(t, nil, a, func(t *testing.T, b *bench) {

@@ -15,6 +15,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/plain"
 )
 
 // Acknowledged is an operator's word that a finding is known. It holds until its
@@ -45,7 +46,7 @@ func ackFile(profileHome string) string { return filepath.Join(profileHome, "doc
 // readAcks gives what was acknowledged in a home. What cannot be read counts as
 // nothing: a finding too many is better than one too few.
 func readAcks(profileHome string) []ack {
-	text, err := home.ReadPlain(ackFile(profileHome))
+	text, err := plain.Read(ackFile(profileHome))
 	var out []ack
 	if err != nil || json.Unmarshal(text, &out) != nil {
 		return nil

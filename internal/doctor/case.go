@@ -46,6 +46,7 @@ type Case struct {
 	API     apiFacts
 	Probes  map[domain.Platform]probe
 	Models  []modelProbe
+	Speech  speechProbe
 
 	Unknown []string // what was not learnt, and why
 
@@ -141,7 +142,7 @@ func gather(ctx context.Context, o Options) *Case {
 		asks = append(asks, fact{"the API", 2 * time.Second, askAPI})
 	}
 	if c.Config != nil && !o.Local {
-		asks = append(asks, fact{"the model's provider", probeLimit, askModels})
+		asks = append(asks, fact{"the model's provider", probeLimit, askModels}, fact{"the transcription service", probeLimit, askSpeech})
 		for p, cfg := range c.Config.Platforms {
 			if cfg.Enabled && c.wantsProbe(p) {
 				asks = append(asks, fact{string(p), probeLimit, askPlatform(p, cfg)})

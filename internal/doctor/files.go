@@ -12,6 +12,7 @@ import (
 
 	"hermes/internal/home"
 	"hermes/internal/model/login"
+	"hermes/internal/plain"
 )
 
 // homeFacts are about the profile's folder and the files in it.
@@ -133,7 +134,7 @@ func (h *homeFacts) note(path string, info fs.FileInfo) {
 		h.Strange = append(h.Strange, f)
 	}
 	if f.Secret && info.Mode().IsRegular() {
-		if r, err := os.Open(path); err != nil {
+		if r, err := plain.Open(path); err != nil {
 			f.Trouble = err
 		} else {
 			r.Close()

@@ -282,7 +282,7 @@ func openers(path string) []int {
 }
 
 // toldElsewhere are the parts that have checks of their own.
-var toldElsewhere = []string{"model", "cron", "cron.import", "delivery"}
+var toldElsewhere = []string{"model", "speech", "cron", "cron.import", "delivery"}
 
 // checkParts tells of what else in the running gateway does not work.
 func checkParts(c *Case) []Finding {

@@ -14,7 +14,7 @@ import (
 // providerChecks are about models: which is set, its key, its provider's
 // answer, logins.
 func providerChecks() []check {
-	return []check{checkModelSet, checkLogins, checkProviders, checkModelPart}
+	return []check{checkModelSet, checkLogins, checkProviders, checkModelPart, checkSpeech}
 }
 
 // checkModelSet says that nothing can be answered for want of a model.

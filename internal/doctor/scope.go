@@ -5,16 +5,18 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"hermes/internal/api"
 	"hermes/internal/domain"
 	"hermes/internal/gateway"
 	"hermes/internal/home"
+	"hermes/internal/lazyregexp"
 )
 
 // scopeChecks are about the files of profiles: missing, unreadable, mixed up.
@@ -183,7 +185,7 @@ func placeOf(p home.Problem) string {
 }
 
 // misspelt finds the right name in what Load says of an unknown one.
-var misspelt = regexp.MustCompile(`did you mean (\S+?)\?`)
+var misspelt = lazyregexp.New(`did you mean (\S+?)\?`)
 
 // checkProblems turns what the configuration's loader found into findings.
 func checkProblems(c *Case) []Finding {
@@ -333,7 +335,8 @@ func checkSharedPorts(c *Case) []Finding {
 	return nil
 }
 
-// freePort is the next port that no profile has and nobody listens on.
+// freePort is the next port that no profile has and that can be listened on: one
+// on which nobody listens may still be the near end of a connection.
 func (c *Case) freePort() int {
 	used := []int{c.Config.API.Port}
 	for _, n := range c.Neighbours {
@@ -341,11 +344,16 @@ func (c *Case) freePort() int {
 			used = append(used, n.Config.API.Port)
 		}
 	}
-	for port := c.Config.API.Port + 1; ; port++ {
-		if !slices.Contains(used, port) && api.PortHolder(port) == "" {
+	for port := c.Config.API.Port + 1; port < 1<<16; port++ {
+		if slices.Contains(used, port) || api.PortHolder(port) != "" {
+			continue
+		}
+		if l, err := net.Listen("tcp", net.JoinHostPort(c.Config.API.Host, strconv.Itoa(port))); err == nil {
+			l.Close()
 			return port
 		}
 	}
+	return c.Config.API.Port
 }
 
 // checkTwoPlaces finds secrets that stand in both files and differ.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -12,6 +11,7 @@ import (
 	"hermes/internal/gateway"
 	"hermes/internal/health"
 	"hermes/internal/home"
+	"hermes/internal/lazyregexp"
 	"hermes/internal/platform"
 )
 
@@ -64,7 +64,7 @@ func checkPlatforms(c *Case) []Finding {
 }
 
 // secretVariable finds the name of a credential in what an adapter says.
-var secretVariable = regexp.MustCompile(`\b[A-Z]+_[A-Z_]*(?:TOKEN|PASSWORD|SECRET|KEY)\b`)
+var secretVariable = lazyregexp.New(`\b[A-Z]+_[A-Z_]*(?:TOKEN|PASSWORD|SECRET|KEY)\b`)
 
 // judgePlatform names what is wrong with a platform by the code that its
 // adapter gave.

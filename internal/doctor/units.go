@@ -13,6 +13,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/plain"
 	"hermes/internal/service"
 )
 
@@ -139,7 +140,7 @@ func legacyUnits(h service.Host) []string {
 	var out []string
 	for _, dir := range []string{h.UserUnits, h.SystemUnits} {
 		path := filepath.Join(dir, legacyName)
-		if text, err := os.ReadFile(path); err == nil && strings.Contains(string(text), "gateway") {
+		if text, err := plain.Read(path); err == nil && strings.Contains(string(text), "gateway") {
 			out = append(out, path)
 		}
 	}
@@ -158,7 +159,7 @@ func findUnits(ctx context.Context, c *Case, h service.Host) []unitFile {
 			continue
 		}
 		for _, path := range paths[:min(len(paths), maxUnits)] {
-			text, err := os.ReadFile(path)
+			text, err := plain.Read(path)
 			if err != nil || filepath.Base(path) == legacyName {
 				continue
 			}
@@ -225,7 +226,7 @@ func (f *unitFile) read(c *Case, h service.Host) bool {
 			continue
 		}
 		for _, d := range drops {
-			if text, err := os.ReadFile(d); err == nil {
+			if text, err := plain.Read(d); err == nil {
 				f.DropIns = append(f.DropIns, d)
 				f.Merged += "\n" + string(text)
 			}

@@ -112,6 +112,7 @@ type Inbound struct {
 	Mentioned   bool         `json:"mentioned,omitempty"`
 	Forward     bool         `json:"-"` // no turn: Text is sent on to where answers go, and the event is done
 	ChatListed  bool         `json:"-"` // its adapter has found the chat on the list of allowed ones, perhaps by its name
+	UserListed  bool         `json:"-"` // its adapter has found the writer among those who are allowed, by a role that they hold
 	SentAt      time.Time    `json:"sent_at"`
 	ReceivedAt  time.Time    `json:"received_at"`
 	State       InboundState `json:"state"`

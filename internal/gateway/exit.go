@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 // ExitRecord is one line of logs/gateway-exit-diag.log: why a process left. The
@@ -54,7 +55,7 @@ func WriteExit(logDir string, r ExitRecord) {
 	if st, err := os.Stat(path); err == nil && st.Size() > exitLogKept {
 		halve(path)
 	}
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	f, err := plain.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return
 	}
@@ -64,7 +65,7 @@ func WriteExit(logDir string, r ExitRecord) {
 
 // halve keeps the newer half of a file of lines.
 func halve(path string) {
-	text, err := os.ReadFile(path)
+	text, err := plain.Read(path)
 	if err != nil {
 		return
 	}
@@ -73,7 +74,7 @@ func halve(path string) {
 		text = text[i+1:]
 	}
 	tmp := path + ".tmp"
-	if os.WriteFile(tmp, text, 0o600) == nil {
+	if plain.Write(tmp, text, 0o600) == nil {
 		_ = os.Rename(tmp, path)
 	}
 }
@@ -85,7 +86,7 @@ const refused = "gateway.refused"
 // LastExit is the last record of a process that served or tried to; ok is false
 // when there is none.
 func LastExit(logDir string) (r ExitRecord, ok bool) {
-	text, err := os.ReadFile(exitLog(logDir))
+	text, err := plain.Read(exitLog(logDir))
 	if err != nil {
 		return r, false
 	}
@@ -124,12 +125,12 @@ func CatchCrash(logDir string) (last string, err error) {
 	if err := os.MkdirAll(logDir, 0o700); err != nil {
 		return "", err
 	}
-	if text, err := os.ReadFile(path); err == nil && len(text) > 0 {
+	if text, err := plain.Read(path); err == nil && len(text) > 0 {
 		last = string(text[:min(len(text), 4000)])
 		_ = os.Rename(path, path+".1")
 		WriteExit(logDir, ExitRecord{Tag: "gateway.previous_unclean_exit", Code: 2, Reason: "the runtime crashed; the whole dump is in gateway-crash.log.1", Traceback: last})
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	f, err := plain.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return last, err
 	}

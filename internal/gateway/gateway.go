@@ -231,11 +231,13 @@ func (g *Gateway) Run(ctx context.Context) error {
 		g.drain()
 		return err
 	}
-	g.setPhase(phaseRunning)
+	g.enter(phaseRunning) // watch writes it down
 	g.caution.life().Reach(starts.Serving, g.Now())
 	g.tellSafeMode(work)
 	g.Log.Info("gateway running", "component", "gateway", "profile", g.Profile.Name, "pid", os.Getpid(), "version", g.Version,
 		"ready_ms", g.Now().Sub(g.started).Milliseconds())
+	g.work.Go(func() { g.watch(work) })
+	g.work.Go(func() { tuneCollector(work) })
 	failpoint.Hit(failpoint.StartServing)
 	select {
 	case <-ctx.Done():
@@ -301,10 +303,11 @@ func (g *Gateway) start(ctx context.Context) error {
 			}
 		})
 	}
-	g.work.Go(func() { g.watch(ctx) })
 	g.work.Go(func() { g.vouch(ctx) })
 	g.work.Go(func() { g.watchOthers(ctx) })
+	g.work.Go(func() { g.watchHost(ctx) })
 	g.work.Go(func() { g.beat(ctx) })
+	g.work.Go(func() { g.watchSleep(ctx) })
 	g.work.Go(func() { g.directory.Run(ctx) })
 	if g.CronOnly {
 		g.work.Go(func() { g.watchPokes(ctx) })
@@ -451,18 +454,22 @@ func (g *Gateway) close() {
 	}
 }
 
-func (g *Gateway) setPhase(p string) {
+// enter begins a phase.
+func (g *Gateway) enter(p string) {
 	g.mu.Lock()
 	g.phase = p
 	g.mu.Unlock()
-	g.writeState(p)
 }
 
-// writeState keeps gateway_state.json, while it is ours. phase "" is the
-// current one.
-func (g *Gateway) writeState(phase string) {
+func (g *Gateway) setPhase(p string) {
+	g.enter(p)
+	g.writeState()
+}
+
+// writeState keeps gateway_state.json, while it is ours.
+func (g *Gateway) writeState() {
 	if g.state != nil && g.owns() {
-		g.state.write(g.stateRecord(phase))
+		g.state.write(g.stateRecord)
 	}
 }
 
@@ -479,6 +486,7 @@ func (g *Gateway) watch(ctx context.Context) {
 	part := g.health.Part("ledger")
 	tidied := g.Now()
 	for {
+		g.writeState()
 		wait := checkEvery
 		if err := g.outbox.Check(ctx); err != nil && ctx.Err() == nil {
 			g.health.Part("delivery").Down("stuck", domain.MessageOf(err))
@@ -496,7 +504,7 @@ func (g *Gateway) watch(ctx context.Context) {
 				g.Log.Warn("old entries of the ledger could not be removed", "component", "ledger", "err", err)
 			}
 		}
-		g.writeState("")
+		g.writeState()
 		g.storeSockets()
 		timer := time.NewTimer(wait)
 		select {

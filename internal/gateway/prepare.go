@@ -10,6 +10,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/plain"
 	"hermes/internal/secret"
 	"hermes/internal/starts"
 	"hermes/internal/versions"
@@ -81,7 +82,7 @@ func (o Preparation) facts(disk home.Files, unreadable bool) starts.Facts {
 	if unreadable {
 		f.Disk = "unreadable"
 	}
-	if text, err := os.ReadFile(crashFile(o.Profile.LogDir())); err == nil {
+	if text, err := plain.Read(crashFile(o.Profile.LogDir())); err == nil {
 		f.Dump = o.redact(string(bytes.TrimSpace(text)))
 	}
 	if e, _, ok := home.OpenHistory(o.Profile).LastHealthy(); ok {
@@ -120,6 +121,18 @@ func (o Preparation) judge(f starts.Facts) (p starts.Plan) {
 		p = starts.Judge(&r, f)
 	}
 	return p
+}
+
+// Foresee tells what a start now would be like, and changes nothing: how it would
+// be done, the last life on the record as it will be judged, and the fingerprint
+// of the configuration on disk.
+func (o Preparation) Foresee() (p starts.Plan, last starts.Start, disk string) {
+	files, err := home.ReadFiles(o.Profile)
+	f := o.facts(files, err != nil)
+	r := starts.Read(o.Profile)
+	p = starts.Judge(&r, f)
+	last, _ = r.Last()
+	return p, last, f.Disk
 }
 
 // Pinned is why a program was chosen that the profile is pinned to.

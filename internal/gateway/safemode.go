@@ -63,7 +63,7 @@ func (g *Gateway) vouch(ctx context.Context) {
 // vouchFor keeps what this life is served by as good.
 func (g *Gateway) vouchFor(s *Safe) {
 	now := g.Now()
-	s.Life.Update(func(own *starts.Start, _ *starts.Record) { own.Healthy = now.UTC() })
+	s.Life.Proved(now)
 	if s.Instead == "" {
 		if _, err := home.OpenHistory(g.Profile).Healthy(s.Served, g.Version, now); err != nil {
 			g.Log.Warn("the configuration serves well and could not be kept for a later start to go back to", "component", "gateway", "err", err)
@@ -97,7 +97,7 @@ func (g *Gateway) keepProgram() {
 func (g *Gateway) settle(s *Safe) {
 	now := g.Now()
 	s.Life.Reach(starts.Settled, now)
-	s.Life.Update(func(_ *starts.Start, r *starts.Record) {
+	s.Life.Update(func(r *starts.Record) {
 		r.Quarantine = slices.DeleteFunc(r.Quarantine, func(q starts.Quarantined) bool {
 			mine, held := g.caution.held(q.Part)
 			return !held || now.Sub(mine.Until) >= starts.SettleTime
@@ -171,7 +171,7 @@ func (g *Gateway) tellSafeMode(ctx context.Context) {
 			return
 		}
 		g.outbox.Wake(to)
-		g.Safe.Life.Update(func(_ *starts.Start, r *starts.Record) { r.Told = incident })
+		g.Safe.Life.Update(func(r *starts.Record) { r.Told = incident })
 		return
 	}
 }

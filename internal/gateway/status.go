@@ -18,6 +18,7 @@ import (
 	"hermes/internal/delivery"
 	"hermes/internal/domain"
 	"hermes/internal/health"
+	"hermes/internal/plain"
 	"hermes/internal/succession"
 )
 
@@ -34,6 +35,9 @@ func (g *Gateway) Status(ctx context.Context) control.Status {
 		Problems: []string{},
 	}
 	s.Mode.Handover = string(succession.ModeOf(g.processEnv))
+	if gone := g.programGone(); gone != "" {
+		s.Warnings = append(s.Warnings, gone)
+	}
 	for _, e := range g.handing.living() {
 		s.Elders = append(s.Elders, e.PID)
 	}
@@ -48,6 +52,11 @@ func (g *Gateway) Status(ctx context.Context) control.Status {
 		s.Ledger = info
 	} else {
 		s.Problems = append(s.Problems, "ledger: "+err.Error())
+	}
+	if failing, err := g.jobs.Failing(ctx); err != nil {
+		s.Problems = append(s.Problems, "cron: "+domain.MessageOf(err))
+	} else if len(failing) > 0 { // the job's fault, not the gateway's
+		s.Warnings = append(s.Warnings, fmt.Sprintf("the last run failed of: %s; `hermes%s cron runs JOB` says why", strings.Join(failing, ", "), g.flag()))
 	}
 	if !s.Model.Set {
 		s.Problems = append(s.Problems, "model: none is set, so nothing can be answered. Set one with `hermes"+g.flag()+" model`.")
@@ -188,11 +197,9 @@ var platformWords = map[health.State]string{
 	health.Starting: "connecting", health.OK: "connected", health.Degraded: "retrying", health.Down: "fatal", health.Disabled: "paused",
 }
 
-// stateRecord is the state of now; phase "" means the current one.
-func (g *Gateway) stateRecord(phase string) stateRecord {
-	if phase == "" {
-		phase = g.currentPhase()
-	}
+// stateRecord is the state of now.
+func (g *Gateway) stateRecord() stateRecord {
+	phase := g.currentPhase()
 	r := stateRecord{Record: g.record(), State: phase, Platforms: map[string]platformState{}}
 	if g.lanes != nil {
 		_, r.Active, _ = g.lanes.Counts()
@@ -212,11 +219,13 @@ func (g *Gateway) record() succession.Record {
 	return succession.Self(g.Profile.Home, g.Profile.Name)
 }
 
-// write replaces the file when the record has changed. A disk that takes no
-// file is told once in the log and changes nothing else.
-func (f *stateFile) write(r stateRecord) {
+// write replaces the file when the record has changed. now gives it; it is called
+// alone, so that what was true later is written later. A disk that takes no file is
+// told once in the log and changes nothing else.
+func (f *stateFile) write(now func() stateRecord) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	r := now()
 	text, err := json.Marshal(r)
 	if err != nil || string(text) == f.last {
 		return
@@ -225,7 +234,7 @@ func (f *stateFile) write(r stateRecord) {
 	r.Updated = time.Now().UTC().Format(time.RFC3339)
 	if text, err = json.MarshalIndent(r, "", "  "); err == nil {
 		tmp := filepath.Join(filepath.Dir(f.path), ".gateway_state.tmp")
-		if err = os.WriteFile(tmp, append(text, '\n'), 0o600); err == nil {
+		if err = plain.Write(tmp, append(text, '\n'), 0o600); err == nil {
 			err = os.Rename(tmp, f.path)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 const (
@@ -74,7 +75,7 @@ func exportOne(out *tar.Writer, name, as string, d fs.DirEntry) error {
 		header.Name, header.Typeflag, header.Size = as+"/", tar.TypeDir, 0
 		return out.WriteHeader(header)
 	}
-	f, err := os.Open(name)
+	f, err := plain.Open(name)
 	if err != nil {
 		return err
 	}
@@ -193,7 +194,7 @@ func Alias(p Profile, dir, name, program string) (string, error) {
 		return "", domain.E(domain.Invalid, nil, "%q cannot be the name of an alias; use a-z, 0-9, - and _", name)
 	}
 	file := filepath.Join(dir, name)
-	if old, err := os.ReadFile(file); err == nil && !isAlias(old) {
+	if old, err := plain.Read(file); err == nil && !isAlias(old) {
 		return "", domain.E(domain.Conflict, nil, "%s exists and is no alias of hermes, so it was left alone; choose another by --name", file)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -208,7 +209,7 @@ func Alias(p Profile, dir, name, program string) (string, error) {
 // RemoveAlias removes an alias script. Errors: NotFound, Conflict.
 func RemoveAlias(dir, name string) error {
 	file := filepath.Join(dir, name)
-	old, err := os.ReadFile(file)
+	old, err := plain.Read(file)
 	if err != nil || !ValidName(name) {
 		return domain.E(domain.NotFound, nil, "there is no alias %s", file)
 	}
@@ -229,7 +230,7 @@ func isAlias(script []byte) bool {
 // AliasOf gives the alias of a profile in dir by its usual name, "" if none.
 func AliasOf(p Profile, dir string) string {
 	file := filepath.Join(dir, p.Name)
-	if old, err := os.ReadFile(file); err == nil && isAlias(old) && strings.Contains(string(old), " -p "+p.Name+" ") {
+	if old, err := plain.Read(file); err == nil && isAlias(old) && strings.Contains(string(old), " -p "+p.Name+" ") {
 		return file
 	}
 	return ""

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 // maxFile bounds the files that are read whole: .env, config.yaml, auth.json.
@@ -15,47 +16,21 @@ const maxFile = 4 << 20
 // readBounded reads a file of at most maxFile bytes. A file that does not
 // exist gives nil, nil. Errors: Config.
 func readBounded(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	data, err := plain.ReadMost(path, maxFile)
+	switch {
+	case err == nil:
+		return data, nil
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
-	}
-	if err == nil && info.IsDir() {
-		return nil, domain.E(domain.Config, nil, "%s is a folder where a file is expected; move it away", path)
-	}
-	if err == nil && info.Size() > maxFile {
+	case errors.Is(err, plain.ErrTooLarge):
 		return nil, domain.E(domain.Config, nil, "%s is larger than %d MiB, so it was not read; make it smaller", path, maxFile>>20)
-	}
-	if err != nil {
-		return nil, domain.E(domain.Config, err, "%s cannot be read, so its settings are unknown; check its owner and mode", path)
-	}
-	// A pipe would be waited for, and a device may never end; a link to
-	// /dev/null is how people say that there is nothing.
-	if mode := info.Mode(); !mode.IsRegular() {
-		if target, err := filepath.EvalSymlinks(path); err == nil && target == os.DevNull {
-			return []byte{}, nil
+	case errors.Is(err, plain.ErrNotPlain):
+		if info, serr := os.Stat(path); serr == nil && info.IsDir() {
+			return nil, domain.E(domain.Config, nil, "%s is a folder where a file is expected; move it away", path)
 		}
-		return nil, domain.E(domain.Config, nil, "%s is no plain file (%s), so its settings are unknown; put a file in its place", path, mode.Type())
+		return nil, domain.E(domain.Config, err, "%s is no plain file, so its settings are unknown; put a file in its place", path)
 	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, domain.E(domain.Config, err, "%s cannot be read, so its settings are unknown; check its owner and mode", path)
-	}
-	return data, nil
-}
-
-// ReadPlain is os.ReadFile for a plain file of up to 16 MiB: a pipe, which would
-// be waited for, a device and an endless file are refused. Errors: those of
-// os.Stat and os.ReadFile, fs.ErrInvalid.
-func ReadPlain(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	const most = 16 << 20
-	if !info.Mode().IsRegular() || info.Size() > most {
-		return nil, &fs.PathError{Op: "read", Path: path, Err: fs.ErrInvalid}
-	}
-	return os.ReadFile(path)
+	return nil, domain.E(domain.Config, err, "%s cannot be read, so its settings are unknown; check its owner and mode", path)
 }
 
 // WriteAtomic replaces path by data: a reader, and a crash at any instant,

@@ -3,10 +3,10 @@ package home
 import (
 	"bytes"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
+	"hermes/internal/lazyregexp"
 	"hermes/internal/secret"
 )
 
@@ -48,16 +48,17 @@ func lines(data []byte) [][]byte {
 	return bytes.Split(bytes.TrimSuffix(data, []byte("\n")), []byte("\n"))
 }
 
+const secretWord = `(?:token|secret|pass|passw(?:or)?d|passphrase|credential|key|auth|heartbeat_url)s?`
+
 var (
-	secretWord = `(?:token|secret|pass|passw(?:or)?d|passphrase|credential|key|auth|heartbeat_url)s?`
 	// assigned is a name that says that it is secret, and its value up to the
 	// end of the line, also in a comment.
-	assigned = regexp.MustCompile(`(?i)^(.*?[\w."'-]*` + secretWord + `["']?\s*[:=]\s*)(\S.*)$`)
+	assigned = lazyregexp.New(`(?i)^(.*?[\w."'-]*` + secretWord + `["']?\s*[:=]\s*)(\S.*)$`)
 	// opens is such a name whose value stands on the lines that follow.
-	opens = regexp.MustCompile(`(?i)^(\s*(?:- )?["']?[\w.-]*` + secretWord + `["']?\s*:)\s*(?:[|>][-+0-9]*)?\s*$`)
+	opens = lazyregexp.New(`(?i)^(\s*(?:- )?["']?[\w.-]*` + secretWord + `["']?\s*:)\s*(?:[|>][-+0-9]*)?\s*$`)
 	// named is a line that begins something else than what goes on.
-	named   = regexp.MustCompile(`^\s*(?:- +)?(?:[\w.-]+|"[^"]*"|'[^']*')\s*:(?:\s|$)`)
-	anyName = regexp.MustCompile(`^(\s*#?\s*(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*\s*=)(.*)$`)
+	named   = lazyregexp.New(`^\s*(?:- +)?(?:[\w.-]+|"[^"]*"|'[^']*')\s*:(?:\s|$)`)
+	anyName = lazyregexp.New(`^(\s*#?\s*(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*\s*=)(.*)$`)
 )
 
 // maskEnv masks the values of a .env. A line that belongs to no plain

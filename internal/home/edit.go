@@ -12,6 +12,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 // Change tells what an edit did.
@@ -272,13 +273,16 @@ func withEditLock(p Profile, by By, edit func() error) error {
 	if err := os.MkdirAll(p.Home, 0o700); err != nil {
 		return domain.E(domain.Unavailable, err, "the folder %s cannot be made", p.Home)
 	}
-	lock := flock.New(filepath.Join(p.Home, ".config.lock"), flock.SetPermissions(0o600))
+	lock := flock.New(filepath.Join(p.Home, ".config.lock"), flock.SetPermissions(0o600), flock.SetFlag(plain.LockFlag))
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if _, err := lock.TryLockContext(ctx, 20*time.Millisecond); err != nil {
 		return domain.E(domain.Unavailable, err, "another edit of %s has not ended, so nothing was changed; try again", p.Home)
 	}
 	defer lock.Unlock()
+	if err := complete(p); err != nil {
+		return err
+	}
 	if by == (By{}) {
 		return edit()
 	}
@@ -287,7 +291,7 @@ func withEditLock(p Profile, by By, edit func() error) error {
 		return err
 	}
 	err := edit()
-	if after, rerr := ReadFiles(p); rerr == nil {
+	if after, rerr := readFiles(p); rerr == nil {
 		// The edit stands; a state that is not kept now is kept as found by the next.
 		_, _ = h.keep(after, by)
 	}

@@ -3,11 +3,11 @@ package home
 import (
 	"fmt"
 	"net"
-	"regexp"
 	"slices"
 	"strings"
 
 	"hermes/internal/domain"
+	"hermes/internal/lazyregexp"
 )
 
 // Load reads a profile's configuration: defaults, config.yaml over them, the
@@ -154,7 +154,7 @@ func shown(s *setting, n *node) string {
 	return fmt.Sprintf("%q", n.text)
 }
 
-var variable = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
+var variable = lazyregexp.New(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
 
 // expand replaces ${NAME} in a text by the variable. One that is not set stays
 // as it is, and is reported.
@@ -211,7 +211,8 @@ func (l *loader) readStrangers() {
 func (l *loader) finish() {
 	d := l.draft
 	if d.Timezone == nil {
-		d.Timezone = hostZone()
+		d.Host = newHostZone(localtime)
+		d.Timezone = d.Host.Zone()
 	}
 	if d.compress {
 		d.CompressionThreshold = d.threshold

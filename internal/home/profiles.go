@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 // List gives the profiles under root: the default one, then the others by name.
@@ -75,12 +76,14 @@ type CreateOptions struct {
 // Created is a new profile and what was left out of it.
 type Created struct {
 	Profile Profile
-	Left    []string // credentials that were not copied
+	Left    []string // credentials of chat platforms that were not copied
+	Logins  []string // providers whose logins were not copied
 }
 
 // Create makes a profile. Two profiles with one bot token take each other's
-// messages, so those are left out of a copy unless Channels is set; the ledger
-// is never copied, or what it still has to send would be sent twice. Errors:
+// messages, so those are left out of a copy unless Channels is set; logins that
+// renew themselves are never copied, or the two would log each other out; nor is
+// the ledger, or what it still has to send would be sent twice. Errors:
 // Invalid, Conflict when it exists, Config, StorageFull, Unavailable.
 func Create(root string, o CreateOptions) (Created, error) {
 	p, err := newProfile(root, o.Name)
@@ -92,9 +95,12 @@ func Create(root string, o CreateOptions) (Created, error) {
 		return Created{}, err
 	}
 	defer os.RemoveAll(tmp.Home)
-	var left []string
+	made := Created{Profile: p}
 	if o.From != nil {
-		if left, err = copyProfile(*o.From, tmp, o.All, o.Channels); err != nil {
+		if made.Left, err = copyProfile(*o.From, tmp, o.All, o.Channels); err != nil {
+			return Created{}, err
+		}
+		if made.Logins, err = dropLogins(tmp); err != nil {
 			return Created{}, err
 		}
 	}
@@ -112,7 +118,7 @@ func Create(root string, o CreateOptions) (Created, error) {
 	if err := os.Rename(tmp.Home, p.Home); err != nil {
 		return Created{}, domain.E(domain.Unavailable, err, "the profile %s was not made: its folder cannot be moved into place", p.Name)
 	}
-	return Created{p, left}, nil
+	return made, nil
 }
 
 func newProfile(root, name string) (Profile, error) {
@@ -147,7 +153,7 @@ var notCopied = []string{
 	"profiles", "active_profile", "logs", "cache", "backups", "state-snapshots", "state", "config-history",
 	"gateway.pid", "gateway.lock", "gateway.sock", "gateway_state.json", "gateway-starts.log", "processes.json",
 	".clean_shutdown", ".gateway-takeover.json", ".gateway-planned-stop.json", ".config.lock", "binary.pin",
-	"binaries.json", "gateway-starts.json",
+	"binaries.json", "gateway-starts.json", "gateway-starts.journal", ".config-change.json",
 }
 
 // leftOut tells whether a top-level name is runtime state.
@@ -157,6 +163,7 @@ func leftOut(name string) bool {
 }
 
 func copyProfile(from, to Profile, all, channels bool) (left []string, err error) {
+	settle(from)
 	names := []string{"config.yaml", ".env", "SOUL.md", "skills", "memories"}
 	if all {
 		names = nil
@@ -165,8 +172,11 @@ func copyProfile(from, to Profile, all, channels bool) (left []string, err error
 			return nil, domain.E(domain.Unavailable, err, "the profile %s cannot be read", from.Name)
 		}
 		for _, e := range entries {
-			// A .bak may hold what was taken out since.
-			if !leftOut(e.Name()) && !strings.HasSuffix(e.Name(), ".bak") {
+			switch {
+			case leftOut(e.Name()) || olderCopy(e.Name()):
+			case !channels && slices.Contains(channelFiles, e.Name()):
+				left = append(left, e.Name())
+			default:
 				names = append(names, e.Name())
 			}
 		}
@@ -179,7 +189,8 @@ func copyProfile(from, to Profile, all, channels bool) (left []string, err error
 	if channels {
 		return nil, nil
 	}
-	return dropChannels(to)
+	dropped, err := dropChannels(to)
+	return append(dropped, left...), err
 }
 
 // copyTree copies files and folders, 0600 and 0700, and what can be run stays
@@ -204,7 +215,7 @@ func copyTree(from, to string) error {
 			if err != nil {
 				return err
 			}
-			src, err := os.Open(path)
+			src, err := plain.Open(path)
 			if err != nil {
 				return err
 			}
@@ -213,70 +224,6 @@ func copyTree(from, to string) error {
 		}
 		return nil
 	})
-}
-
-// dropChannels takes the credentials of chat platforms out of a copied profile.
-func dropChannels(p Profile) (left []string, err error) {
-	env, err := readBounded(p.EnvFile())
-	if err != nil {
-		return nil, err
-	}
-	file, _ := ParseEnv(p.EnvFile(), env)
-	config, err := readBounded(p.ConfigFile())
-	if err != nil {
-		return nil, err
-	}
-	before := string(config)
-	for _, s := range platformSpecs() {
-		for _, seg := range slices.Clone(file.segments) {
-			if seg.key == s.token || strings.HasPrefix(seg.key, s.prefix) && IsSecretName(seg.key) {
-				if file.Unset(seg.key) {
-					left = append(left, seg.key)
-				}
-			}
-		}
-		root, err := parseYAML(p.ConfigFile(), config)
-		if err != nil {
-			return nil, err
-		}
-		for _, base := range platformPlaces(s.name) {
-			section := strings.Split(strings.TrimSuffix(base, "."), ".")
-			for _, path := range secretPaths(root.at(section...), section) {
-				if config, err = spliceUnset(config, path); err != nil {
-					return nil, domain.E(domain.Conflict, err, "%s cannot be taken out of the copy of config.yaml; add --clone-channels, or move the token to .env", strings.Join(path, "."))
-				}
-				left = append(left, strings.Join(path, "."))
-			}
-		}
-	}
-	if data := file.Bytes(); string(data) != string(env) {
-		if err := WriteAtomic(p.EnvFile(), data, 0o600); err != nil {
-			return nil, err
-		}
-	}
-	if string(config) != before {
-		if err := WriteAtomic(p.ConfigFile(), config, 0o600); err != nil {
-			return nil, err
-		}
-	}
-	return left, nil
-}
-
-// secretPaths gives the paths of the secrets of a section and its extra.
-func secretPaths(section *node, at []string) [][]string {
-	var out [][]string
-	if section == nil {
-		return nil
-	}
-	for _, e := range section.entries {
-		path := append(slices.Clone(at), e.key)
-		if e.key == "extra" {
-			out = append(out, secretPaths(e.value, path)...)
-		} else if e.value.kind == scalarNode && IsSecretName(e.key) {
-			out = append(out, path)
-		}
-	}
-	return out
 }
 
 // Delete removes a profile and resets the sticky choice if it was that one.
@@ -342,7 +289,7 @@ func mustBeStopped(p Profile) error {
 // hold a bare number; a PID that another program has taken since is told apart
 // by its start time, where the file has one.
 func Running(p Profile) (pid int, ok bool) {
-	data, err := ReadPlain(p.PIDFile())
+	data, err := plain.Read(p.PIDFile())
 	if err != nil {
 		return 0, false
 	}

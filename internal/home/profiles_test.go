@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -35,6 +36,13 @@ func tree(t *testing.T, dir string) map[string]string {
 	return out
 }
 
+// oldLogins has a key, which profiles may share, and logins of every form, which
+// they may not.
+const oldLogins = `{"version": 1, "active_provider": "nous", "kept": {"n": 12345678901234567890},
+"providers": {"nous": {"access_token": "a-once", "refresh_token": "r-once"}, "codex": {"tokens": {"refresh_token": "deep-once"}}},
+"credential_pool": {"openrouter": [{"id": "k", "auth_type": "api_key", "access_token": "sk-shared"}],
+ "qwen": [{"id": "l", "auth_type": "oauth", "access_token": "o-once"}, {"id": "m", "auth_type": "api_key", "access_token": "x", "refresh_token": "q-once"}]}}`
+
 // oldHome is a default profile with something of everything.
 func oldHome(t *testing.T) Profile {
 	p := profileIn(t)
@@ -42,7 +50,7 @@ func oldHome(t *testing.T) Profile {
 		"config.yaml":        "model: x # mine\nplatforms:\n  discord:\n    token: dtoken\n    require_mention: false\n",
 		".env":               "# keys\nOPENROUTER_API_KEY=k\nTELEGRAM_BOT_TOKEN=t\nTELEGRAM_ALLOWED_USERS=1\nSLACK_APP_TOKEN=s\n",
 		".env.bak":           "TELEGRAM_BOT_TOKEN=older\n",
-		"auth.json":          "{}",
+		"auth.json":          oldLogins,
 		"SOUL.md":            "kind",
 		"skills/a/SKILL.md":  "skill",
 		"memories/MEMORY.md": "fact",
@@ -98,6 +106,9 @@ func TestCreate(t *testing.T) {
 			if got[".env"] != tt.env {
 				t.Errorf(".env is %q", got[".env"])
 			}
+			if all := got["auth.json"]; tt.o.All != strings.Contains(all, "sk-shared") || strings.Contains(all, "once") || tt.o.All != slices.Equal(made.Logins, []string{"codex", "nous", "qwen"}) {
+				t.Errorf("logins %v left out, auth.json is %s", made.Logins, all)
+			}
 			if diff := cmp.Diff(tt.left, made.Left); diff != "" {
 				t.Error(diff)
 			}
@@ -118,6 +129,71 @@ func TestCreate(t *testing.T) {
 	for _, bad := range []string{"default", "", "tmp", "../x", "A", strings.Repeat("a", 65)} {
 		if _, err := Create(t.TempDir(), CreateOptions{Name: bad}); !domain.IsCode(err, domain.Invalid) {
 			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+// TestACloneHasNoBots clones a home with a credential in every place that one can
+// stand in: none of them is in the copy, and everything else is.
+func TestACloneHasNoBots(t *testing.T) {
+	const config = `model: {api_key: "${MODEL_KEY}"}
+platforms:
+  telegram: {token: SECRET1, require_mention: true}
+  discord:
+    extra: {api_key: SECRET2, auto_thread: false}
+  webhook:
+    extra:
+      routes:
+        ci: {prompt: look, secret: SECRET3}
+        two: {prompt: look, secret: [SECRET4, "${OLD_CI}"]}
+      targets:
+        ops: {url: "https://ops.example.com/in", secret: "${OPS_SECRET}"}
+  whatsapp: {token: SECRET5}
+  api_server: {extra: {key: kept}}
+gateway:
+  platforms:
+    slack: {token: SECRET6, extra: {app_token: SECRET7}}
+matrix: {access_token: SECRET8, extra: {password: SECRET9, user_id: "@a:b"}}
+`
+	const env = "MODEL_KEY=kept\nexport TELEGRAM_BOT_TOKEN=SECRET10\n# TELEGRAM_BOT_TOKEN=SECRET11\n#export SLACK_APP_TOKEN='SECRET12'\nSLACK_APP_TOKEN=SECRET13\n" +
+		"OPS_SECRET=SECRET14\nOLD_CI=SECRET15\nEMAIL_PASSWORD=\"SECRET16\"\nMATRIX_PASSWORD=SECRET17\nWEBHOOK_PREVIOUS_SECRET=SECRET18\nTELEGRAM_WEBHOOK_SECRET=SECRET19\n" +
+		"TWILIO_AUTH_TOKEN=SECRET20\nHASS_TOKEN=SECRET21\nTELEGRAM_ALLOWED_USERS=1\n# a remark\nTELEGRAM_BOT_TOKEN=SECRET22\n"
+	for _, all := range []bool{false, true} {
+		from := profileIn(t)
+		for name, content := range map[string]string{
+			"config.yaml": config, ".env": env, ".env.old": "TELEGRAM_BOT_TOKEN=SECRET23\n", ".env~": "TELEGRAM_BOT_TOKEN=SECRET24\n", "config.yaml.2025": "platforms: {telegram: {token: SECRET25}}\n",
+			"matrix_session.json": "SECRET26", "webhook_subscriptions.json": "SECRET27", "auth.json": "{}",
+		} {
+			write(t, from.Path(name), content)
+		}
+		made, err := Create(from.Root, CreateOptions{Name: "liam", From: &from, All: all})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := tree(t, made.Profile.Home)
+		for name, text := range got {
+			if regexp.MustCompile(`SECRET\d`).MatchString(text) {
+				t.Errorf("all %v: %s holds a credential:\n%s", all, name, text)
+			}
+		}
+		if want := "MODEL_KEY=kept\nTELEGRAM_ALLOWED_USERS=1\n# a remark\n"; got[".env"] != want {
+			t.Errorf(".env is %q, want %q", got[".env"], want)
+		}
+		for _, kept := range []string{"${MODEL_KEY}", "require_mention: true", "auto_thread: false", "prompt: look", "https://ops.example.com/in", "key: kept", "user_id:"} {
+			if !strings.Contains(got["config.yaml"], kept) {
+				t.Errorf("config.yaml lost %q:\n%s", kept, got["config.yaml"])
+			}
+		}
+		for _, told := range []string{"TELEGRAM_BOT_TOKEN", "platforms.webhook.extra.routes.two.secret", "OPS_SECRET", "matrix.extra.password", "platforms.whatsapp.token"} {
+			if !slices.Contains(made.Left, told) {
+				t.Errorf("it is not told that %s was left out: %q", told, made.Left)
+			}
+		}
+		if _, ok := got["auth.json"]; ok != all {
+			t.Errorf("all %v: auth.json is there: %v", all, ok)
+		}
+		if slices.Contains(made.Left, "matrix_session.json") != all {
+			t.Errorf("all %v: told is %q", all, made.Left)
 		}
 	}
 }
@@ -269,5 +345,20 @@ func TestAlias(t *testing.T) {
 	}
 	if err := RemoveAlias(bin, "liam"); err != nil || AliasOf(p, bin) != "" {
 		t.Error(err)
+	}
+}
+
+// What cannot be read may be a login, so none of it is copied.
+func TestCloneOfBrokenLogins(t *testing.T) {
+	for name, text := range map[string]string{"cut": oldLogins[:200], "a list": "[]", "nothing": "null", "empty": ""} {
+		from := oldHome(t)
+		write(t, from.Path("auth.json"), text)
+		made, err := Create(from.Root, CreateOptions{Name: "liam", From: &from, All: true})
+		if err != nil || len(made.Logins) != 1 || tree(t, made.Profile.Home)["auth.json"] != "" {
+			t.Errorf("%s: %v %v %q", name, err, made.Logins, tree(t, made.Profile.Home)["auth.json"])
+		}
+		if readFile(t, from.Path("auth.json")) != text {
+			t.Errorf("%s: the original was changed", name)
+		}
 	}
 }

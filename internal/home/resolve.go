@@ -3,10 +3,10 @@ package home
 import (
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 // DefaultProfile is the profile whose folder is the root itself.
@@ -42,6 +42,9 @@ func Resolve(r Request) (Profile, error) {
 		return mustExist(Profile{Name: name, Root: root, Home: dir}, sticky)
 	}
 	p, err := Named(root, name)
+	if err != nil && sticky {
+		return Profile{}, domain.E(domain.Config, nil, "%s names no profile, so nothing was done; run `hermes profile use default`, or name the profile with -p", filepath.Join(root, "active_profile"))
+	}
 	if err != nil {
 		return Profile{}, err
 	}
@@ -86,13 +89,20 @@ func Named(root, name string) (Profile, error) {
 	return Profile{Name: name, Root: root, Home: filepath.Join(root, "profiles", name)}, nil
 }
 
-var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,63}$`)
-
-// ValidName tells whether a profile may be called so.
-func ValidName(name string) bool { return nameForm.MatchString(name) }
+// ValidName tells whether a profile may be called so: up to 64 of a-z, 0-9, - and
+// _, the first a letter or digit.
+func ValidName(name string) bool {
+	for i, c := range []byte(name) {
+		plain := 'a' <= c && c <= 'z' || '0' <= c && c <= '9'
+		if !plain && (i == 0 || c != '-' && c != '_') {
+			return false
+		}
+	}
+	return name != "" && len(name) <= 64
+}
 
 func stickyName(root string) string {
-	data, err := ReadPlain(filepath.Join(root, "active_profile"))
+	data, err := plain.Read(filepath.Join(root, "active_profile"))
 	if err != nil {
 		return ""
 	}

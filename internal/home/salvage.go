@@ -2,9 +2,10 @@ package home
 
 import (
 	"bytes"
-	"regexp"
 	"slices"
 	"strings"
+
+	"hermes/internal/lazyregexp"
 )
 
 // loss is what of a configuration on disk could not be read.
@@ -43,8 +44,8 @@ func (l loss) governs(part string) bool {
 }
 
 var (
-	sectionStart = regexp.MustCompile(`^["']?([A-Za-z_][A-Za-z0-9_-]*)["']?\s*:`)
-	envName      = regexp.MustCompile(`^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=`)
+	sectionStart = lazyregexp.New(`^["']?([A-Za-z_][A-Za-z0-9_-]*)["']?\s*:`)
+	envName      = lazyregexp.New(`^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=`)
 )
 
 // readable reads of a configuration whatever can be read: of config.yaml each

@@ -142,7 +142,7 @@ var extraRules = map[string]extraRule{
 	"allowed_channels": ours, "allowed_rooms": ours, "require_mention": ours, "mention_patterns": ours, "ignored_threads": ours,
 	"reactions": ours, "reply_to_mode": ours, "reply_mode": ours, "cron_thread_id": ours, "home_channel": ours, "home_channel_name": ours,
 	"home_channel_thread_id": ours, "home_room": ours, "home_address": ours, "auto_thread": ours, "no_thread_channels": ours,
-	"catch_up": ours, "command_sync_policy": ours, "max_attachment_bytes": ours, "session_scope": ours, "poll_interval": ours,
+	"catch_up": ours, "callback_url": ours, "command_sync_policy": ours, "max_attachment_bytes": ours, "session_scope": ours, "poll_interval": ours,
 	"imap_host": ours, "imap_port": ours, "smtp_host": ours, "smtp_port": ours, "address": ours, "password": ours, "app_token": ours,
 	"typing_indicator":       ours,
 	"allow_bots":             dropped,

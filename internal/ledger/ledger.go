@@ -363,7 +363,9 @@ type DeliveryFilter struct {
 	RunID  int64
 	TurnID int64
 	Before int64 // only ids below it
-	Limit  int   // 0 means 100
+	// Platform, where not "", is whose deliveries are listed.
+	Platform domain.Platform
+	Limit    int // 0 means 100
 }
 
 // Outbox is about messages on their way out.

@@ -15,6 +15,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 const (
@@ -83,7 +84,7 @@ func tail(path string, n int, f Filter, limit int64) ([]string, error) {
 // backwards gives the lines of a file's first limit bytes (-1: all) from the
 // last to the first until take says no.
 func backwards(path string, limit int64, take func(line string) bool) error {
-	f, err := os.Open(path)
+	f, err := plain.Open(path)
 	if err != nil {
 		return err
 	}
@@ -202,7 +203,7 @@ func (t *follower) begin(n int) error {
 }
 
 func (t *follower) open(whence int) error {
-	f, err := os.Open(t.path)
+	f, err := plain.Open(t.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"hermes/internal/plain"
 )
 
 // file is a log file that is rotated by size: name → name.1 → name.2 … the
@@ -61,10 +63,10 @@ func (w *file) write(line []byte) {
 }
 
 func (w *file) open() error {
-	f, err := os.OpenFile(w.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	f, err := plain.OpenFile(w.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = os.MkdirAll(filepath.Dir(w.path), 0o700); err == nil {
-			f, err = os.OpenFile(w.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+			f, err = plain.OpenFile(w.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 		}
 	}
 	if err != nil {

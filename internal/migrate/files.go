@@ -15,6 +15,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/plain"
 )
 
 // ownFiles are the files and folders of a profile that both systems read.
@@ -64,7 +65,7 @@ func readable(path string, st fs.FileInfo) error {
 		_, err := os.ReadDir(path)
 		return err
 	}
-	f, err := os.Open(path)
+	f, err := plain.Open(path)
 	if err != nil {
 		return err
 	}
@@ -212,7 +213,7 @@ func copyFile(from, to, sum string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return fail(err)
 	}
-	in, err := os.Open(from)
+	in, err := plain.Open(from)
 	if err != nil {
 		return fail(err)
 	}

@@ -23,6 +23,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/home"
 	"hermes/internal/ledger"
+	"hermes/internal/plain"
 )
 
 // Ledger is the part of the durable store that things are moved into.
@@ -162,7 +163,7 @@ func lock(p home.Profile) (unlock func(), err error) {
 		return nil, domain.E(domain.Unavailable, err, "the folder %s cannot be made", p.Path("run"))
 	}
 	path := p.Path("run", "migrate.lock")
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := plain.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, domain.E(domain.Unavailable, err, "%s cannot be opened", path)
 	}

@@ -20,6 +20,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/home"
 	"hermes/internal/ledger"
+	"hermes/internal/plain"
 )
 
 // RecordFile is where a profile keeps what was moved into it.
@@ -41,7 +42,7 @@ type record struct {
 
 func readRecord(p home.Profile) (r record, err error) {
 	path := p.Path(RecordFile)
-	f, err := os.Open(path)
+	f, err := plain.Open(path)
 	if err == nil {
 		defer f.Close()
 		var text []byte
@@ -262,7 +263,7 @@ func (m *move) undoFiles(ctx context.Context) error {
 }
 
 func sumFile(path string) (string, error) {
-	f, err := os.Open(path)
+	f, err := plain.Open(path)
 	if err != nil {
 		return "", err
 	}

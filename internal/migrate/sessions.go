@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,6 +15,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/ledger"
+	"hermes/internal/plain"
 )
 
 // route says which session a conversation is in.
@@ -402,7 +402,7 @@ func (m *move) transcripts(ctx context.Context, index routes, known map[domain.S
 const maxLine = 16 << 20
 
 func (m *move) fileSession(ctx context.Context, path string, id domain.SessionID, index routes, t *tally) (taken bool, err error) {
-	f, err := os.Open(path)
+	f, err := plain.Open(path)
 	if err != nil {
 		return false, domain.E(domain.Invalid, nil, "%s", unreadable(path, err))
 	}

@@ -19,6 +19,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/ledger"
+	"hermes/internal/plain"
 )
 
 // Bounds of one read from the old store.
@@ -56,7 +57,7 @@ func openOld(ctx context.Context, path, scratch string) (s *oldStore, err error)
 			err = errors.Join(err, s.close())
 		}
 	}()
-	head, err := os.Open(path)
+	head, err := plain.Open(path)
 	if err != nil {
 		return s, domain.E(domain.Unavailable, nil, "%s", unreadable(path, err))
 	}
@@ -124,7 +125,7 @@ func (s *oldStore) withLog(path, scratch string) (string, error) {
 }
 
 func copyPlain(from, to string) error {
-	in, err := os.Open(from)
+	in, err := plain.Open(from)
 	if err != nil {
 		return err
 	}

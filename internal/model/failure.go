@@ -2,11 +2,12 @@ package model
 
 import (
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"hermes/internal/lazyregexp"
 )
 
 // KindOfStatus classifies an HTTP status of 400 and above. It knows nothing of
@@ -89,7 +90,7 @@ func boundWait(seconds float64) time.Duration {
 
 // keyLike matches what providers' keys look like, also half masked as some
 // echo them.
-var keyLike = regexp.MustCompile(`(?i)\b(?:sk|pk|rk|gsk|xai|hf|nvapi|AIza|key)[-_][A-Za-z0-9_\-*.]{6,}|\bAIza[A-Za-z0-9_\-]{20,}|\bBearer\s+[A-Za-z0-9_\-.*~+/=]{6,}|\beyJ[A-Za-z0-9_\-]{10,}\.[A-Za-z0-9_\-.]+`)
+var keyLike = lazyregexp.New(`(?i)\b(?:sk|pk|rk|gsk|xai|hf|nvapi|AIza|key)[-_][A-Za-z0-9_\-*.]{6,}|\bAIza[A-Za-z0-9_\-]{20,}|\bBearer\s+[A-Za-z0-9_\-.*~+/=]{6,}|\beyJ[A-Za-z0-9_\-]{10,}\.[A-Za-z0-9_\-.]+`)
 
 // Scrub makes a provider's text fit for an error: the secrets and whatever
 // looks like a key are replaced by <secret>, white space is folded, and no

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"time"
 
@@ -67,6 +68,24 @@ type Live interface {
 	Live(to domain.Address, e domain.TurnEvent)
 }
 
+// Tracer looks a message up in the platform's own records. It is asked about one
+// whose attempt was cut off, before that is sent again or given up, where the
+// platform does not drop a repetition by itself (Capabilities.Idempotency). It
+// returns the receipt when the platform took the message, ErrNotTaken when the
+// records show that it did not, ErrNoTrace when they show neither, and an *Error
+// when they cannot be read now. last is the receipt of the newest message of the
+// account that is known to have been taken lately, "" where there is none:
+// records in which that one is missing too prove nothing. It must not send.
+type Tracer interface {
+	Trace(ctx context.Context, to domain.Address, nonce, last string) (receipt string, err error)
+}
+
+// The answers of a Tracer that has no receipt.
+var (
+	ErrNotTaken = errors.New("the platform did not take the message")
+	ErrNoTrace  = errors.New("the platform's records do not tell whether it took the message")
+)
+
 // Checker proves that the platform takes the credentials, without receiving
 // anything and without disturbing a process that receives. It is asked by a
 // successor while its predecessor still serves.
@@ -105,15 +124,31 @@ type Channel struct {
 	Type  string // the platform's word: "channel", "private", "forum", "group"
 }
 
-// Menu registers the slash commands natively. It is called after each connect.
+// Caller is called over HTTP by the platform's own server, at CallbackPath and
+// the platform's name under the gateway's API, which asks for no key there: the
+// adapter finds out by itself who calls. Its requests are bounded by the API.
+type Caller interface {
+	// CallbackURL is the address that the platform's server was told to call; ""
+	// when it calls none.
+	CallbackURL() string
+	Callback(w http.ResponseWriter, r *http.Request)
+}
+
+// CallbackPath is where callers are served.
+const CallbackPath = "/callback/"
+
+// Menu registers the slash commands natively, or where a platform has no menu
+// learns what can be typed. It is called after each connect.
 type Menu interface {
 	SetCommands(ctx context.Context, cmds []Command) error
 }
 
-// Command is a slash command for a native menu.
+// Command is a slash command. One that is Unlisted can be typed and stands in no
+// menu: other names of commands, and those that the operator made.
 type Command struct {
 	Name        string // without the slash
 	Description string
+	Unlisted    bool
 }
 
 // LengthUnit says how a platform counts the length of a message.
@@ -240,4 +275,19 @@ func AsError(err error) *Error {
 		return e
 	}
 	return &Error{Kind: Retry, Reason: "the platform could not be reached", Uncertain: true, Cause: err}
+}
+
+// Sleep waits; it answers false when ctx ended first.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
 }

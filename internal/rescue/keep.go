@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 // Keep makes a copy of a program that has proved itself, in one step, so that a
@@ -19,7 +20,7 @@ func Keep(program, to string) error {
 	fail := func(err error) error {
 		return domain.E(domain.Unavailable, err, "the copy of the program for a rescue cannot be kept as %s", to)
 	}
-	in, err := os.Open(program)
+	in, err := plain.Open(program)
 	if err != nil {
 		return fail(err)
 	}
@@ -67,7 +68,7 @@ func Same(a, b string) bool {
 }
 
 func digest(path string) (sum [sha256.Size]byte, ok bool) {
-	f, err := os.Open(path)
+	f, err := plain.Open(path)
 	if err != nil {
 		return sum, false
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"hermes/internal/home"
+	"hermes/internal/plain"
 	"hermes/internal/starts"
 )
 
@@ -247,7 +248,7 @@ func (h Host) lastSession(ctx context.Context) session {
 		return session{err: "logind does not run here"}
 	}
 	for _, path := range files {
-		text, err := os.ReadFile(path)
+		text, err := plain.Read(path)
 		if err != nil {
 			continue // a socket of a session, or gone meanwhile
 		}

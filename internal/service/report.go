@@ -3,13 +3,13 @@ package service
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/plain"
 )
 
 // Report is what status says of a profile's unit. A Report without a unit says
@@ -61,7 +61,7 @@ func (h Host) Report(ctx context.Context, p home.Profile, spec Spec, system bool
 
 // judgeFile says who wrote the unit's file and reads its drop-ins.
 func judgeFile(r *Report, p home.Profile, spec Spec) {
-	if text, err := os.ReadFile(r.File); err == nil {
+	if text, err := plain.Read(r.File); err == nil {
 		r.Origin = OriginOf(string(text))
 		want, err := choicesOf(spec, *r.Unit, string(text)).Render()
 		r.Outdated = err == nil && r.Origin == Generated && !Same(string(text), want)
@@ -70,7 +70,7 @@ func judgeFile(r *Report, p home.Profile, spec Spec) {
 		}
 	}
 	for _, path := range r.DropIns {
-		if text, err := os.ReadFile(path); err == nil {
+		if text, err := plain.Read(path); err == nil {
 			for _, e := range Parse(string(text)) {
 				r.Settings = append(r.Settings, filepath.Base(path)+": "+e.Key+"="+e.Value)
 			}
@@ -116,6 +116,12 @@ func (h Host) adviceOn(u Unit, r Report) []string {
 	}
 	if Overridden(u) {
 		out = append(out, "a rescue lets "+u.Name+" run "+u.Program+" in place of the installed program, which ended again and again; once that is mended, `hermes gateway restart` goes back to it")
+	}
+	if u.LimitBurst == 1 && LimitOf(u).Managed && LimitOf(u).Effective() {
+		out = append(out, u.Name+" allows one start (StartLimitBurst=1), so the first crash ends it for good: set StartLimitBurst=5")
+	}
+	if u.Load == "masked" {
+		out = append(out, Explain(u))
 	}
 	if u.NeedsReload {
 		out = append(out, "unit files changed since systemd read them: `systemctl daemon-reload`")

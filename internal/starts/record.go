@@ -1,29 +1,22 @@
 // Package starts keeps the record of a profile's starts: what was started with
 // which program and configuration, how far it came, what was being started when
 // it died, and how it ended. From that record, and nothing else, the next start
-// judges whether it must be careful; see Judge. The record is one file in the
-// profile's home, replaced in one step, so that it can be read and written with
-// a broken ledger and a broken configuration. It is not synchronised to the
-// disk: it must outlive a process, and a machine that goes down is no fault of
-// one.
+// judges whether it must be careful; see Judge. The record stands in files of
+// the profile's home (file.go), so that it can be read and written with a broken
+// ledger and a broken configuration. It is not synchronised to the disk: it must
+// outlive a process, and a machine that goes down is no fault of one.
 package starts
 
 import (
-	"cmp"
-	"context"
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/gofrs/flock"
-
-	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/plain"
 	"hermes/internal/succession"
 	"hermes/internal/versions"
 )
@@ -154,78 +147,6 @@ func (r Record) Troubled() bool {
 	return false
 }
 
-// kept bounds the record.
-const kept = 50
-
-// File is where the record of a profile stands.
-func File(p home.Profile) string { return p.Path("gateway-starts.json") }
-
-// Read gives the record. What cannot be read counts as never having been.
-func Read(p home.Profile) Record {
-	var r Record
-	text, err := home.ReadPlain(File(p))
-	if err != nil || json.Unmarshal(text, &r) != nil {
-		return Record{}
-	}
-	return r
-}
-
-// lockWait bounds the wait for another process that writes the record.
-const lockWait = 2 * time.Second
-
-// Update changes the record, alone among all processes. Errors: Unavailable,
-// StorageFull; then nothing has changed.
-func Update(p home.Profile, change func(*Record)) error {
-	fail := func(err error) error {
-		return domain.E(domain.Unavailable, err, "the record of starts %s was not written, so the next start knows less", File(p))
-	}
-	if err := os.MkdirAll(p.Home, 0o700); err != nil {
-		return fail(err)
-	}
-	lock := flock.New(p.Path(".gateway-starts.lock"), flock.SetPermissions(0o600))
-	ctx, cancel := context.WithTimeout(context.Background(), lockWait)
-	defer cancel()
-	if _, err := lock.TryLockContext(ctx, 5*time.Millisecond); err != nil {
-		return fail(err)
-	}
-	defer lock.Unlock()
-	r := Read(p)
-	change(&r)
-	if n := len(r.Starts) - kept; n > 0 {
-		r.Starts = slices.Clone(r.Starts[n:])
-	}
-	text, err := json.MarshalIndent(r, "", " ")
-	if err != nil {
-		return fail(err)
-	}
-	tmp := filepath.Join(p.Home, ".gateway-starts.tmp") // under the lock there is one writer
-	if err := os.WriteFile(tmp, append(text, '\n'), 0o600); err != nil {
-		return fail(err)
-	}
-	if err := os.Rename(tmp, File(p)); err != nil {
-		return fail(err)
-	}
-	return nil
-}
-
-// Life is this process's own start in the record. A nil Life records nothing.
-// Its methods are safe for concurrent use. Nothing depends on a record that cannot
-// be written but the next start's judgement; see Err.
-type Life struct {
-	profile home.Profile
-	id      string
-
-	mu  sync.Mutex
-	err error
-}
-
-// Begin puts a start on the record.
-func Begin(p home.Profile, s Start) *Life {
-	l := &Life{profile: p, id: s.ID}
-	l.save(func(r *Record) { r.Starts = append(r.Starts, s) })
-	return l
-}
-
 // New describes the start of this process. getenv reads the environment that it
 // was started with.
 func New(p home.Profile, binary versions.Binary, getenv func(string) string, now time.Time) Start {
@@ -233,79 +154,6 @@ func New(p home.Profile, binary versions.Binary, getenv func(string) string, now
 		ID: now.UTC().Format("20060102T150405.000") + "-" + strconv.Itoa(os.Getpid()), At: now.UTC(), Process: succession.Self(p.Home, p.Name),
 		Up: Uptime(), Boot: bootID(), Unit: getenv("INVOCATION_ID"), Binary: binary, Stage: Begun, Kills: oomKills(),
 	}
-}
-
-// ID names the start.
-func (l *Life) ID() string {
-	if l == nil {
-		return ""
-	}
-	return l.id
-}
-
-// Update changes this process's entry, and what else it likes.
-func (l *Life) Update(change func(own *Start, r *Record)) {
-	if l == nil {
-		return
-	}
-	l.save(func(r *Record) {
-		for i := len(r.Starts) - 1; i >= 0; i-- {
-			if r.Starts[i].ID == l.id {
-				change(&r.Starts[i], r)
-				return
-			}
-		}
-	})
-}
-
-func (l *Life) save(change func(*Record)) {
-	err := Update(l.profile, change)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.err = cmp.Or(l.err, err)
-}
-
-// Err is why the record was not written, the first time that it was not.
-func (l *Life) Err() error {
-	if l == nil {
-		return nil
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.err
-}
-
-// Reach notes a stage. One that was reached before stays.
-func (l *Life) Reach(stage Stage, now time.Time) {
-	l.Update(func(own *Start, _ *Record) {
-		if !own.Reached(stage) {
-			own.Stage = stage
-		}
-		if stage == Serving {
-			own.Served = now.UTC()
-		}
-	})
-}
-
-// Starting notes that a part is being started: a death from now on names it.
-func (l *Life) Starting(part string) {
-	l.Update(func(own *Start, _ *Record) {
-		if !slices.Contains(own.Parts, part) {
-			own.Parts = append(own.Parts, part)
-		}
-	})
-}
-
-// Started notes that a part got through its start.
-func (l *Life) Started(part string) {
-	l.Update(func(own *Start, _ *Record) {
-		own.Parts = slices.DeleteFunc(own.Parts, func(s string) bool { return s == part })
-	})
-}
-
-// Ended notes how this life ends.
-func (l *Life) Ended(e End) {
-	l.Update(func(own *Start, _ *Record) { own.End = &e })
 }
 
 // bootID names this boot of the machine, "" where that cannot be told.
@@ -334,7 +182,7 @@ func oomKills() int64 {
 }
 
 func oomKillsIn(file string) int64 {
-	text, err := os.ReadFile(file)
+	text, err := plain.Read(file)
 	if err != nil {
 		return -1
 	}

@@ -1,8 +1,9 @@
 package starts
 
 import (
-	"regexp"
 	"strings"
+
+	"hermes/internal/lazyregexp"
 )
 
 // owners maps packages to the part that they make up. Longer prefixes stand
@@ -22,7 +23,7 @@ var owners = []struct{ pkg, part string }{
 	{"github.com/wneessen/go-mail", "platform.email"},
 }
 
-var frame = regexp.MustCompile(`(?m)^(?:created by )?((?:hermes/internal|[a-z0-9.-]+\.[a-z]+)/[^\s(]+)`)
+var frame = lazyregexp.New(`(?m)^(?:created by )?((?:hermes/internal|[a-z0-9.-]+\.[a-z]+)/[^\s(]+)`)
 
 // Trace is what a dump of the runtime tells.
 type Trace struct {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 // CredentialLock is the machine-wide right to use one bot's credential, so that
@@ -53,7 +54,7 @@ func LockCredential(dir, scope, credential string, self Record, now time.Time) (
 	sum := sha256.Sum256([]byte(credential))
 	hash := hex.EncodeToString(sum[:])[:16]
 	path := filepath.Join(dir, scope+"-"+hash+".lock")
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := plain.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, domain.E(domain.Unavailable, err, "%s cannot be opened", path)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/plain"
 )
 
 // Instance is the right to serve a profile. It ends with the process, however
@@ -42,7 +43,7 @@ func Claim(p home.Profile) (*Instance, error) {
 	if err := os.MkdirAll(p.Home, 0o700); err != nil {
 		return nil, domain.E(domain.Unavailable, err, "the home folder %s cannot be made", p.Home)
 	}
-	f, err := os.OpenFile(p.LockFile(), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := plain.OpenFile(p.LockFile(), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, domain.E(domain.Unavailable, err, "%s cannot be opened; is the home folder writable?", p.LockFile())
 	}
@@ -141,7 +142,7 @@ func (i *Instance) Release() {
 
 // Holder tells which live process serves a profile; ok is false when none does.
 func Holder(p home.Profile) (r Record, ok bool) {
-	f, err := os.OpenFile(p.LockFile(), os.O_RDWR, 0)
+	f, err := plain.OpenFile(p.LockFile(), os.O_RDWR, 0)
 	if err != nil {
 		r = readRecord(p.PIDFile())
 		return r, r.Alive() && r.isGateway()
@@ -160,7 +161,7 @@ func flock(f *os.File) error {
 
 // readRecord reads a record, or a bare PID; a zero record when there is none.
 func readRecord(path string) (r Record) {
-	text, err := os.ReadFile(path)
+	text, err := plain.Read(path)
 	if err != nil {
 		return r
 	}

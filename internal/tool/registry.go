@@ -3,7 +3,6 @@ package tool
 import (
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -15,8 +14,15 @@ import (
 // platform ("hermes-cli", "hermes-telegram", …) mean the same.
 const AllToolsets = "all"
 
-// toolName is what model services take as the name of a function.
-var toolName = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
+// validName tells whether model services take a name for a function.
+func validName(name string) bool {
+	for _, c := range []byte(name) {
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c == '-') {
+			return false
+		}
+	}
+	return name != "" && len(name) <= 64
+}
 
 // sameToolset gives other names of toolsets that users' files hold.
 var sameToolset = map[string]string{"search": "web", "files": "file", "shell": "terminal", "debugging": "terminal", "cron": "cronjob"}
@@ -57,7 +63,7 @@ func (r *Registry) Add(tools ...Tool) error {
 
 func check(t Tool) error {
 	switch {
-	case !toolName.MatchString(t.Name):
+	case !validName(t.Name):
 		return domain.E(domain.Invalid, nil, "the tool name %q is not usable: 1 to 64 letters, digits, _ and - are", t.Name)
 	case t.Run == nil:
 		return domain.E(domain.Invalid, nil, "the tool %q has no function", t.Name)

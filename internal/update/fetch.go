@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 // The limits of fetching.
@@ -148,7 +149,7 @@ func (s *Source) again(ctx context.Context, try func() error) error {
 // download makes file what place holds, size bytes of it (0 for unknown), and
 // continues what is there of it already.
 func (s *Source) download(ctx context.Context, place, file string, size int64) error {
-	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := plain.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return storage(err, file)
 	}

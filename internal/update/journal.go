@@ -13,6 +13,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/plain"
 )
 
 // Attempt is an update that is under way, or was when its process died.
@@ -54,7 +55,7 @@ func LogFile(root string) string { return filepath.Join(root, "logs", "update.lo
 
 // ReadState gives what is known. What cannot be read counts as unknown.
 func ReadState(userHome string) (s State) {
-	text, err := home.ReadPlain(stateFile(userHome))
+	text, err := plain.Read(stateFile(userHome))
 	if err != nil || json.Unmarshal(text, &s) != nil {
 		return State{}
 	}
@@ -76,7 +77,7 @@ func lock(userHome string) (*os.File, error) {
 	if err := os.MkdirAll(share(userHome), 0o755); err != nil {
 		return nil, storage(err, share(userHome))
 	}
-	f, err := os.OpenFile(lockFile(userHome), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := plain.OpenFile(lockFile(userHome), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, storage(err, lockFile(userHome))
 	}
@@ -101,7 +102,7 @@ const lookTime = 400 * time.Millisecond
 
 // UnderWay says which update is under way, nil for none. Errors: Conflict.
 func UnderWay(userHome string) error {
-	f, err := os.OpenFile(lockFile(userHome), os.O_RDWR, 0)
+	f, err := plain.OpenFile(lockFile(userHome), os.O_RDWR, 0)
 	if err != nil {
 		return nil //nolint:nilerr // nobody ever updated
 	}
@@ -117,7 +118,7 @@ func UnderWay(userHome string) error {
 }
 
 func readAttempt(userHome string) (a Attempt, ok bool) {
-	text, err := home.ReadPlain(attemptFile(userHome))
+	text, err := plain.Read(attemptFile(userHome))
 	return a, err == nil && json.Unmarshal(text, &a) == nil
 }
 
@@ -156,10 +157,7 @@ func concluded(file string) bool {
 
 // lastSaid is the last line of a log without its time, "" where there is none.
 func lastSaid(file string) string {
-	if info, err := os.Stat(file); err != nil || !info.Mode().IsRegular() {
-		return ""
-	}
-	f, err := os.Open(file)
+	f, err := plain.Open(file)
 	if err != nil {
 		return ""
 	}
@@ -223,7 +221,7 @@ func (l *journal) line(text string) bool {
 	if err := os.MkdirAll(filepath.Dir(l.file), 0o700); err != nil {
 		return false
 	}
-	f, err := os.OpenFile(l.file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	f, err := plain.OpenFile(l.file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return false
 	}

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"syscall"
 
-	"hermes/internal/home"
+	"hermes/internal/plain"
 	"hermes/internal/versions"
 )
 
@@ -85,7 +85,7 @@ func lookAt(userHome, version string) (f Folder, ok bool) {
 			f.Open = path
 		}
 	}
-	text, err := home.ReadPlain(filepath.Join(filepath.Dir(program), receiptName))
+	text, err := plain.Read(filepath.Join(filepath.Dir(program), receiptName))
 	var r receipt
 	if err != nil || json.Unmarshal(text, &r) != nil || r.Program == "" {
 		return f, true

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 	"hermes/internal/versions"
 )
 
@@ -76,7 +77,7 @@ func Locate(s Surroundings) Place {
 	if target, err := os.Readlink(p.Path); err == nil {
 		return foreign("", "%s is a symbolic link to %s, which somebody else made", p.Path, target)
 	}
-	if text, err := os.ReadFile(dpkgFiles); err == nil && strings.Contains(string(text), exe+"\n") {
+	if text, err := plain.Read(dpkgFiles); err == nil && strings.Contains(string(text), exe+"\n") {
 		return foreign("sudo apt install ./hermes_VERSION_ARCH.deb && hermes gateway restart --all", "%s belongs to Debian's package hermes", exe)
 	}
 	dir := filepath.Dir(p.Path)
@@ -93,7 +94,7 @@ func sameFile(a, b string) bool {
 }
 
 func isScript(path string) bool {
-	f, err := os.Open(path)
+	f, err := plain.Open(path)
 	if err != nil {
 		return false
 	}
@@ -169,7 +170,7 @@ func (p Place) Starts(path, version string) bool {
 
 // replace puts a copy of a file in the place of another in one step.
 func replace(from, to string) error {
-	in, err := os.Open(from)
+	in, err := plain.Open(from)
 	if err != nil {
 		return storage(err, from)
 	}

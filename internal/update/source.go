@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 // archiveEnding is how the name of a release's archive ends.
@@ -137,7 +138,7 @@ func (s *Source) small(ctx context.Context, place string, limit int64) ([]byte, 
 }
 
 func readFile(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := plain.Open(name)
 	if err != nil {
 		return nil, domain.E(domain.NotFound, err, "%s cannot be read: %s", name, reason(err))
 	}
@@ -291,7 +292,7 @@ func (s *Source) verify(file, name string, signature []byte) error {
 }
 
 func (s *Source) copy(ctx context.Context, from, to string) error {
-	in, err := os.Open(from)
+	in, err := plain.Open(from)
 	if err != nil {
 		return domain.E(domain.NotFound, err, "%s cannot be read: %s", from, reason(err))
 	}
@@ -300,7 +301,7 @@ func (s *Source) copy(ctx context.Context, from, to string) error {
 	if err != nil || !info.Mode().IsRegular() || info.Size() > maxArchive {
 		return domain.E(domain.Invalid, err, "%s is no archive of a release: no file, or larger than %d MiB", from, maxArchive>>20)
 	}
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	out, err := plain.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return storage(err, to)
 	}
@@ -326,7 +327,7 @@ func (r readerCtx) Read(p []byte) (int, error) {
 }
 
 func sumOf(file string) (string, error) {
-	f, err := os.Open(file)
+	f, err := plain.Open(file)
 	if err != nil {
 		return "", storage(err, file)
 	}

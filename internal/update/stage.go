@@ -12,6 +12,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/plain"
 	"hermes/internal/versions"
 )
 
@@ -52,7 +53,7 @@ func staged(userHome, version, archive string) (program string, ok bool) {
 	if err != nil {
 		return "", false
 	}
-	text, err := os.ReadFile(filepath.Join(filepath.Dir(program), receiptName))
+	text, err := plain.Read(filepath.Join(filepath.Dir(program), receiptName))
 	if err != nil {
 		return program, false
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 // programName is the program's name within an archive and within the folder of
@@ -32,7 +33,7 @@ const (
 // leads out of it: only files and folders are taken, by local names. Errors:
 // Invalid, StorageFull, Unavailable.
 func unpack(ctx context.Context, archive, dir string) error {
-	f, err := os.Open(archive)
+	f, err := plain.Open(archive)
 	if err != nil {
 		return storage(err, archive)
 	}

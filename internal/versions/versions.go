@@ -13,13 +13,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/plain"
 )
 
 // program is the file's name in the folder of a version.
@@ -34,12 +34,21 @@ func Dir(userHome string) string {
 // Current is the link that names the version in use, for whoever is not pinned.
 func Current(userHome string) string { return filepath.Join(filepath.Dir(Dir(userHome)), "current") }
 
-var wellFormed = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.+_-]{0,99}$`)
+// wellFormed tells whether a version can be the name of a folder.
+func wellFormed(version string) bool {
+	for i, c := range []byte(version) {
+		plain := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		if !plain && (i == 0 || !strings.ContainsRune(".+_-", rune(c))) {
+			return false
+		}
+	}
+	return version != "" && len(version) <= 100
+}
 
 // File is the program of a version. Errors: Invalid, when the version is no name
 // of a folder.
 func File(userHome, version string) (string, error) {
-	if !wellFormed.MatchString(version) || strings.Contains(version, "..") {
+	if !wellFormed(version) || strings.Contains(version, "..") {
 		return "", domain.E(domain.Invalid, nil, "%q is no version", version)
 	}
 	return filepath.Join(Dir(userHome), version, program), nil
@@ -53,7 +62,7 @@ func List(userHome string) []string {
 	}
 	out := make([]string, 0, len(found))
 	for _, f := range found {
-		if name := filepath.Base(filepath.Dir(f)); runnable(f) && wellFormed.MatchString(name) {
+		if name := filepath.Base(filepath.Dir(f)); runnable(f) && wellFormed(name) {
 			out = append(out, name)
 		}
 	}
@@ -155,7 +164,7 @@ func PinFile(p home.Profile) string { return p.Path("binary.pin") }
 // Pinned gives the pin; ok is false when there is none. Errors: Config, when
 // there is one that cannot be read or used; what it says is not followed then.
 func Pinned(p home.Profile) (pin Pin, ok bool, err error) {
-	text, err := home.ReadPlain(PinFile(p))
+	text, err := plain.Read(PinFile(p))
 	if errors.Is(err, fs.ErrNotExist) {
 		return Pin{}, false, nil
 	}
@@ -212,7 +221,7 @@ func bookFile(p home.Profile) string { return p.Path("binaries.json") }
 // Read gives what is known. What cannot be read counts as unknown.
 func Read(p home.Profile) Book {
 	var b Book
-	text, err := home.ReadPlain(bookFile(p))
+	text, err := plain.Read(bookFile(p))
 	if err != nil || json.Unmarshal(text, &b) != nil {
 		return Book{}
 	}

@@ -6,6 +6,7 @@ package adapter
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -235,6 +236,16 @@ func Run(t testing.TB, ctx context.Context, a platform.Adapter, sink platform.Si
 	})
 	t.Cleanup(func() { stop() })
 	return stop
+}
+
+// ErrorOf gives an error as the centre sees it; there must be one.
+func ErrorOf(t testing.TB, err error) *platform.Error {
+	t.Helper()
+	var e *platform.Error
+	if !errors.As(err, &e) {
+		t.Fatalf("no *platform.Error: %v", err)
+	}
+	return e
 }
 
 // Fails wants an error of a kind and gives it.

@@ -61,6 +61,8 @@ type Command struct {
 type guildState struct {
 	id, name string
 	channels []*channelState
+	roles    []string
+	members  map[string][]string // the roles of those who hold any
 }
 
 type channelState struct {
@@ -122,6 +124,37 @@ func (s *Server) AddGuild(name string) string {
 	s.tellAll(IntentGuilds, "GUILD_CREATE", func(*gwSession) any { return s.showGuild(g) })
 	return g.id
 }
+
+// AddRole makes a role in a server.
+func (s *Server) AddRole(guild string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := s.newID()
+	for _, g := range s.guilds {
+		if g.id == guild {
+			g.roles = append(g.roles, id)
+		}
+	}
+	return id
+}
+
+// Grant gives somebody the roles of a server that are named, in place of those
+// that they had.
+func (s *Server) Grant(u User, guild string, roles ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range s.guilds {
+		if g.id != guild {
+			continue
+		}
+		if g.members == nil {
+			g.members = map[string][]string{}
+		}
+		g.members[u.ID] = roles
+	}
+}
+
+func (g *guildState) rolesOf(user string) []string { return append([]string{}, g.members[user]...) }
 
 // AddChannel makes a text channel in a server, and tells the bot.
 func (s *Server) AddChannel(guild, name string) string {
@@ -215,14 +248,14 @@ func (s *Server) add(c *channelState, m *Message) {
 		intent = IntentDirectMessages
 	}
 	if c.hidden {
-		s.touch()
+		s.Touch()
 		return
 	}
 	s.tellAll(intent, "MESSAGE_CREATE", func(ses *gwSession) any {
 		v := s.showMessage(c, m, ses.intents&IntentMessageContent != 0)
 		if c.guild != nil {
 			v["guild_id"] = c.guild.id
-			v["member"] = map[string]any{"nick": nil, "roles": []string{}}
+			v["member"] = map[string]any{"nick": nil, "roles": c.guild.rolesOf(m.Author.ID)}
 		}
 		return v
 	})
@@ -231,7 +264,7 @@ func (s *Server) add(c *channelState, m *Message) {
 // store keeps a file; the caller holds s.mu.
 func (s *Server) store(channel, name, mime string, data []byte) File {
 	f := File{ID: s.newID(), Filename: name, ContentType: mime, Size: len(data)}
-	f.URL = "http://" + s.addr + "/attachments/" + channel + "/" + f.ID + "/" + strings.Map(func(r rune) rune {
+	f.URL = "http://" + s.Addr() + "/attachments/" + channel + "/" + f.ID + "/" + strings.Map(func(r rune) rune {
 		if strings.ContainsRune(`/\?#% `, r) {
 			return '_' // as Discord does
 		}
@@ -267,7 +300,7 @@ func (s *Server) interact(u User, c *channelState, kind int, data any, m *Messag
 	v := map[string]any{"id": id, "application_id": s.self.ID, "type": kind, "token": "interaction-" + id, "version": 1,
 		"channel_id": c.id, "channel": s.showChannel(c), "data": data}
 	if c.guild != nil {
-		v["guild_id"], v["member"] = c.guild.id, map[string]any{"user": u, "roles": []string{}}
+		v["guild_id"], v["member"] = c.guild.id, map[string]any{"user": u, "roles": c.guild.rolesOf(u.ID)}
 	} else {
 		v["user"] = u
 	}
@@ -280,7 +313,7 @@ func (s *Server) interact(u User, c *channelState, kind int, data any, m *Messag
 
 // WaitAnswered waits until the bot has answered an interaction.
 func (s *Server) WaitAnswered(ctx context.Context, id string) error {
-	return s.until(ctx, func() bool { return s.presses[id] })
+	return s.Until(ctx, func() bool { return s.presses[id] })
 }
 
 // find gives a message; the caller holds s.mu.
@@ -309,7 +342,7 @@ func (s *Server) Delete(channel, id string) {
 // after the last that was given. Edits are no messages of their own.
 func (s *Server) Next(ctx context.Context, channel string) (Message, error) {
 	var found Message
-	err := s.until(ctx, func() bool {
+	err := s.Until(ctx, func() bool {
 		c := s.channels[channel]
 		for ; c != nil && c.read < len(c.messages); c.read++ {
 			if m := c.messages[c.read]; m.FromBot {
@@ -330,7 +363,7 @@ func (s *Server) Next(ctx context.Context, channel string) (Message, error) {
 // must not call the server.
 func (s *Server) WaitFor(ctx context.Context, channel string, match func(Message) bool) (Message, error) {
 	var found Message
-	err := s.until(ctx, func() bool {
+	err := s.Until(ctx, func() bool {
 		c := s.channels[channel]
 		if c == nil {
 			return false
@@ -362,21 +395,6 @@ func (s *Server) Messages(channel string) []Message {
 // Replies is what the bot wrote in a channel, oldest first.
 func (s *Server) Replies(channel string) []Message {
 	return slices.DeleteFunc(s.Messages(channel), func(m Message) bool { return !m.FromBot })
-}
-
-// Calls counts the calls by name, failed ones included: gateway,
-// gateway_url, create_message,
-// edit_message, get_message, get_messages, get_channel, typing, reaction,
-// start_thread, callback, application, commands, open_dm, file, user.
-func (s *Server) Calls(name string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.calls[name]
-}
-
-// WaitCalls waits until a call was made n times.
-func (s *Server) WaitCalls(ctx context.Context, name string, n int) error {
-	return s.until(ctx, func() bool { return s.calls[name] >= n })
 }
 
 // Typing counts the typing signals that a channel was shown.

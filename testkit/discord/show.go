@@ -19,7 +19,11 @@ func (s *Server) showGuild(g *guildState) map[string]any {
 			channels = append(channels, s.showChannel(c))
 		}
 	}
-	return map[string]any{"id": g.id, "name": g.name, "channels": channels, "threads": threads, "member_count": len(s.users), "joined_at": time.Time{}}
+	roles := []any{map[string]any{"id": g.id, "name": "@everyone"}}
+	for _, id := range g.roles {
+		roles = append(roles, map[string]any{"id": id, "name": "role " + id})
+	}
+	return map[string]any{"id": g.id, "name": g.name, "roles": roles, "channels": channels, "threads": threads, "member_count": len(s.users), "joined_at": time.Time{}}
 }
 
 // showChannel, https://discord.com/developers/docs/resources/channel#channel-object.

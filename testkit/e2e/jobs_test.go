@@ -247,6 +247,26 @@ func TestWhereAResultCannotGo(t *testing.T) {
 	}
 }
 
+// A job that fails is the job's fault: status goes on to say that the gateway is
+// healthy, and names the job until it succeeds.
+func TestStatusNamesAFailingJob(t *testing.T) {
+	w := withJobs(t, options{})
+	w.script("check.sh", "exit 3\n", 0o644)
+	w.start()
+	w.must("cron", "create", "every 1h", "--no-agent", "--script", "check.sh", "--name", "check")
+	if r := w.runJob("check"); r.State != domain.RunFailed {
+		t.Fatalf("%+v", r)
+	}
+	if out := w.must("gateway", "status"); !strings.Contains(out, "running and healthy") || !strings.Contains(out, "the last run failed of: check") {
+		t.Errorf("status said:\n%s", out)
+	}
+	w.script("check.sh", "echo well\n", 0o644)
+	w.runJob("check")
+	if out := w.must("gateway", "status"); strings.Contains(out, "check") {
+		t.Errorf("status still said:\n%s", out)
+	}
+}
+
 // With no gateway, `cron run` performs a job of the agent itself, with a model
 // and provider of the job's own, and sends what it says.
 func TestAnAgentJobWithoutAGateway(t *testing.T) {

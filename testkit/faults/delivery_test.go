@@ -9,7 +9,7 @@ import (
 	"hermes/internal/doctor"
 	"hermes/internal/domain"
 	"hermes/internal/ledger/sqlite"
-	"hermes/testkit/telegram"
+	upset "hermes/testkit/fault"
 )
 
 // deliveryFaults let work be done of which nobody hears.
@@ -64,7 +64,7 @@ func deliveryFaults() []fault {
 // the given time.
 func (w *world) refuseSends(since time.Time) {
 	w.t.Helper()
-	f := telegram.BadGateway()
+	f := upset.BadGateway()
 	f.Times = -1
 	w.release = w.tg.Fail("sendMessage", f)
 	w.store(func(ctx context.Context, s *sqlite.Store) error {

@@ -198,6 +198,7 @@ func tooWide(text string) string {
 
 // anonymous takes this machine's paths and numbers out of a command.
 func (w *world) anonymous(fix string) string {
+	fix = tokenURL.ReplaceAllString(fix, "--token-url https://auth.example.org/token")
 	fix = strings.NewReplacer(w.home.Binary, "/usr/local/bin/hermes", w.dir, "~", fmt.Sprint(w.port), "8642").Replace(newPort.ReplaceAllString(fix, "API_SERVER_PORT 8643"))
 	return numbers.ReplaceAllString(fix, "${1}…")
 }

@@ -92,6 +92,28 @@ func providerFaults() []fault {
 				w.restart()
 				w.fill["value"] = "32000"
 			}},
+		{what: "the address for transcriptions is wrong", id: "provider.speech_address", class: doctor.Provider,
+			inject: func(w *world) {
+				w.add("config.yaml", "stt:\n  base_url: "+strings.TrimSuffix(w.brain.URL(), "/v1")+"\n  api_key: "+modelKey+"\n")
+				w.restart()
+				w.fill["address"] = w.brain.URL()
+			}},
+		{what: "the address for transcriptions is nobody's", id: "provider.speech_unreachable", class: doctor.Provider,
+			inject: func(w *world) {
+				w.add(".env", fmt.Sprintf("VOICE_TOOLS_OPENAI_KEY=%s\nSTT_OPENAI_BASE_URL=http://127.0.0.1:%d/v1\n", modelKey, freePort(w.t)))
+				w.restart()
+				w.fill["address"] = w.brain.URL()
+			}},
+		{what: "the key for transcriptions was revoked", id: "provider.speech_key_refused", class: doctor.Provider,
+			inject: func(w *world) {
+				w.add("config.yaml", "stt:\n  base_url: "+w.brain.URL()+"\n  api_key: sk-an-old-key-for-transcriptions\n")
+				w.restart()
+			}, fill: map[string]string{"key": modelKey}},
+		{what: "the service for transcriptions asks for a key", id: "provider.speech_key_missing", class: doctor.Provider,
+			inject: func(w *world) {
+				w.add("config.yaml", "stt:\n  base_url: "+w.brain.URL()+"\n")
+				w.restart()
+			}, fill: map[string]string{"key": modelKey}},
 		{what: "auth.json is no JSON", id: "profile.auth_json", class: doctor.Provider,
 			inject: func(w *world) { w.write("auth.json", "{\"version\": 1,") }},
 		{what: "another program used the login's refresh token", id: "provider.login_consumed", class: doctor.Provider, shape: shape{noModel: true, unstarted: true}, after: answers,

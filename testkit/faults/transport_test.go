@@ -10,9 +10,9 @@ import (
 	"hermes/internal/doctor"
 	"hermes/testkit/discord"
 	"hermes/testkit/email"
+	upset "hermes/testkit/fault"
 	"hermes/testkit/rig"
 	"hermes/testkit/slack"
-	"hermes/testkit/telegram"
 )
 
 // transportFaults keep chat platforms from hearing and sending.
@@ -56,14 +56,14 @@ func transportFaults() []fault {
 			}},
 		{what: "Telegram answers with the page of a front end whose server is away", id: "transport.degraded", class: doctor.Transport,
 			inject: func(w *world) {
-				f := telegram.BadGateway()
+				f := upset.BadGateway()
 				f.Times = -1
 				w.release = w.tg.Fail("", f)
 				w.part("platform.telegram", "degraded")
 			}, hand: func(w *world) { w.release() }},
 		{what: "Telegram asks the bot to slow down", id: "transport.limited", class: doctor.Transport,
 			inject: func(w *world) {
-				f := telegram.TooMany(3)
+				f := upset.TooMany(3)
 				f.Times = -1
 				w.release = w.tg.Fail("getUpdates", f)
 				w.part("platform.telegram", "degraded")
@@ -81,7 +81,7 @@ func transportFaults() []fault {
 			}},
 		{what: "Telegram refuses the bot for a reason of its own, and the gateway is down", id: "transport.refused", class: doctor.Transport, shape: shape{unstarted: true},
 			inject: func(w *world) {
-				w.release = w.tg.Fail("getMe", telegram.Fault{Times: -1, Status: http.StatusTeapot, Description: "Gone fishing"})
+				w.release = w.tg.Fail("getMe", upset.Fault{Times: -1, Status: http.StatusTeapot, Message: "Gone fishing"})
 			}, hand: func(w *world) { w.release(); w.start() }},
 		{what: "Discord's token was reset", id: "transport.token_refused", class: doctor.Transport, shape: shape{noBot: true, discord: true}, shows: []string{"LoginFailure: Improper token", "/.hermes/.env line 1 (DISCORD_BOT_TOKEN)"},
 			inject: func(w *world) {

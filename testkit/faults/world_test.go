@@ -5,13 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,6 +22,7 @@ import (
 	"hermes/internal/doctor"
 	"hermes/testkit/discord"
 	"hermes/testkit/llm"
+	"hermes/testkit/port"
 	"hermes/testkit/rig"
 	"hermes/testkit/telegram"
 )
@@ -117,7 +117,7 @@ func setUp(t *testing.T, s shape) *world {
 	}
 	t.Cleanup(w.tg.Close)
 	w.secrets = append(w.secrets, w.tg.Token())
-	w.port = freePort(t)
+	w.port = lentPort(t)
 	root := filepath.Join(w.dir, ".hermes")
 	w.home = &rig.Home{Dir: root, Binary: binary, Env: []string{"EDITOR=false", "SYSTEMD_OFFLINE=1"}}
 	bin := filepath.Join(w.dir, "bin")
@@ -363,6 +363,9 @@ var numbers = regexp.MustCompile(`((?:kill(?: -9| -CONT)?|cron (?:remove|edit|ru
 // newPort is the port that a fix proposes: the next one that is free.
 var newPort = regexp.MustCompile(`API_SERVER_PORT [0-9]+`)
 
+// tokenURL is the address of a sign-in service.
+var tokenURL = regexp.MustCompile(`--token-url \S+`)
+
 // blank is what a fix leaves to the operator.
 var blank = regexp.MustCompile(`<([^<>]+)>`)
 
@@ -425,23 +428,36 @@ func (w *world) end() {
 	}
 }
 
-// freePort gives a port that nobody listens on now, with one behind it. It lies
-// under those that the kernel gives to connections (ip(7), ip_local_port_range),
-// of which another test's may take any at any time.
-func freePort(t *testing.T) int {
+// lentPort gives a port for the gateway. It and the one behind it, which doctor
+// proposes when it is taken, are given to nobody else on this machine.
+func lentPort(t *testing.T) int {
 	t.Helper()
 	for range 100 {
-		port := 20000 + rand.IntN(12000)
-		if listens(port) && listens(port+1) {
-			return port
+		first, err := port.Lend("127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
 		}
+		n := netip.MustParseAddrPort(first.Addr()).Port()
+		second, err := port.Lend(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), n+1).String())
+		if err != nil {
+			first.Release()
+			continue
+		}
+		t.Cleanup(first.Release)
+		t.Cleanup(second.Release)
+		return int(n)
 	}
-	t.Fatal("no port is free")
+	t.Fatal("no two ports in a row are free")
 	return 0
 }
 
-// listens tells whether a port can be listened on.
-func listens(port int) bool {
-	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-	return err == nil && l.Close() == nil
+// freePort gives a port that nobody listens on now.
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
 }

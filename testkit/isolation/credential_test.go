@@ -4,19 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"hermes/internal/health"
+	"hermes/internal/home"
 	"hermes/testkit/rig"
 )
 
-// TestOneCredentialOneProfile has two profiles with the same credentials on
-// every platform: the second is refused each of them with the holder's name, and
-// takes them over once the holder has crashed.
+// TestOneCredentialOneProfile clones a profile that has every platform. Not one
+// of their credentials is in a copy, unless that is asked for; then the second
+// profile is refused each of them with the holder's name, and takes them over once
+// the holder has crashed.
 func TestOneCredentialOneProfile(t *testing.T) {
 	binary, err := rig.Build(t.Context(), t.TempDir(), "")
 	must(t, err)
@@ -31,14 +35,11 @@ func TestOneCredentialOneProfile(t *testing.T) {
 	must(t, holder.Ready(ctx))
 	must(t, w.connected(ctx, "", false))
 
+	for name, flags := range map[string][]string{"clone": {"--clone"}, "all": {"--clone-all"}, "from": {"--clone-from", "default"}, "asked": {"--clone-all", "--clone-channels"}} {
+		clone(ctx, t, w, name, flags...)
+	}
 	second := &world{o: w.o, platforms: w.platforms}
-	config, err := os.ReadFile(filepath.Join(w.home.Dir, "config.yaml"))
-	must(t, err)
-	env, err := os.ReadFile(filepath.Join(w.home.Dir, ".env"))
-	must(t, err)
-	second.home, err = rig.NewHome(filepath.Join(t.TempDir(), "second"), binary, string(config), string(env))
-	must(t, err)
-	second.home.Env = []string{"HERMES_GATEWAY_LOCK_DIR=" + filepath.Join(w.home.Dir, "locks")}
+	second.home = &rig.Home{Dir: filepath.Join(w.home.Dir, "profiles", "asked"), Binary: binary, Env: []string{"HERMES_GATEWAY_LOCK_DIR=" + filepath.Join(w.home.Dir, "locks")}}
 	heir, err := second.home.Start()
 	must(t, err)
 	defer heir.Kill()
@@ -72,4 +73,50 @@ func TestOneCredentialOneProfile(t *testing.T) {
 	if took := time.Since(began); took > time.Minute { // it looks every five seconds
 		t.Errorf("the crash was seen after %s only", took)
 	}
+}
+
+// clone clones the profile, and looks for the credentials of its platforms in the
+// copy: they are there only where they are asked for.
+func clone(ctx context.Context, t *testing.T, w *world, name string, flags ...string) {
+	t.Helper()
+	out, err := w.home.Run(ctx, append([]string{"profile", "create", name, "--no-alias"}, flags...)...)
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, out)
+	}
+	asked := slices.Contains(flags, "--clone-channels")
+	found := contents(t, filepath.Join(w.home.Dir, "profiles", name))
+	for _, p := range w.platforms {
+		secrets := 0
+		for line := range strings.Lines(p.Env) {
+			key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+			if !home.IsSecretName(key) {
+				continue
+			}
+			secrets++
+			if strings.Contains(found, value) != asked {
+				t.Errorf("%q: that %s is in the copy is %v", flags, key, !asked)
+			}
+			if strings.Contains(out, key) == asked {
+				t.Errorf("%q: that %s was left out is told: %v\n%s", flags, key, asked, out)
+			}
+		}
+		if secrets == 0 {
+			t.Errorf("%s has no credential that could be looked for", p.Name)
+		}
+	}
+}
+
+// contents is all that is written in a folder.
+func contents(t *testing.T, dir string) string {
+	t.Helper()
+	var all strings.Builder
+	must(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		all.Write(text)
+		return err
+	}))
+	return all.String()
 }

@@ -4,13 +4,11 @@ import (
 	"context"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
 	"hermes/internal/platform/discord"
@@ -20,6 +18,7 @@ import (
 	"hermes/internal/platform/slack"
 	"hermes/internal/platform/telegram"
 	"hermes/internal/secret"
+	"hermes/testkit/adapter"
 	discordfake "hermes/testkit/discord"
 	emailfake "hermes/testkit/email"
 	matrixfake "hermes/testkit/matrix"
@@ -48,7 +47,7 @@ func connections() map[string]func(t *testing.T, n *port.Network, part *health.R
 			l, client := listen(t, n)
 			srv, err := telegramfake.New(telegramfake.Options{Listener: l})
 			must(t, err)
-			a, err := telegram.New(telegram.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, telegram.Deps{HTTP: client, Health: part})
+			a, err := telegram.New(telegram.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, platform.Deps{HTTP: client, Health: part})
 			must(t, err)
 			ann := srv.AddUser("ann")
 			return account{a, func(text string) { srv.Say(ann, text) }, func() { client.CloseIdleConnections(); srv.Close() }}
@@ -57,7 +56,7 @@ func connections() map[string]func(t *testing.T, n *port.Network, part *health.R
 			l, client := listen(t, n)
 			srv, err := discordfake.New(discordfake.Options{Listener: l})
 			must(t, err)
-			a, err := discord.New(discord.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, discord.Deps{HTTP: client, Health: part})
+			a, err := discord.New(discord.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, discord.Deps{Deps: platform.Deps{HTTP: client, Health: part}})
 			must(t, err)
 			ann := srv.AddUser("ann")
 			channel := srv.AddChannel(srv.AddGuild("guild"), "general")
@@ -67,7 +66,7 @@ func connections() map[string]func(t *testing.T, n *port.Network, part *health.R
 			l, client := listen(t, n)
 			srv, err := mattermostfake.New(mattermostfake.Options{Listener: l})
 			must(t, err)
-			a, err := mattermost.New(mattermost.Config{Token: secret.Value(srv.Token()), URL: srv.URL()}, mattermost.Deps{HTTP: client, Health: part})
+			a, err := mattermost.New(mattermost.Config{Token: secret.Value(srv.Token()), URL: srv.URL()}, platform.Deps{HTTP: client, Health: part})
 			must(t, err)
 			ann := srv.AddUser("ann")
 			return account{a, func(text string) { srv.Say(ann, text) }, func() { client.CloseIdleConnections(); srv.Close() }}
@@ -76,7 +75,7 @@ func connections() map[string]func(t *testing.T, n *port.Network, part *health.R
 			l, client := listen(t, n)
 			srv, err := matrixfake.New(matrixfake.Options{Listener: l})
 			must(t, err)
-			a, err := matrix.New(matrix.Config{Homeserver: srv.URL(), Token: secret.Value(srv.Token())}, matrix.Deps{HTTP: client, Health: part,
+			a, err := matrix.New(matrix.Config{Homeserver: srv.URL(), Token: secret.Value(srv.Token())}, matrix.Deps{Deps: platform.Deps{HTTP: client, Health: part},
 				Admits: func(context.Context, string) (bool, error) { return true, nil }})
 			must(t, err)
 			ann := srv.AddUser("ann")
@@ -87,7 +86,7 @@ func connections() map[string]func(t *testing.T, n *port.Network, part *health.R
 			l, client := listen(t, n)
 			srv, err := slackfake.New(slackfake.Options{Listener: l, PingEvery: 10 * time.Second, RedeliverAfter: 3 * time.Second})
 			must(t, err)
-			a, err := slack.New(slack.Config{Token: secret.Value(srv.Token()), AppToken: secret.Value(srv.AppToken()), BaseURL: srv.URL()}, slack.Deps{HTTP: client, Health: part})
+			a, err := slack.New(slack.Config{Token: secret.Value(srv.Token()), AppToken: secret.Value(srv.AppToken()), BaseURL: srv.URL()}, platform.Deps{HTTP: client, Health: part})
 			must(t, err)
 			ann := srv.AddUser("ann")
 			dm := srv.Direct(ann)
@@ -129,7 +128,7 @@ func swallow(t *testing.T, connect func(*testing.T, *port.Network, *health.Repor
 	registry := health.New(time.Now)
 	part := registry.Part("platform")
 	a := connect(t, n, part)
-	in := &inbox{}
+	in := adapter.NewInbox()
 	ctx, cancel := context.WithCancel(t.Context())
 	var run sync.WaitGroup
 	run.Go(func() { supervise(ctx, a, in, part) })
@@ -145,14 +144,14 @@ func swallow(t *testing.T, connect func(*testing.T, *port.Network, *health.Repor
 				return time.Since(began)
 			}
 			if time.Since(began) > limit {
-				t.Fatalf("not within %s: %s\nstatus: %+v\nheard: %q", limit, what, registry.Parts(), in.heard())
+				t.Fatalf("not within %s: %s\nstatus: %+v\nheard: %q", limit, what, registry.Parts(), adapter.Texts(in.Events()))
 			}
 		}
 	}
 	state := func() health.State { return registry.Parts()[0].State }
 	until("it is connected", time.Minute, func() bool { return state() == health.OK })
 	a.say("before")
-	until("it hears", time.Minute, func() bool { return in.has("before") })
+	until("it hears", time.Minute, func() bool { return heard(in, "before") > 0 })
 	time.Sleep(time.Minute) // of quiet, simulated
 
 	n.BlackHole(true)
@@ -168,23 +167,23 @@ func swallow(t *testing.T, connect func(*testing.T, *port.Network, *health.Repor
 	if n.Dials() == dials {
 		t.Error("after it was seen no new connection was tried")
 	}
-	if in.has("meanwhile") {
+	if heard(in, "meanwhile") > 0 {
 		t.Error("something came through the black hole")
 	}
 	n.BlackHole(false)
-	left := until("what was said meanwhile is heard, and status shows it well", leftWithin, func() bool { return in.has("meanwhile") && state() == health.OK })
+	left := until("what was said meanwhile is heard, and status shows it well", leftWithin, func() bool { return heard(in, "meanwhile") > 0 && state() == health.OK })
 	a.say("after")
-	until("it hears again", time.Minute, func() bool { return in.has("after") })
+	until("it hears again", time.Minute, func() bool { return heard(in, "after") > 0 })
 	for _, text := range []string{"before", "meanwhile", "after"} {
-		if in.count(text) != 1 {
-			t.Errorf("%q was accepted %d times", text, in.count(text))
+		if heard(in, text) != 1 {
+			t.Errorf("%q was accepted %d times", text, heard(in, text))
 		}
 	}
 	t.Logf("shown after %s as %s %s, heard again %s after it had ended", seen, shown.State, shown.Code, left)
 }
 
 // supervise runs the adapter again when it gives up, as the gateway does.
-func supervise(ctx context.Context, a platform.Adapter, in *inbox, part *health.Reporter) {
+func supervise(ctx context.Context, a platform.Adapter, in *adapter.Inbox, part *health.Reporter) {
 	for pause := time.Second; ctx.Err() == nil; pause = min(2*pause, 5*time.Minute) {
 		err := a.Run(ctx, in)
 		if ctx.Err() != nil || err == nil {
@@ -199,49 +198,10 @@ func supervise(ctx context.Context, a platform.Adapter, in *inbox, part *health.
 	}
 }
 
-// inbox keeps what an adapter hears, and drops what it knows, as the ledger does.
-type inbox struct {
-	mu     sync.Mutex
-	cursor string
-	known  map[string]bool
-	texts  []string
-}
-
-func (in *inbox) Accept(_ context.Context, _ string, events []domain.Inbound, cursor string) error {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.known == nil {
-		in.known = map[string]bool{}
-	}
-	for _, e := range events {
-		if !in.known[e.EventID] {
-			in.known[e.EventID] = true
-			in.texts = append(in.texts, lastWord(e.Text))
-		}
-	}
-	if cursor != "" {
-		in.cursor = cursor
-	}
-	return nil
-}
-
-func (in *inbox) Cursor(context.Context, string) (string, error) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.cursor, nil
-}
-
-func (in *inbox) heard() []string {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return slices.Clone(in.texts)
-}
-
-func (in *inbox) has(text string) bool { return slices.Contains(in.heard(), text) }
-
-func (in *inbox) count(text string) (n int) {
-	for _, s := range in.heard() {
-		if s == text {
+// heard counts the events that say a text.
+func heard(in *adapter.Inbox, text string) (n int) {
+	for _, e := range in.Events() {
+		if lastWord(e.Text) == text {
 			n++
 		}
 	}

@@ -104,7 +104,7 @@ func (s *Server) publishTyping(r *http.Request, body []byte) (any, *apiError) {
 		return nil, e
 	}
 	c.typing++
-	s.touch()
+	s.Touch()
 	return map[string]string{"status": "OK"}, nil
 }
 
@@ -238,6 +238,7 @@ func (s *Server) createPost(_ *http.Request, body []byte) (any, *apiError) {
 		n.Props = map[string]any{}
 	}
 	n.Props["from_bot"] = "true"
+	s.keepActions(n)
 	s.show(n)
 	if in.PendingPostID != "" {
 		s.pending[in.PendingPostID] = pending{post: n.ID, at: s.o.Now()}

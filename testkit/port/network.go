@@ -1,6 +1,7 @@
 package port
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -18,7 +19,9 @@ type Network struct {
 	listeners map[string]*memory
 	conns     map[*memoryConn]bool
 	holed     bool
+	swallows  string // kills the connection on which it is written
 	dials     int
+	abroad    int
 	last      int
 }
 
@@ -45,6 +48,9 @@ func (n *Network) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	n.mu.Lock()
 	l, holed := n.listeners[addr], n.holed
 	n.dials++
+	if l == nil {
+		n.abroad++
+	}
 	n.mu.Unlock()
 	if holed {
 		<-ctx.Done()
@@ -85,11 +91,37 @@ func (n *Network) BlackHole(on bool) {
 	n.holed = on
 }
 
+// Swallow kills each connection on which a text is written from now on, which
+// then stays open and dead as in a black hole: all others go on. "" ends it.
+func (n *Network) Swallow(text string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.swallows = text
+}
+
+// swallowed kills a connection that writes what is swallowed.
+func (n *Network) swallowed(c *memoryConn, b []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.swallows != "" && n.conns[c] && bytes.Contains(b, []byte(n.swallows)) {
+		close(c.dead)
+		delete(n.conns, c)
+	}
+}
+
 // Dials is how often somebody connected, or tried to.
 func (n *Network) Dials() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.dials
+}
+
+// Abroad is how often somebody tried to connect to an address at which nobody
+// ever listened.
+func (n *Network) Abroad() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.abroad
 }
 
 // memory is a listener of a Network.
@@ -148,6 +180,7 @@ func (c *memoryConn) isDead() bool {
 
 // Write gives what is swallowed out as sent, as a kernel does.
 func (c *memoryConn) Write(b []byte) (int, error) {
+	c.n.swallowed(c, b)
 	if c.isDead() {
 		return len(b), nil
 	}

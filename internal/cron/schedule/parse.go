@@ -1,12 +1,12 @@
 package schedule
 
 import (
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/lazyregexp"
 )
 
 // Forms lists the accepted forms with an example each, for messages and help.
@@ -72,7 +72,7 @@ func (s *Schedule) setCron(expr, display string) error {
 	return nil
 }
 
-var durationPart = regexp.MustCompile(`^(\d*) ?([a-z]+) ?`)
+var durationPart = lazyregexp.New(`^(\d*) ?([a-z]+) ?`)
 
 // duration reads "30m", "2 hours", "1h30m", "hour". ok is false when it is none.
 func duration(text string) (d time.Duration, ok bool, err error) {
@@ -151,7 +151,7 @@ func (s *Schedule) parseDuration(text string, now time.Time) (bool, error) {
 	return true, nil
 }
 
-var dateStart = regexp.MustCompile(`^\d{4}-\d{2}-\d{2}([t ]|$)`)
+var dateStart = lazyregexp.New(`^\d{4}-\d{2}-\d{2}([t ]|$)`)
 
 // parseInstant reads an ISO date or date and time, with or without a zone.
 func (s *Schedule) parseInstant(text string, _ time.Time) (bool, error) {
@@ -179,7 +179,7 @@ func (s *Schedule) setOnce(t time.Time) {
 	s.display = "once at " + t.Format("2006-01-02 15:04")
 }
 
-var cronField = regexp.MustCompile(`^[0-9a-z*,/?-]+$`)
+var cronField = lazyregexp.New(`^[0-9a-z*,/?-]+$`)
 
 // parseCron reads five fields.
 func (s *Schedule) parseCron(text string, _ time.Time) (bool, error) {

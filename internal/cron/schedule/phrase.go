@@ -1,12 +1,12 @@
 package schedule
 
 import (
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/lazyregexp"
 )
 
 // parsePhrase reads "[every] day|weekday|monday and friday [at] 9:30pm" into a
@@ -100,7 +100,7 @@ func daySet(word string) string {
 	return ""
 }
 
-var clockTime = regexp.MustCompile(`^(\d{1,2})(?:[:.](\d{2}))?(am|pm|a\.m\.|p\.m\.)?$`)
+var clockTime = lazyregexp.New(`^(\d{1,2})(?:[:.](\d{2}))?(am|pm|a\.m\.|p\.m\.)?$`)
 
 // timeOfDay reads 9am, 9:30pm, 14:00, 7, noon, midnight; "" is midnight.
 func timeOfDay(text string) (hour, minute int, ok bool) {

@@ -5,6 +5,7 @@ import { getJSON, showIdentity, showLink, wait } from './net.js';
 
 const words = { ok: 'working', degraded: 'degraded', down: 'down', starting: 'starting', disabled: 'off' };
 const ranks = { down: 0, degraded: 1, starting: 2, ok: 3, disabled: 4 };
+const instant = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/;
 let last = null;
 
 function el(tag, attributes, ...children) {
@@ -55,7 +56,8 @@ function showSummary(s) {
   box.dataset.state = state;
   const names = wrong.map((p) => partName(p.name)).join(', ');
   const problems = (s.summary || '').split('\n').filter((line) => line.trim());
-  let title = state === 'good' ? 'Everything works' : names ? 'Needs attention: ' + names : 'The gateway is ' + s.gateway_state;
+  const failing = s.cron?.failing || [];
+  let title = state === 'good' ? (failing.length ? 'The gateway works; last run failed: ' + failing.join(', ') : 'Everything works') : names ? 'Needs attention: ' + names : 'The gateway is ' + s.gateway_state;
   if (problems.length === 1) title = problems.pop();
   const facts = ['up ' + span((Date.now() - new Date(s.started_at)) / 1000), 'version ' + (s.version || 'unknown'), 'PID ' + s.pid];
   if (s.gateway_state && s.gateway_state !== 'running') facts.unshift(s.gateway_state);
@@ -67,12 +69,14 @@ function showSummary(s) {
 function showParts(parts) {
   const sorted = [...parts].sort((a, b) => ranks[a.state] - ranks[b.state] || a.name.localeCompare(b.name));
   document.getElementById('parts').replaceChildren(...sorted.map((p) => {
-    const li = el('li', { className: 'part' }, el('header', {}, el('b', {}, partName(p.name)), el('em', {}, words[p.state] || p.state)));
-    li.dataset.state = p.state;
+    const unused = p.name === 'model' && p.state === 'starting'; // a model is called when there is something to answer
+    const word = unused ? 'not called yet' : words[p.state] || p.state;
+    const li = el('li', { className: 'part' }, el('header', {}, el('b', {}, partName(p.name)), el('em', {}, word)));
+    li.dataset.state = unused ? 'disabled' : p.state;
     if (p.message) li.append(el('p', {}, p.message));
-    const facts = Object.entries(p.evidence || {}).map(([k, v]) => k.replace(/_/g, ' ') + ' ' + v);
+    const facts = Object.entries(p.evidence || {}).map(([k, v]) => k.replace(/_/g, ' ') + ' ' + (instant.test(v) ? clock(v) : v));
     if (p.last_ok) facts.push('last sign of life ' + ago(p.last_ok));
-    facts.push((words[p.state] || p.state) + ' since ' + clock(p.since));
+    facts.push(word + ' since ' + clock(p.since));
     li.append(el('p', { className: 'evidence' }, facts.join(' · ')));
     return li;
   }));

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 	"hermes/internal/platform"
 )
 
@@ -27,7 +28,7 @@ type fileForm struct {
 
 // load reads the file.
 func (d *Directory) load() error {
-	f, err := os.Open(d.o.Path)
+	f, err := plain.Open(d.o.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -108,6 +108,8 @@ var outboxCases = []testCase{
 		e.equal("limit", list(ledger.DeliveryFilter{Limit: 1}), []int64{ids[2]})
 		e.equal("before", list(ledger.DeliveryFilter{Before: ids[1]}), []int64{ids[0]})
 		e.equal("dead or pending", list(ledger.DeliveryFilter{States: []domain.DeliveryState{domain.DeliveryDead, domain.DeliveryPending}}), []int64{ids[2], ids[1]})
+		e.equal("of a platform", list(ledger.DeliveryFilter{Platform: chat.Platform, Limit: 1, States: []domain.DeliveryState{domain.DeliverySent}}), []int64{ids[0]})
+		e.equal("of another platform", list(ledger.DeliveryFilter{Platform: "another"}), nil)
 		e.equal("of a turn", list(ledger.DeliveryFilter{TurnID: 5}), nil)
 		_, err := e.s.Deliveries(e.ctx, ledger.DeliveryFilter{States: []domain.DeliveryState{"nonsense"}})
 		e.code(err, domain.Invalid)

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"os"
 	"syscall"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 // resultCode is SQLite's extended result code in err's chain; 0 when there is
@@ -58,7 +58,7 @@ func (s *Store) classify(err error) error {
 	case isBusy(err):
 		return domain.E(domain.Unavailable, err, "the ledger %s is held by another process; nothing was written; it is tried again", s.path)
 	case isDamaged(err):
-		_ = os.WriteFile(DamageMark(s.path), nil, 0o600) // without it the next start sees only what it happens to read
+		_ = plain.Write(DamageMark(s.path), nil, 0o600) // without it the next start sees only what it happens to read
 	}
 	return classifyFile(err, s.path)
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 // fileSystem is what is known of the file system under a folder.
@@ -119,6 +120,12 @@ func prepareFile(ctx context.Context, o Options) (aside string, err error) {
 	if err := finishSalvage(o); err != nil {
 		return "", err
 	}
+	for _, suffix := range []string{"-wal", "-shm", "-journal"} { // of which SQLite would say that the disk is broken
+		info, err := os.Stat(o.Path + suffix)
+		if err == nil && !info.Mode().IsRegular() {
+			return "", domain.E(domain.Config, nil, "%s belongs to the ledger and is %s; move away what is there", o.Path+suffix, plain.Kind(info.Mode()))
+		}
+	}
 	ok, err := looksLikeDatabase(o.Path)
 	if err != nil {
 		return "", err
@@ -128,7 +135,7 @@ func prepareFile(ctx context.Context, o Options) (aside string, err error) {
 			return "", err
 		}
 	}
-	f, err := os.OpenFile(o.Path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := plain.OpenFile(o.Path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return "", err
 	}
@@ -146,21 +153,17 @@ func prepareFile(ctx context.Context, o Options) (aside string, err error) {
 // looksLikeDatabase tells whether the file is missing, empty, or begins as a
 // database does.
 func looksLikeDatabase(path string) (bool, error) {
-	f, err := os.Open(path)
+	f, err := plain.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil
+	}
+	if errors.Is(err, plain.ErrNotPlain) {
+		return false, domain.E(domain.Config, err, "the ledger's path %s is not a file; move away what is there", path)
 	}
 	if err != nil {
 		return false, err
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return false, err
-	}
-	if !st.Mode().IsRegular() {
-		return false, domain.E(domain.Config, nil, "the ledger's path %s is not a file; move away what is there", path)
-	}
 	head := make([]byte, headerSize)
 	n, err := io.ReadFull(f, head)
 	if n == 0 && errors.Is(err, io.EOF) {
@@ -182,8 +185,13 @@ func plausibleHeader(h []byte) bool {
 }
 
 // setAside moves a file that is no database, with its companions, to a name
-// with the time. Two processes that start at once do it once.
+// with the time. Two processes that start at once do it once. A command moves
+// nothing: domain.Unavailable.
 func setAside(ctx context.Context, o Options) (string, error) {
+	if o.Kind == kindCommand {
+		// Else nobody heard of it: only who moved it can tell.
+		return "", domain.E(domain.Unavailable, nil, "the ledger %s is no database, so nothing was read or done. The gateway's next start keeps the file under another name and begins a new ledger; if you have a copy, put it back first: `hermes doctor` says how", o.Path)
+	}
 	lock, err := waitLock(ctx, filepath.Join(runDir(o.Path), "aside.lock"))
 	if err != nil {
 		return "", err
@@ -241,9 +249,13 @@ func freeName(base string) (string, error) {
 	return "", domain.E(domain.Config, nil, "a thousand broken ledgers lie beside %s; move them away", base)
 }
 
-// waitLock takes an exclusive flock; closing the file gives it back.
+// waitLock takes an exclusive flock; closing the file gives it back. Errors:
+// ctx's; Config, when there can be no lock at that path.
 func waitLock(ctx context.Context, path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(path, plain.LockFlag, 0o600)
+	if errors.Is(err, fs.ErrPermission) || wrongPath(err) {
+		return nil, domain.E(domain.Config, err, "%s cannot be opened, and without it the ledger is not safe from another process; remove it, or give it to the user that runs hermes", path)
+	}
 	if err != nil {
 		return nil, err
 	}

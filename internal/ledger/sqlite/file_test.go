@@ -75,6 +75,30 @@ func TestNoDatabase(t *testing.T) {
 	}
 }
 
+// A command says what is wrong and touches nothing: what a process moves aside, it
+// alone can tell of, and a command is gone in a moment.
+func TestCommandOnNoDatabase(t *testing.T) {
+	for name, content := range map[string][]byte{
+		"text":                  []byte(strings.Repeat("no database ", 1000)),
+		"a header over rubbish": append(bytes.Clone(sqliteHeader), bytes.Repeat([]byte{0xee}, 8000)...),
+	} {
+		path := filepath.Join(t.TempDir(), "ledger.db")
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := openIn(t, Options{Path: path, Kind: kindCommand})
+		if !domain.IsCode(err, domain.Unavailable) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if moved, _ := filepath.Glob(path + ".broken-*"); len(moved) > 0 {
+			t.Errorf("%s: moved aside: %v", name, moved)
+		}
+		if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, content) {
+			t.Errorf("%s: the file was changed: %v", name, err)
+		}
+	}
+}
+
 // TestNoDatabaseAtOnce starts several processes on a broken file: it is moved
 // once, and all of them work on the same new ledger.
 func TestNoDatabaseAtOnce(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
@@ -83,8 +84,11 @@ func upgrade(ctx context.Context, c *conn, o Options) (int, error) {
 	limited, cancel := context.WithTimeout(ctx, busyLimit)
 	defer cancel()
 	lock, err := waitLock(limited, filepath.Join(runDir(o.Path), "upgrade.lock"))
-	if err != nil {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return 0, upgradeBusy(err)
+	}
+	if err != nil {
+		return 0, err
 	}
 	defer lock.Close()
 	version, err := schemaVersion(c)

@@ -273,9 +273,11 @@ func (s *Store) Deliveries(ctx context.Context, f ledger.DeliveryFilter) (out []
 	var args []any
 	for _, by := range []struct {
 		column string
-		value  int64
-	}{{` AND run_id = ?`, f.RunID}, {` AND turn_id = ?`, f.TurnID}, {` AND id < ?`, f.Before}} {
-		if by.value != 0 {
+		value  any
+		given  bool
+	}{{` AND run_id = ?`, f.RunID, f.RunID != 0}, {` AND turn_id = ?`, f.TurnID, f.TurnID != 0}, {` AND id < ?`, f.Before, f.Before != 0},
+		{` AND platform = ?`, f.Platform, f.Platform != ""}} {
+		if by.given {
 			rest.WriteString(by.column)
 			args = append(args, by.value)
 		}

@@ -55,16 +55,7 @@ func TestPlans(t *testing.T) {
 	s := mustOpen(t, Options{Path: filepath.Join(t.TempDir(), "ledger.db"), NoBallast: true})
 	everyVerb(t, s)
 	texts := map[string]bool{}
-	conns := []*conn{s.w}
-	for range readers {
-		c := <-s.readers
-		conns = append(conns, c)
-		defer func() { s.readers <- c }()
-	}
-	for _, c := range conns {
-		if c == nil {
-			continue
-		}
+	for _, c := range append([]*conn{s.w}, s.readers.idle...) {
 		for q := range c.stmts {
 			texts[q] = true
 		}

@@ -15,6 +15,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/ledger"
+	"hermes/internal/plain"
 )
 
 // A process lives as long as it holds an exclusive flock on its file
@@ -70,7 +71,7 @@ func (s *Store) register(ctx context.Context) error {
 }
 
 func holdLock(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := plain.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +89,7 @@ func (s *Store) alive(p ledger.Process) bool { return p.ID == s.self.ID || lives
 // lives tells whether another process still holds its lock. Probing takes a
 // shared lock, so that two who probe do not take each other for the holder.
 func lives(dir string, p ledger.Process) bool {
-	f, err := os.Open(lockPath(dir, p.ID))
+	f, err := plain.Open(lockPath(dir, p.ID))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		// Somebody cleaned the folder. The row's own evidence decides.

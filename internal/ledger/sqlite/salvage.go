@@ -16,6 +16,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/ledger"
+	"hermes/internal/plain"
 )
 
 // A ledger with damaged pages is not given up: what can be read of it is copied,
@@ -109,7 +110,7 @@ func salvage(ctx context.Context, o Options) error {
 func anybodyElse(dir string) (pid string, found bool) {
 	names, _ := filepath.Glob(filepath.Join(dir, "process-*.lock"))
 	for _, n := range names {
-		f, err := os.Open(n)
+		f, err := plain.Open(n)
 		if err != nil {
 			continue
 		}

@@ -34,8 +34,8 @@ import (
 
 var _ ledger.Store = (*Store)(nil)
 
-// readers is how many reads can run at once.
-const readers = 3
+// maxReaders is how many reads can run at once.
+const maxReaders = 3
 
 // Options say how to open a ledger.
 type Options struct {
@@ -85,7 +85,7 @@ type Store struct {
 	closeOnce  sync.Once
 	closeErr   error
 	writerDone chan struct{}
-	readers    chan *conn // nil entries are connections not opened yet
+	readers    readers
 	readerDSN  driver.Connector
 	reserve    *reserve
 	indexer    *indexer
@@ -96,9 +96,10 @@ type Store struct {
 // from is not upgraded by a command, which gets domain.Conflict. Open answers domain.Config for what somebody must mend
 // (permissions, a network file system, a ledger of a newer program),
 // domain.Unavailable for what can pass (a disk gone read-only, a busy ledger)
-// and domain.StorageFull. A file that is no database is moved aside and
-// Info.SetAside names its new place. Of one with damaged pages a process that
-// serves saves what can be read; Info.Salvaged tells of it.
+// and domain.StorageFull. A file that is no database is moved aside by
+// a process that serves, and Info.SetAside names its new place; of one with damaged
+// pages it saves what can be read, and Info.Salvaged tells of it. A command gets
+// domain.Unavailable for both.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -125,7 +126,7 @@ func open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
 		path: o.Path, runDir: runDir(o.Path), kind: o.Kind, opened: o, now: o.Now, log: o.Log, setAside: aside,
 		requests: make(chan *request, maxGroup), closing: make(chan struct{}), writerDone: make(chan struct{}),
-		readers: make(chan *conn, readers),
+		readers: readers{free: make(chan struct{}, maxReaders)},
 	}
 	if s.w, s.schema, err = openWriter(ctx, o); isNoDatabase(err) {
 		// Its first bytes looked right, but SQLite knows better.
@@ -142,8 +143,8 @@ func open(ctx context.Context, o Options) (*Store, error) {
 	if s.readerDSN, err = connector(o.Path, true); err != nil {
 		return nil, errors.Join(classifyFile(err, o.Path), s.w.close())
 	}
-	for range readers {
-		s.readers <- nil
+	for range maxReaders {
+		s.readers.free <- struct{}{}
 	}
 	s.reserve = newReserve(o)
 	s.indexer = newIndexer(s)
@@ -241,23 +242,52 @@ func (s *Store) read(ctx context.Context, f func(*conn) error) error {
 	if err := ctx.Err(); err != nil {
 		return s.classify(err)
 	}
-	var c *conn
 	select {
-	case c = <-s.readers:
+	case <-s.readers.free:
 	case <-ctx.Done():
 		return s.classify(ctx.Err())
 	case <-s.closing:
 		return errClosed()
 	}
-	defer func() { s.readers <- c }()
+	defer func() { s.readers.free <- struct{}{} }()
+	c := s.readers.take()
 	if c == nil {
 		var err error
 		if c, err = openConn(s.readerDSN); err != nil {
-			c = nil
 			return s.classify(err)
 		}
 	}
+	defer s.readers.give(c)
 	return s.classify(f(c))
+}
+
+// readers are the connections that read. A read takes the one that was given back
+// last, so that the others are opened only when several read at once: each holds
+// the whole schema in memory, and reads it first.
+type readers struct {
+	free chan struct{} // the right to read
+
+	mu   sync.Mutex
+	idle []*conn
+}
+
+// take gives an open connection, nil where one must be opened.
+func (r *readers) take() *conn {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := len(r.idle)
+	if n == 0 {
+		return nil
+	}
+	c := r.idle[n-1]
+	r.idle = r.idle[:n-1]
+	return c
+}
+
+func (r *readers) give(c *conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.idle = append(r.idle, c)
 }
 
 // readAll is read with all statements of f seeing the same state.
@@ -331,10 +361,11 @@ func (s *Store) stop() error {
 	close(s.closing)
 	<-s.writerDone
 	var errs []error
-	for range readers {
-		if c := <-s.readers; c != nil {
-			errs = append(errs, c.close())
-		}
+	for range maxReaders {
+		<-s.readers.free
+	}
+	for c := s.readers.take(); c != nil; c = s.readers.take() {
+		errs = append(errs, c.close())
 	}
 	errs = append(errs, s.w.close())
 	if s.selfLock != nil {

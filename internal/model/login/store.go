@@ -28,6 +28,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/plain"
 	"hermes/internal/secret"
 )
 
@@ -97,7 +98,7 @@ func (s *Store) load() (document, error) {
 	if err == nil && info.Size() > maxFile {
 		return nil, domain.E(domain.Config, nil, "%s is larger than %d MiB, so it was not read", s.path, maxFile>>20)
 	}
-	data, err := os.ReadFile(s.path)
+	data, err := plain.Read(s.path)
 	if err != nil {
 		return nil, domain.E(domain.Config, err, "%s cannot be read, so its logins are unknown; check its owner and mode", s.path)
 	}
@@ -131,7 +132,7 @@ func (s *Store) change(ctx context.Context, edit func(document) error) error {
 	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
 		return domain.E(domain.Unavailable, err, "the folder of %s cannot be made", s.path)
 	}
-	lock := flock.New(filepath.Join(filepath.Dir(s.path), "auth.lock"), flock.SetPermissions(0o600))
+	lock := flock.New(filepath.Join(filepath.Dir(s.path), "auth.lock"), flock.SetPermissions(0o600), flock.SetFlag(plain.LockFlag))
 	waiting, cancel := context.WithTimeout(ctx, lockLimit)
 	defer cancel()
 	if _, err := lock.TryLockContext(waiting, 20*time.Millisecond); err != nil {
@@ -363,6 +364,19 @@ func (s *Store) Remove(ctx context.Context, c Credential) error {
 				delete(logins, c.Provider)
 			}
 		}
+		return s.save(d)
+	})
+}
+
+// Prioritize says how early a credential is used: the smallest goes first.
+// Errors: NotFound, Config, Unavailable, StorageFull.
+func (s *Store) Prioritize(ctx context.Context, c Credential, priority int) error {
+	return s.change(ctx, func(d document) error {
+		e := d.find(c.Provider, c.ID)
+		if e == nil {
+			return domain.E(domain.NotFound, nil, "the credential %q of %s is gone already", c.Label, c.Provider)
+		}
+		e["priority"] = json.Number(strconv.Itoa(priority))
 		return s.save(d)
 	})
 }

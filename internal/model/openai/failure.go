@@ -10,12 +10,12 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"hermes/internal/lazyregexp"
 	"hermes/internal/model"
 )
 
@@ -256,7 +256,7 @@ func (b errorBody) text() string {
 	return strings.Join(out, "; ")
 }
 
-var title = regexp.MustCompile(`(?is)<title[^>]*>(.*?)</title>`)
+var title = lazyregexp.New(`(?is)<title[^>]*>(.*?)</title>`)
 
 // parseErrorBody reads OpenAI's error object and its relatives: an error that
 // is a string, {"message":…} and {"detail":…} at the top, an array around it

@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 )
 
 const (
@@ -97,7 +98,7 @@ func readImage(path string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, errors.New("no regular file") // opening a FIFO would wait for ever
 	}
-	f, err := os.Open(path)
+	f, err := plain.Open(path)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ package clean
 import (
 	"path"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -28,6 +29,20 @@ func Clip(s string, n int) string {
 	return s[:n]
 }
 
+// Short cuts a text to n characters, and says so by an ellipsis.
+func Short(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for i := range s {
+		if n == 0 {
+			return s[:i] + "…"
+		}
+		n--
+	}
+	return s
+}
+
 // Name is the first candidate that is not blank, cleaned and bounded to 200
 // bytes; "" when there is none.
 func Name(candidates ...string) string {
@@ -39,17 +54,19 @@ func Name(candidates ...string) string {
 	return ""
 }
 
-// FileName is a name as shown, without folders and control characters, of at
-// most 200 bytes; a name that would be a folder becomes "file".
+// FileName is a name as shown, without folders, of at most 200 bytes; a name
+// that would be a folder, or nothing, becomes "file". Characters that are not seen
+// are left out: controls, and those that turn the direction of writing and so show
+// a name's end in its middle ("photo\u202egpj.exe").
 func FileName(s string) string {
 	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
 			return -1
 		}
 		return r
 	}, Text(s))
-	switch s = path.Base(strings.ReplaceAll(s, `\`, "/")); s {
-	case ".", "..", "/":
+	switch s = strings.TrimSpace(path.Base(strings.ReplaceAll(s, `\`, "/"))); s {
+	case "", ".", "..", "/":
 		return "file"
 	}
 	if len(s) > maxName { // keep the extension

@@ -12,6 +12,7 @@ func TestFileNamesLeadNowhere(t *testing.T) {
 	for in, want := range map[string]string{
 		"report.pdf": "report.pdf", "../../etc/passwd": "passwd", `C:\temp\a.txt`: "a.txt", "..": "file", "/": "file", "": "file",
 		"a\x00b\n.txt": "ab.txt", "ä.txt": "ä.txt",
+		"photo\u202egpj.exe": "photogpj.exe", "a\u0085\u200b\u2066.txt": "a.txt", "\u200f": "file", " \t": "file", "../..": "file", "CON": "CON",
 	} {
 		if got := clean.FileName(in); got != want {
 			t.Errorf("FileName(%q) = %q, want %q", in, got, want)

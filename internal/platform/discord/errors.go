@@ -8,29 +8,30 @@ import (
 
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
+	"hermes/internal/platform/settings"
 )
 
 // classify turns the failure of a request into what the centre must know of it.
 func (a *Adapter) classify(c *call) *platform.Error {
-	if c.status == 0 {
+	if c.Status == 0 {
 		return a.unanswered(c)
 	}
-	e := &platform.Error{Kind: platform.GiveUp, Code: "discord_" + strconv.Itoa(c.status), Reason: "Discord refused " + c.what + ": " + a.scrubText(c.said())}
+	e := &platform.Error{Kind: platform.GiveUp, Code: "discord_" + strconv.Itoa(c.Status), Reason: "Discord refused " + c.what + ": " + a.scrubText(c.said())}
 	switch {
-	case c.status == http.StatusTooManyRequests:
+	case c.Status == http.StatusTooManyRequests:
 		d, global := c.pause()
 		return limited(c.what, d, global)
-	case c.status >= 500:
+	case c.Status >= 500:
 		// The front end answers so also for requests that were carried out.
 		e.Kind, e.Uncertain = platform.Retry, true
-		e.Reason = "Discord has a fault of its own (" + http.StatusText(c.status) + "): it is tried again"
-	case c.status == http.StatusUnauthorized:
+		e.Reason = "Discord has a fault of its own (" + http.StatusText(c.Status) + "): it is tried again"
+	case c.Status == http.StatusUnauthorized:
 		return a.improperToken()
-	case c.status == http.StatusRequestEntityTooLarge || c.reply.Code == 40005:
+	case c.Status == http.StatusRequestEntityTooLarge || c.reply.Code == 40005:
 		e.Code, e.Reason = "discord_file", "Discord refused the file: it is larger than bots may send (10 MiB)"
 	case !c.isJSON:
 		e.Kind = platform.Retry
-		e.Reason = "what answers at the API's address is not Discord (HTTP " + strconv.Itoa(c.status) + "): check platforms.discord.extra.base_url and any proxy"
+		e.Reason = "what answers at the API's address is not Discord (HTTP " + strconv.Itoa(c.Status) + "): check platforms.discord.extra.base_url and any proxy"
 	default:
 		a.refused(e, c)
 	}
@@ -40,23 +41,23 @@ func (a *Adapter) classify(c *call) *platform.Error {
 // improperToken is the refusal of the token, over REST or by close code 4004.
 func (a *Adapter) improperToken() *platform.Error {
 	return &platform.Error{Kind: platform.BadCredentials, Code: "discord_token",
-		Reason: "LoginFailure: Improper token has been passed" + a.cfg.origin() + ": it was reset or copied wrongly; make a new one at https://discord.com/developers/applications (Bot → Reset Token) and put it there"}
+		Reason: "LoginFailure: Improper token has been passed" + settings.Origin(a.cfg.TokenOrigin) + ": it was reset or copied wrongly; make a new one at https://discord.com/developers/applications (Bot → Reset Token) and put it there"}
 }
 
 // unanswered classifies a request that got no usable answer.
 func (a *Adapter) unanswered(c *call) *platform.Error {
 	e := &platform.Error{
-		Kind: platform.Retry, Code: "discord_unreachable", Cause: a.scrub(c.err), Uncertain: c.wrote.Load(),
+		Kind: platform.Retry, Code: "discord_unreachable", Cause: a.scrub(c.Err), Uncertain: c.Wrote(),
 		Reason: "Discord could not be reached: it is tried again",
 	}
 	switch {
 	case e.Uncertain:
 		e.Code = "discord_unknown"
 		e.Reason = "the connection to Discord broke before it answered " + c.what + ", which may have been carried out"
-		if errors.Is(c.err, context.DeadlineExceeded) {
+		if errors.Is(c.Err, context.DeadlineExceeded) {
 			e.Reason = "Discord did not answer " + c.what + " in time; it may have been carried out"
 		}
-	case errors.Is(c.err, context.Canceled):
+	case errors.Is(c.Err, context.Canceled):
 		e.Code, e.Reason = "discord_stopped", "stopped before "+c.what+" was sent"
 	}
 	return e
@@ -65,7 +66,7 @@ func (a *Adapter) unanswered(c *call) *platform.Error {
 // said is the message of an error reply, bounded.
 func (c *call) said() string {
 	if !c.isJSON {
-		return http.StatusText(c.status)
+		return http.StatusText(c.Status)
 	}
 	s := c.reply.Message
 	if len(c.reply.Errors) > 0 {

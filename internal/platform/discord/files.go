@@ -7,27 +7,25 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"io/fs"
 	"mime/multipart"
 	"net/http"
 	"net/textproto"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/network"
+	"hermes/internal/plain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
+	"hermes/internal/platform/files"
 )
 
-// slowest is the rate at which a file is still waited for, bytes a second.
-const slowest = 64 << 10
-
-func slowly(size int64) time.Duration { return time.Duration(size/slowest) * time.Second }
+// takes is what bots may send, https://discord.com/developers/docs/reference#uploading-files.
+var takes = files.Service{Code: "discord_file", Name: "Discord", Most: maxUpload, TooLarge: "bots may send (10 MiB)"}
 
 // upload is one file that is to be sent.
 type upload struct {
@@ -39,27 +37,13 @@ type upload struct {
 func uploads(files []domain.Attachment) ([]upload, error) {
 	var out []upload
 	for _, f := range files {
-		give := func(reason string, cause error) error {
-			return &platform.Error{Kind: platform.GiveUp, Code: "discord_file", Reason: reason, Cause: cause}
-		}
 		shown := strings.ReplaceAll(clean.FileName(cmp.Or(f.Name, filepath.Base(f.Path))), `"`, "_")
-		if f.Path == "" {
-			return nil, give("the file "+shown+" is not on this machine", nil)
+		open, size, e := takes.Open(&f, shown)
+		if e != nil {
+			return nil, e
 		}
-		info, err := os.Stat(f.Path)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return nil, give("the file "+shown+" is not there any more", nil)
-		case err != nil:
-			return nil, give("the file "+shown+" cannot be read", err)
-		case !info.Mode().IsRegular(): // a FIFO or a device would never end
-			return nil, give(shown+" is no file that could be sent", nil)
-		case info.Size() == 0:
-			return nil, give("the file "+shown+" is empty, and Discord takes no empty files", nil)
-		case info.Size() > maxUpload:
-			return nil, give("the file "+shown+" is larger than bots may send (10 MiB)", nil)
-		}
-		out = append(out, upload{f.Path, shown, info.Size()})
+		open.Close()
+		out = append(out, upload{f.Path, shown, size})
 	}
 	return out, nil
 }
@@ -100,7 +84,7 @@ func multipartBody(s step) ([]byte, string, *platform.Error) {
 
 // copyFile copies at most what may be sent, should the file have grown.
 func copyFile(w io.Writer, path string) error {
-	f, err := os.Open(path)
+	f, err := plain.Open(path)
 	if err != nil {
 		return err
 	}
@@ -141,24 +125,24 @@ func (a *Adapter) Fetch(ctx context.Context, at domain.Attachment, max int64, w 
 		return at, give("the file " + at.Name + " was deleted on Discord: send it again")
 	}
 	n, err := a.download(ctx, m.Attachments[i].URL, at.Name, limit, w)
+	if errors.Is(err, files.ErrTooLarge) {
+		return at, tooLarge
+	}
 	if err != nil {
 		return at, err
-	}
-	if n > limit {
-		return at, tooLarge
 	}
 	at.Size = n
 	return at, nil
 }
 
-// download copies a file, and answers a length over the limit when it is larger.
+// download copies a file of at most limit bytes. files.ErrTooLarge.
 func (a *Adapter) download(ctx context.Context, address, shown string, limit int64, w io.Writer) (int64, error) {
 	retry := func(err error) error {
 		var ue *url.Error
 		if errors.As(err, &ue) {
 			err = ue.Err // the address is signed
 		}
-		if errors.Is(err, errPrivate) {
+		if errors.Is(err, network.ErrPrivate) {
 			return &platform.Error{Kind: platform.GiveUp, Code: "discord_file", Reason: "the file " + shown + " is said to lie at a private address, and is not fetched from there"}
 		}
 		return &platform.Error{Kind: platform.Retry, Code: "discord_file", Reason: "the file " + shown + " could not be fetched from Discord: it is tried again", Cause: err}
@@ -167,7 +151,7 @@ func (a *Adapter) download(ctx context.Context, address, shown string, limit int
 	if err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && privateHost(a.cfg.BaseURL)) {
 		return 0, &platform.Error{Kind: platform.GiveUp, Code: "discord_file", Reason: "Discord gave no usable address for the file " + shown}
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.cfg.SendTimeout+slowly(limit))
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.SendTimeout+files.Patience(limit))
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
@@ -184,12 +168,9 @@ func (a *Adapter) download(ctx context.Context, address, shown string, limit int
 	case resp.StatusCode != http.StatusOK:
 		return 0, retry(errors.New(resp.Status))
 	}
-	n, err := io.Copy(w, io.LimitReader(resp.Body, limit))
-	if err != nil {
-		return n, retry(err)
+	n, err := files.Copy(w, resp.Body, limit)
+	if err != nil && !errors.Is(err, files.ErrTooLarge) {
+		err = retry(err)
 	}
-	if more, _ := io.CopyN(io.Discard, resp.Body, 1); more > 0 {
-		return limit + 1, nil
-	}
-	return n, nil
+	return n, err
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -15,12 +14,15 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
+	"hermes/internal/platform/intake"
+	"hermes/internal/platform/reconnect"
 )
 
 // loop is one run of the gateway loop. It belongs to one goroutine.
 type loop struct {
 	a       *Adapter
 	sink    platform.Sink
+	intake  intake.Intake
 	at      *position
 	dirty   bool // at holds more than what is committed
 	answers *answers
@@ -39,6 +41,9 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l := &loop{a: a, sink: sink, at: &position{}, answers: newAnswers(a)}
+	l.intake = intake.Intake{Sink: sink, Service: "Discord", Health: a.health, Log: a.log,
+		Now: a.now, Scrub: a.scrub, First: a.pause.first, Most: a.pause.most,
+		Stored: func([]domain.Inbound) { l.stuck.Store(false) }, Stuck: func() { l.stuck.Store(true) }}
 	var wg sync.WaitGroup
 	wg.Go(func() { l.answers.run(ctx) })
 	defer a.http.CloseIdleConnections()
@@ -88,7 +93,7 @@ func (l *loop) failed(ctx context.Context, ready bool, err error) error {
 	wait := e.RetryAfter
 	if e.Code != codeReconnect || !ready { // an orderly end is no failure
 		l.failures++
-		wait = max(l.backoff(), wait)
+		wait = max(reconnect.Backoff(l.a.pause.first, l.a.pause.most, l.failures), wait)
 	}
 	if l.failures >= maxReconnect {
 		return e
@@ -98,15 +103,8 @@ func (l *loop) failed(ctx context.Context, ready bool, err error) error {
 		l.a.health.Degraded(e.Code, e.Reason)
 	}
 	l.a.log.Warn("the connection to Discord has ended", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", l.failures, "wait", wait)
-	sleep(ctx, wait)
+	platform.Sleep(ctx, wait)
 	return nil
-}
-
-// backoff doubles from the first pause to the longest, with a quarter of
-// jitter, so that many bots do not return in step.
-func (l *loop) backoff() time.Duration {
-	d := min(l.a.pause.first<<min(max(l.failures-1, 0), 16), l.a.pause.most)
-	return d - time.Duration(rand.Int64N(int64(d)/4+1))
 }
 
 // address finds where to connect. For a new session Discord is asked, which
@@ -182,7 +180,7 @@ func (l *loop) begin(ctx context.Context) error {
 	}
 	l.dirty = false
 	l.a.health.Note("sessions_today", strconv.Itoa(l.at.Identifies))
-	if !sleep(ctx, l.a.pause.identify-l.a.now().Sub(l.a.identify)) {
+	if !platform.Sleep(ctx, l.a.pause.identify-l.a.now().Sub(l.a.identify)) {
 		return ctx.Err()
 	}
 	l.a.identify = l.a.now()
@@ -199,56 +197,6 @@ func (l *loop) save(ctx context.Context) {
 		return
 	}
 	l.dirty = false
-}
-
-// accept retries until the sink has stored the events or refuses for good.
-func (l *loop) accept(ctx context.Context, events []domain.Inbound, cursor string) error {
-	wait := l.a.pause.first
-	for {
-		err := l.sink.Accept(ctx, l.a.account, events, cursor)
-		if err == nil {
-			l.dirty = false
-			l.stuck.Store(false)
-			return nil
-		}
-		code := domain.CodeOf(err)
-		switch {
-		case ctx.Err() != nil, code == domain.Fenced:
-			return err
-		case code == domain.Invalid, code == domain.TooLarge:
-			if len(events) > 1 {
-				return l.acceptEach(ctx, events, cursor)
-			}
-			// Trying the same again cannot help, and must not block what follows.
-			if len(events) == 0 {
-				return nil
-			}
-			l.a.log.Error("an event that cannot be stored was left out", "event", events[0].EventID, "error", l.a.scrub(err))
-			events = nil
-			continue
-		}
-		l.stuck.Store(true)
-		l.a.health.Degraded(string(code), "messages from Discord wait, because they cannot be stored: "+domain.MessageOf(err)+"; none is lost")
-		l.a.log.Warn("messages could not be stored; they are not acknowledged", "events", len(events), "error", l.a.scrub(err), "wait", wait)
-		if !sleep(ctx, wait) {
-			return err
-		}
-		wait = min(2*wait, l.a.pause.most)
-	}
-}
-
-// acceptEach finds the event that the sink refuses; the others are stored.
-func (l *loop) acceptEach(ctx context.Context, events []domain.Inbound, cursor string) error {
-	for i := range events {
-		at := ""
-		if i == len(events)-1 {
-			at = cursor
-		}
-		if err := l.accept(ctx, events[i:i+1], at); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // answers tells Discord that presses and commands were taken, once they are

@@ -61,10 +61,10 @@ func (c *conn) handle(ctx context.Context) error {
 func (c *conn) commit(ctx context.Context, b *batch) error {
 	c.dirty = c.dirty || b.moved
 	if len(b.events) > 0 {
-		if err := c.accept(ctx, b.events, c.at.String()); err != nil {
+		if err := c.intake.Accept(ctx, c.a.account, b.events, c.at.String()); err != nil {
 			return err
 		}
-		c.a.health.Note("last_event", c.a.now().UTC().Format(time.RFC3339))
+		c.dirty = false
 		c.alive()
 	}
 	c.answers.add(b.presses)
@@ -151,9 +151,12 @@ func (c *conn) begun(ctx context.Context, data []byte) error {
 	c.a.name.Store(&n)
 	c.a.session = session{id: r.SessionID, url: r.Resume}
 	c.servers = map[string]bool{}
+	var all []string
 	for _, g := range r.Guilds {
 		c.servers[g.ID] = true
+		all = append(all, g.ID)
 	}
+	c.a.roles.begin(all)
 	c.at.held = len(c.servers) > 0
 	c.a.health.Note("bot", "@"+n)
 	c.established("connected")

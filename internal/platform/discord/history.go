@@ -51,6 +51,7 @@ func (c *conn) catchUpKnown(ctx context.Context) error {
 // guild takes note of a server's channels and reads the history of those where
 // something was said that this bot has not seen, known or not.
 func (c *conn) guild(ctx context.Context, g guild) error {
+	c.a.roles.see(g, c.a.cfg.Roles)
 	for _, ch := range append(g.Channels, g.Threads...) {
 		ch.GuildID = g.ID
 		c.a.channels.put(ch)
@@ -154,7 +155,7 @@ func (a *Adapter) history(ctx context.Context, channel, after string) (page []me
 		if perr == nil {
 			break
 		}
-		if perr.Kind != platform.Retry || try == maxTries || !sleep(ctx, min(max(perr.RetryAfter, a.pause.first), a.pause.most)) {
+		if perr.Kind != platform.Retry || try == maxTries || !platform.Sleep(ctx, min(max(perr.RetryAfter, a.pause.first), a.pause.most)) {
 			return nil, false, perr
 		}
 	}

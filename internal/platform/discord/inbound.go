@@ -4,12 +4,13 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
 	"hermes/internal/domain"
+	"hermes/internal/lazyregexp"
 	"hermes/internal/platform/clean"
+	"hermes/internal/platform/settings"
 )
 
 // Bounds of one event; Discord's own are lower.
@@ -42,7 +43,7 @@ func (a *Adapter) event(ctx context.Context, m *message) (in domain.Inbound, ok 
 	if t.text == "" && len(in.Attachments) == 0 {
 		return in, false, nil
 	}
-	free := listed(a.cfg.FreeChannels, ch)
+	free := listed(a.cfg.Free, ch)
 	own := ch.isThread() && ch.OwnerID == a.account // a thread that the bot opened is a talk with it
 	if in.ChatType == domain.ChatGroup && a.cfg.RequireMention && !t.mentioned && !free && !own {
 		return in, false, nil
@@ -57,6 +58,9 @@ func (a *Adapter) event(ctx context.Context, m *message) (in domain.Inbound, ok 
 	if m.Referenced != nil {
 		in.ReplyText = clean.Clip(clean.Text(m.Referenced.Content), maxInReply)
 	}
+	if in.UserListed, err = a.permitted(ctx, ch.GuildID, m.Author.ID, m.Member); err != nil {
+		return in, false, err
+	}
 	in.EventID, in.SentAt = m.ID, timeOf(m.ID)
 	a.received(&in)
 	return in, true, nil
@@ -68,7 +72,7 @@ func (a *Adapter) received(in *domain.Inbound) {
 }
 
 func (a *Adapter) botAllowed(mentioned bool) bool {
-	return a.cfg.AllowBots == botsAll || a.cfg.AllowBots == botsMentions && mentioned
+	return a.cfg.AllowBots == settings.AllBots || a.cfg.AllowBots == settings.MentioningBots && mentioned
 }
 
 // opensThread tells whether the answer gets a thread of its own.
@@ -83,10 +87,7 @@ func (a *Adapter) interaction(ctx context.Context, i *interaction) (in domain.In
 	m := &message{ID: i.ID, ChannelID: i.ChannelID, GuildID: i.GuildID}
 	switch {
 	case i.Member != nil:
-		m.Author = i.Member.User
-		m.Member = &struct {
-			Nick string `json:"nick"`
-		}{i.Member.Nick}
+		m.Author, m.Member = i.Member.User, i.Member
 	case i.User != nil:
 		m.Author = *i.User
 	}
@@ -117,6 +118,9 @@ func (a *Adapter) interaction(ctx context.Context, i *interaction) (in domain.In
 		return in, false, nil
 	}
 	in.Source = a.source(ch, m)
+	if in.UserListed, err = a.permitted(ctx, ch.GuildID, m.Author.ID, m.Member); err != nil {
+		return in, false, err
+	}
 	in.EventID, in.Mentioned, in.SentAt = "i"+i.ID, true, timeOf(i.ID)
 	a.received(&in)
 	return in, true, nil
@@ -172,10 +176,10 @@ func listed(ids []string, ch channel) bool {
 // heard tells whether the configuration lets a server's channel be heard at
 // all. Who may talk is decided elsewhere.
 func (a *Adapter) heard(ch channel) bool {
-	if listed(a.cfg.IgnoredChannels, ch) || ch.isThread() && slices.Contains(a.cfg.IgnoredThreads, ch.ID) {
+	if listed(a.cfg.IgnoredChannels, ch) || ch.isThread() && a.cfg.Ignores(ch.ParentID, ch.ID) {
 		return false
 	}
-	return len(a.cfg.AllowedChannels) == 0 || listed(a.cfg.AllowedChannels, ch)
+	return len(a.cfg.Allowed) == 0 || listed(a.cfg.Allowed, ch)
 }
 
 // reading is what a message says and to whom.
@@ -185,8 +189,8 @@ type reading struct {
 }
 
 var (
-	userMention  = regexp.MustCompile(`<@!?(\d{1,20})>`)
-	otherMention = regexp.MustCompile(`<(#)(\d{1,20})>|<a?(:\w{2,32}:)\d{1,20}>`)
+	userMention  = lazyregexp.New(`<@!?(\d{1,20})>`)
+	otherMention = lazyregexp.New(`<(#)(\d{1,20})>|<a?(:\w{2,32}:)\d{1,20}>`)
 )
 
 // read takes a message's text and finds out whether it is addressed to the bot:
@@ -234,9 +238,7 @@ func (a *Adapter) read(m *message) reading {
 	if ref := m.Referenced; ref != nil && ref.Author.ID == a.account {
 		r.mentioned = true
 	}
-	for _, p := range a.cfg.MentionPatterns {
-		r.mentioned = r.mentioned || p.MatchString(r.text)
-	}
+	r.mentioned = r.mentioned || a.cfg.Addressed(r.text)
 	return r
 }
 

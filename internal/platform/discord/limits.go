@@ -52,13 +52,13 @@ func (l *limits) wait(route string) (d time.Duration, global bool) {
 
 // note learns from an answer's headers.
 func (l *limits) note(route string, c *call) {
-	if c.header == nil {
+	if c.Header == nil {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
-	if c.status == http.StatusTooManyRequests {
+	if c.Status == http.StatusTooManyRequests {
 		if d, global := c.pause(); global {
 			l.all = now.Add(d)
 		} else {
@@ -66,8 +66,8 @@ func (l *limits) note(route string, c *call) {
 		}
 		return
 	}
-	left, err := strconv.Atoi(c.header.Get("X-RateLimit-Remaining"))
-	after, err2 := strconv.ParseFloat(c.header.Get("X-RateLimit-Reset-After"), 64)
+	left, err := strconv.Atoi(c.Header.Get("X-RateLimit-Remaining"))
+	after, err2 := strconv.ParseFloat(c.Header.Get("X-RateLimit-Reset-After"), 64)
 	if err != nil || err2 != nil || after < 0 || after > 86400 {
 		return
 	}
@@ -92,12 +92,12 @@ func (l *limits) put(route string, b bucket, now time.Time) {
 // that is not in the API's form comes from the front end and binds all.
 func (c *call) pause() (d time.Duration, global bool) {
 	seconds := c.reply.RetryAfter
-	if h, err := strconv.ParseFloat(c.header.Get("Retry-After"), 64); err == nil {
+	if h, err := strconv.ParseFloat(c.Header.Get("Retry-After"), 64); err == nil {
 		seconds = max(seconds, h)
 	}
 	seconds = min(max(seconds, 0.05), 86400)
-	global = c.reply.Global || strings.EqualFold(c.header.Get("X-RateLimit-Global"), "true") ||
-		c.header.Get("X-RateLimit-Scope") == "global" || !c.isJSON
+	global = c.reply.Global || strings.EqualFold(c.Header.Get("X-RateLimit-Global"), "true") ||
+		c.Header.Get("X-RateLimit-Scope") == "global" || !c.isJSON
 	return time.Duration(seconds * float64(time.Second)), global
 }
 

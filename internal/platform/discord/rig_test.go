@@ -10,7 +10,9 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/health"
+	"hermes/internal/platform"
 	"hermes/internal/platform/discord"
+	"hermes/internal/platform/settings"
 	"hermes/internal/secret"
 	"hermes/testkit/adapter"
 	fake "hermes/testkit/discord"
@@ -39,14 +41,14 @@ func newRig(t testing.TB, o fake.Options, change func(*discord.Config)) *rig {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	r := &rig{srv: srv, sink: adapter.NewInbox(), health: health.New(time.Now), logs: &adapter.Log{}, ctx: ctx}
-	c := discord.Config{Token: secret.Value(srv.Token()), TokenOrigin: ".env line 2 (DISCORD_BOT_TOKEN)", BaseURL: srv.URL(), Reactions: true}
+	c := discord.Config{Token: secret.Value(srv.Token()), TokenOrigin: ".env line 2 (DISCORD_BOT_TOKEN)", BaseURL: srv.URL(), Rooms: settings.Rooms{Reactions: true}}
 	if change != nil {
 		change(&c)
 	}
-	r.Adapter, err = discord.New(c, discord.Deps{
+	r.Adapter, err = discord.New(c, discord.Deps{Deps: platform.Deps{
 		Log:    r.logs.Logger(),
 		Health: r.health.Part("platform.discord"),
-	})
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
+	"hermes/internal/platform/files"
 )
 
 // Send sends a part: its text with the first files, further files in messages
@@ -254,7 +255,7 @@ func (a *Adapter) post(ctx context.Context, channel string, s step) (string, *pl
 		if perr != nil {
 			return "", perr
 		}
-		r.body, r.contentType, r.timeout = body, contentType, a.cfg.SendTimeout+slowly(int64(len(body)))
+		r.body, r.contentType, r.timeout = body, contentType, a.cfg.SendTimeout+files.Patience(int64(len(body)))
 	}
 	answer, _, perr := a.do(ctx, r)
 	if perr != nil {
@@ -374,7 +375,7 @@ func (a *Adapter) SetCommands(ctx context.Context, cmds []platform.Command) erro
 	want := []command{}
 	for _, c := range cmds {
 		own := strings.ToLower(c.Name)
-		if !isCommandName(own) || len(want) == maxMenu || slices.ContainsFunc(want, func(w command) bool { return w.Name == own }) {
+		if c.Unlisted || !isCommandName(own) || len(want) == maxMenu || slices.ContainsFunc(want, func(w command) bool { return w.Name == own }) {
 			continue
 		}
 		description := []rune(strings.TrimSpace(strings.Map(func(r rune) rune {

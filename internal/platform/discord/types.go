@@ -28,19 +28,17 @@ type user struct {
 
 // message, https://discord.com/developers/docs/resources/message#message-object.
 type message struct {
-	ID        string `json:"id"`
-	ChannelID string `json:"channel_id"`
-	GuildID   string `json:"guild_id"` // only in events
-	Author    user   `json:"author"`
-	WebhookID string `json:"webhook_id"`
-	Member    *struct {
-		Nick string `json:"nick"`
-	} `json:"member"`
-	Type        int    `json:"type"`
-	Flags       int    `json:"flags"`
-	Content     string `json:"content"`
-	Mentions    []user `json:"mentions"`
-	Attachments []file `json:"attachments"`
+	ID          string  `json:"id"`
+	ChannelID   string  `json:"channel_id"`
+	GuildID     string  `json:"guild_id"` // only in events
+	Author      user    `json:"author"`
+	WebhookID   string  `json:"webhook_id"`
+	Member      *member `json:"member"` // only in events
+	Type        int     `json:"type"`
+	Flags       int     `json:"flags"`
+	Content     string  `json:"content"`
+	Mentions    []user  `json:"mentions"`
+	Attachments []file  `json:"attachments"`
 	Stickers    []struct {
 		Name string `json:"name"`
 	} `json:"sticker_items"`
@@ -111,23 +109,26 @@ type guild struct {
 	Unavailable bool      `json:"unavailable"`
 	Channels    []channel `json:"channels"`
 	Threads     []channel `json:"threads"`
+	Roles       []role    `json:"roles"`
+}
+
+// role, https://discord.com/developers/docs/topics/permissions#role-object.
+type role struct {
+	ID string `json:"id"`
 }
 
 // interaction, https://discord.com/developers/docs/interactions/receiving-and-responding#interaction-object.
 type interaction struct {
-	ID        string  `json:"id"`
-	Token     string  `json:"token"`
-	Type      int     `json:"type"`
-	GuildID   string  `json:"guild_id"`
-	ChannelID string  `json:"channel_id"`
-	Channel   channel `json:"channel"`
-	Member    *struct {
-		Nick string `json:"nick"`
-		User user   `json:"user"`
-	} `json:"member"`
-	User    *user    `json:"user"`
-	Message *message `json:"message"`
-	Data    struct {
+	ID        string   `json:"id"`
+	Token     string   `json:"token"`
+	Type      int      `json:"type"`
+	GuildID   string   `json:"guild_id"`
+	ChannelID string   `json:"channel_id"`
+	Channel   channel  `json:"channel"`
+	Member    *member  `json:"member"` // where it is in a server
+	User      *user    `json:"user"`
+	Message   *message `json:"message"`
+	Data      struct {
 		Name     string `json:"name"`
 		CustomID string `json:"custom_id"`
 		Options  []struct {

@@ -4,81 +4,31 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/netip"
 	"net/url"
-	"strings"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/bwmarrin/discordgo"
 
+	"hermes/internal/network"
 	"hermes/internal/platform"
+	"hermes/internal/platform/httpcall"
+	"hermes/internal/secret"
 )
 
 const maxReply = 16 << 20 // bytes of an answer; a hundred messages are far below
-
-// newClient makes the client for the API and the gateway. It speaks HTTP/1.1
-// only: over HTTP/2 one dead connection would take every send with it, and a
-// websocket cannot be had there.
-func newClient(proxy string) *http.Client {
-	return &http.Client{Transport: newTransport(proxy, nil)}
-}
-
-func newTransport(proxy string, control func(network, address string, c syscall.RawConn) error) *http.Transport {
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	t := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, Control: control}).DialContext,
-		TLSHandshakeTimeout: 10 * time.Second,
-		MaxIdleConnsPerHost: 8,
-		MaxIdleConns:        16,
-		IdleConnTimeout:     90 * time.Second,
-		Protocols:           &protocols,
-	}
-	if u, err := url.Parse(proxy); proxy != "" && err == nil {
-		t.Proxy = http.ProxyURL(u)
-	}
-	return t
-}
-
-var errPrivate = errors.New("the address is a private one")
 
 // newFileClient makes the client for attachments, whose addresses the service
 // gives: it connects to no private address, unless the service itself has one.
 // Through a proxy the proxy decides.
 func newFileClient(c Config) *http.Client {
-	control := func(_, address string, _ syscall.RawConn) error {
-		ap, err := netip.ParseAddrPort(address)
-		if err != nil {
-			return err
-		}
-		if !public(ap.Addr()) {
-			return errPrivate
-		}
-		return nil
-	}
+	control := network.PublicOnly
 	if c.Proxy != "" || privateHost(c.BaseURL) {
 		control = nil
 	}
-	client := &http.Client{Transport: newTransport(c.Proxy, control)}
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return client
-}
-
-// sharedSpace is the carriers' own network, RFC 6598.
-var sharedSpace = netip.MustParsePrefix("100.64.0.0/10")
-
-func public(ip netip.Addr) bool {
-	ip = ip.Unmap()
-	return ip.IsGlobalUnicast() && !ip.IsPrivate() && !sharedSpace.Contains(ip)
+	return &http.Client{Transport: httpcall.NewTransport(c.Proxy, control)}
 }
 
 // privateHost tells whether the API itself is configured at a private address.
@@ -88,18 +38,15 @@ func privateHost(base string) bool {
 		return false
 	}
 	ip, err := netip.ParseAddr(u.Hostname())
-	return u.Hostname() == "localhost" || err == nil && !public(ip)
+	return u.Hostname() == "localhost" || err == nil && !network.Public(ip)
 }
 
 // call is what is known of one request.
 type call struct {
-	what   string      // in words, for people
-	wrote  atomic.Bool // the whole request was handed to the kernel, so it may be carried out
-	status int         // of the answer; 0 when none came
-	header http.Header
+	httpcall.Call
+	what   string   // in words, for people
 	reply  apiError // of an answer that is no success
 	isJSON bool     // reply was in the API's form
-	err    error    // of the transport, without the URL
 }
 
 // apiError is the body of an error,
@@ -127,27 +74,17 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	if c == nil {
 		c = &call{}
 	}
-	trace := &httptrace.ClientTrace{
-		GotConn:      func(httptrace.GotConnInfo) { c.wrote.Store(false) },
-		WroteRequest: func(info httptrace.WroteRequestInfo) { c.wrote.Store(info.Err == nil) },
-	}
-	resp, err := w.next.Do(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
-	if err != nil {
-		var ue *url.Error
-		if errors.As(err, &ue) {
-			err = ue.Err
-		}
-		c.err = err
-		return nil, err
+	resp := c.Do(w.next, req)
+	if resp == nil {
+		return nil, c.Err
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
 	resp.Body.Close()
 	if err != nil {
-		c.err = err
+		c.Status, c.Err = 0, err // half an answer is none
 		return nil, err
 	}
-	c.status, c.header = resp.StatusCode, resp.Header
-	if c.status/100 != 2 {
+	if !c.OK() {
 		c.isJSON = json.Unmarshal(body, &c.reply) == nil && c.reply.Message != ""
 	}
 	resp.Body, resp.Header = io.NopCloser(bytes.NewReader(body)), http.Header{}
@@ -171,8 +108,8 @@ func (a *Adapter) do(ctx context.Context, r request) ([]byte, *call, *platform.E
 	c := &call{what: r.what}
 	if wait, global := a.limits.wait(r.method + r.route); wait > a.pause.inner {
 		return nil, c, limited(r.what, wait, global)
-	} else if !sleep(ctx, wait) {
-		c.err = ctx.Err()
+	} else if !platform.Sleep(ctx, wait) {
+		c.Err = ctx.Err()
 		return nil, c, a.classify(c)
 	}
 	body, contentType := []byte(nil), "application/json"
@@ -196,11 +133,11 @@ func (a *Adapter) do(ctx context.Context, r request) ([]byte, *call, *platform.E
 	bucket := discordgo.NewRatelimiter().LockBucket(r.route)
 	answer, err := a.rest.RequestWithLockedBucket(r.method, a.cfg.BaseURL+apiPath+r.path, contentType, body, bucket, 0, discordgo.WithContext(ctx))
 	a.limits.note(r.method+r.route, c)
-	if c.status/100 == 2 {
+	if c.OK() {
 		return answer, c, nil
 	}
-	if c.err == nil && c.status == 0 {
-		c.err = err
+	if c.Err == nil && c.Status == 0 {
+		c.Err = err
 	}
 	return nil, c, a.classify(c)
 }
@@ -219,13 +156,7 @@ func (a *Adapter) get(ctx context.Context, what, route, path string, into any) *
 }
 
 // scrub takes the token out of an error's text.
-func (a *Adapter) scrub(err error) error {
-	if err == nil || !strings.Contains(err.Error(), a.cfg.token()) {
-		return err
-	}
-	return errors.New(a.scrubText(err.Error()))
-}
+func (a *Adapter) scrub(err error) error { return secret.HideIn(err, secret.Value(a.cfg.token())) }
 
-func (a *Adapter) scrubText(s string) string {
-	return strings.ReplaceAll(s, a.cfg.token(), fmt.Sprint(a.cfg.Token))
-}
+// scrubText takes the token out of a text.
+func (a *Adapter) scrubText(s string) string { return secret.Hide(s, secret.Value(a.cfg.token())) }

@@ -2,11 +2,22 @@ package email
 
 import "strings"
 
-// passedDMARC tells whether the account's own provider found that a mail is
-// from the domain that its From names. Of the headers Authentication-Results
-// (https://www.rfc-editor.org/rfc/rfc8601) only the topmost of that server
-// counts: senders write such headers too, and a server puts its own on top.
-func passedDMARC(values []string, server, domain string) bool {
+// verdict is what a server found about a mail's sender.
+type verdict int
+
+// The verdicts.
+const (
+	dmarcUnknown verdict = iota // nothing, or nothing of the domain that From names
+	dmarcPass
+	dmarcFail
+)
+
+// dmarc is what the account's own provider found about the domain that a mail's
+// From names (https://www.rfc-editor.org/rfc/rfc7489#section-11.2). Of the headers
+// Authentication-Results (https://www.rfc-editor.org/rfc/rfc8601) only the topmost
+// of that server counts: senders write such headers too, and a server puts its own
+// on top.
+func dmarc(values []string, server, domain string) verdict {
 	for _, v := range values {
 		results := splitResults(v)
 		if len(results) == 0 {
@@ -16,26 +27,35 @@ func passedDMARC(values []string, server, domain string) bool {
 		if !strings.EqualFold(id, server) {
 			continue
 		}
-		return saysPass(results[1:], domain)
+		return saysOf(results[1:], domain)
 	}
-	return false
+	return dmarcUnknown
 }
 
-func saysPass(results []string, domain string) bool {
+func saysOf(results []string, domain string) verdict {
 	for _, r := range results {
 		words := strings.Fields(r)
-		if len(words) == 0 || !strings.EqualFold(words[0], "dmarc=pass") {
+		if len(words) == 0 {
+			continue
+		}
+		var said verdict
+		switch strings.ToLower(words[0]) {
+		case "dmarc=pass":
+			said = dmarcPass
+		case "dmarc=fail":
+			said = dmarcFail
+		default:
 			continue
 		}
 		for _, w := range words[1:] {
 			name, value, _ := strings.Cut(w, "=")
 			if strings.EqualFold(name, "header.from") && !sameDomain(value, domain) {
-				return false
+				return dmarcUnknown
 			}
 		}
-		return true
+		return said
 	}
-	return false
+	return dmarcUnknown
 }
 
 // sameDomain tells whether a result's domain is the sender's. Some servers write

@@ -155,8 +155,23 @@ func (c *imapConn) search(criteria *imap.SearchCriteria, most int) ([]imap.UID, 
 	return uids, err
 }
 
-// fetch reads items of mails by UID.
-func (c *imapConn) fetch(set imap.UIDSet, o *imap.FetchOptions) ([]*imapclient.FetchMessageBuffer, error) {
+// newest is when the newest of a mailbox's last mails arrived, in Unix seconds;
+// 0 where there is none.
+func (c *imapConn) newest(count uint32) (at int64, err error) {
+	if count == 0 {
+		return 0, nil
+	}
+	var last imap.SeqSet
+	last.AddRange(count-min(count, 50)+1, count)
+	got, err := c.fetch(last, &imap.FetchOptions{InternalDate: true})
+	for _, m := range got {
+		at = max(at, m.InternalDate.Unix())
+	}
+	return at, err
+}
+
+// fetch reads items of mails.
+func (c *imapConn) fetch(set imap.NumSet, o *imap.FetchOptions) ([]*imapclient.FetchMessageBuffer, error) {
 	var got []*imapclient.FetchMessageBuffer
 	err := c.within(func() (err error) {
 		got, err = c.Fetch(set, o).Collect()

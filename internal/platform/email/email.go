@@ -20,6 +20,9 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
+	"hermes/internal/platform/intake"
+	"hermes/internal/platform/reconnect"
+	"hermes/internal/platform/settings"
 )
 
 // Name is the platform's name.
@@ -59,6 +62,7 @@ type Adapter struct {
 type pauses struct {
 	first, most time.Duration // of the back-off after a failure
 	failures    int           // in a row before Run gives the connection up
+	copies      time.Duration // between looks for the copy of a mail that was sent
 }
 
 // The adapter fulfils these contracts.
@@ -66,13 +70,14 @@ var (
 	_ platform.Adapter = (*Adapter)(nil)
 	_ platform.Fetcher = (*Adapter)(nil)
 	_ platform.Checker = (*Adapter)(nil)
+	_ platform.Tracer  = (*Adapter)(nil)
 )
 
 // New makes an adapter; it does not connect. domain.Config.
 func New(c Config, d Deps) (*Adapter, error) {
 	c.setDefaults()
-	if problems := c.problems(); len(problems) > 0 {
-		return nil, setUpWrong(problems)
+	if err := settings.Wrong(notSetUp, c.problems()); err != nil {
+		return nil, err
 	}
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
@@ -88,7 +93,7 @@ func New(c Config, d Deps) (*Adapter, error) {
 	}
 	return &Adapter{
 		cfg: c, tls: d.TLS, connect: d.Dial, log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now,
-		pause: pauses{first: time.Second, most: time.Minute, failures: 10},
+		pause: pauses{first: time.Second, most: time.Minute, failures: 10, copies: time.Second},
 	}, nil
 }
 
@@ -105,7 +110,7 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 		Away: platform.Away{
 			Kept:  "up to 10,000 mails, also after the mailbox was numbered anew",
 			Lost:  "mail that somebody deletes or moves before it is read",
-			Twice: "where the provider keeps no copy of sent mail; the repetition has the same Message-ID",
+			Twice: "when its fate is unknown and the provider keeps no copy of sent mail; the repetition has the same Message-ID",
 		},
 	}
 }
@@ -116,7 +121,14 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 // account (domain.Fenced).
 func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	r := &receiver{a: a, sink: sink}
-	err := r.run(ctx)
+	if !a.cfg.RequireDMARC {
+		a.log.Warn("the sender of a mail can be forged, and is believed: set EMAIL_REQUIRE_DMARC=true and EMAIL_AUTHSERV_ID where the provider checks mail; see docs/security.md")
+	}
+	r.intake = intake.Intake{Sink: sink, Service: "the mailbox", Health: a.health, Log: a.log,
+		Now: a.now, Scrub: a.scrubError, First: a.pause.first, Most: a.pause.most}
+	r.line = reconnect.Line{Service: "the mailbox", Health: a.health, Log: a.log,
+		First: a.pause.first, Most: a.pause.most, Failures: a.pause.failures}
+	err := r.line.Run(ctx, r.session)
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // it was asked to end
 	}
@@ -124,6 +136,17 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 		a.health.Down(e.Code, e.Reason)
 	}
 	return err
+}
+
+// believed says, for people, how far a mail is taken to be from whom it says.
+func (a *Adapter) believed() string {
+	switch {
+	case a.cfg.RequireDMARC:
+		return "only as proven by " + a.cfg.AuthServer
+	case a.cfg.AuthServer != "":
+		return "as written, unless " + a.cfg.AuthServer + " says otherwise"
+	}
+	return "as written, which can be forged"
 }
 
 // Check proves that both servers take the password.
@@ -244,46 +267,20 @@ func (s *senders) allow(from string, burst int, every time.Duration, now time.Ti
 	return l.AllowN(now, 1)
 }
 
-// sends remembers what became of sends: receipts by nonce, nonces of unknown
-// outcome, and the addresses that this process has sent to.
+// sends remembers the receipts of this process's sends by their nonces.
 type sends struct {
-	mu        sync.Mutex
-	receipts  table[string]
-	unclear   table[bool]
-	addresses table[bool]
+	mu sync.Mutex
+	t  table[string]
 }
 
-// begin tells what is known of a send: its receipt if it is done, or else
-// whether it has to be looked for.
-func (s *sends) begin(to, nonce string) (receipt string, look bool) {
+func (s *sends) get(nonce string) (receipt string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if id, ok := s.receipts.get(nonce); ok {
-		return id, false
-	}
-	unclear, _ := s.unclear.get(nonce)
-	known, _ := s.addresses.get(to)
-	return "", unclear || !known
+	return s.t.get(nonce)
 }
 
-// begun tells that a conversation began in this life of the process, so that no
-// other has sent to it.
-func (s *sends) begun(to string) {
+func (s *sends) set(nonce, receipt string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.addresses.set(to, true)
-}
-
-func (s *sends) unknown(nonce string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.unclear.set(nonce, true)
-}
-
-func (s *sends) done(to, nonce, receipt string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.unclear.set(nonce, false)
-	s.receipts.set(nonce, receipt)
-	s.addresses.set(to, true)
+	s.t.set(nonce, receipt)
 }

@@ -5,18 +5,17 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"mime"
 	netmail "net/mail"
-	"regexp"
+	"strconv"
 	"strings"
-	"time"
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-message/charset"
 	"github.com/emersion/go-message/textproto"
 
 	"hermes/internal/domain"
+	"hermes/internal/lazyregexp"
 )
 
 const (
@@ -29,7 +28,7 @@ var headerSection = &imap.FetchItemBodySection{Specifier: imap.PartSpecifierHead
 
 // mail makes an event of a mail; ok is false when it is not to be answered.
 func (a *Adapter) mail(validity uint32, m letter) (in domain.Inbound, ok bool) {
-	in, why := a.envelope(m.header, m.size, m.arrived)
+	in, why := a.envelope(m)
 	if why != "" {
 		a.log.Info("a mail is not answered: "+why, "uid", uint32(m.uid), "from", clip(in.UserID, 100))
 		return in, false
@@ -71,7 +70,7 @@ func readHeader(raw []byte) header {
 	return header{h}
 }
 
-var fieldName = regexp.MustCompile(`^[!-9;-~]+$`)
+var fieldName = lazyregexp.New(`^[!-9;-~]+$`)
 
 var words = &mime.WordDecoder{CharsetReader: charset.Reader}
 
@@ -81,7 +80,8 @@ func (h header) subject() string {
 	if decoded, err := words.DecodeHeader(v); err == nil {
 		v = decoded
 	}
-	return strings.Join(strings.Fields(clean(v)), " ")
+	v = legible([]byte(v))
+	return oneLine(v)
 }
 
 // sender is the one address of From.
@@ -94,8 +94,26 @@ func (h header) sender() (address, name string, ok bool) {
 	if err != nil || len(list) != 1 || len(list[0].Address) > 254 || strings.ContainsFunc(list[0].Address, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
 		return "", "", false
 	}
-	return strings.ToLower(list[0].Address), strings.Join(strings.Fields(clean(clip(list[0].Name, 100))), " "), true
+	name = oneLine(clip(list[0].Name, 100))
+	if strings.ContainsAny(name, "@＠") {
+		name = "" // a name that looks like an address passes for it
+	}
+	return lower(list[0].Address), name, true
 }
+
+// lower makes the letters small that programs agree on: of others, two that are
+// not the same have the same small one.
+func lower(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, s)
+}
+
+// oneLine makes a text of one line that shows what it is.
+func oneLine(s string) string { return strings.Join(strings.Fields(visible(clean(s))), " ") }
 
 func (h header) values(name string) []string {
 	var out []string
@@ -105,7 +123,7 @@ func (h header) values(name string) []string {
 	return out
 }
 
-var msgID = regexp.MustCompile(`<([^<>\s]+)>`)
+var msgID = lazyregexp.New(`<([^<>\s]+)>`)
 
 // ids are the Message-IDs of a field, plain.
 func (h header) ids(name string) []string {
@@ -121,13 +139,13 @@ func plainID(s string) string {
 	if len(s) <= maxID && strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) < 0 {
 		return s
 	}
-	sum := sha256.Sum256([]byte(s))
-	return hex.EncodeToString(sum[:16])
+	return digest(s)
 }
 
 // envelope reads who wrote a mail and where it belongs; why is set when it is
 // not to be answered.
-func (a *Adapter) envelope(h header, size int64, arrived time.Time) (in domain.Inbound, why string) {
+func (a *Adapter) envelope(m letter) (in domain.Inbound, why string) {
+	h := m.header
 	from, name, ok := h.sender()
 	if !ok {
 		return in, "it has no sender, or several"
@@ -136,18 +154,17 @@ func (a *Adapter) envelope(h header, size int64, arrived time.Time) (in domain.I
 	if why := a.automatic(h, from); why != "" {
 		return in, why
 	}
-	if a.cfg.RequireDMARC && !passedDMARC(h.values("Authentication-Results"), a.cfg.AuthServer, domainOf(from)) {
-		return in, "the provider's server (" + a.cfg.AuthServer + ") does not say that it is from whom it says it is (dmarc=pass)"
+	if why := a.forged(h, from); why != "" {
+		return in, why
 	}
-	if !a.senders.allow(from, a.cfg.PerSender, a.cfg.SenderEvery, arrived) {
+	if !a.senders.allow(from, a.cfg.PerSender, a.cfg.SenderEvery, m.arrived) {
 		return in, "its sender writes more than people do"
 	}
 	var id string
 	if own := h.ids("Message-Id"); len(own) > 0 {
 		id = own[0]
 	} else {
-		sum := sha256.Sum256([]byte(fmt.Sprint(h.Get("Date"), "\n", h.Get("From"), "\n", h.Get("Subject"), "\n", size)))
-		id = "none-" + hex.EncodeToString(sum[:16])
+		id = "none-" + digest(h.Get("Date"), h.Get("From"), h.Get("Subject"), strconv.FormatInt(m.size, 10), strings.Join(m.plain, "\n"), strings.Join(m.html, "\n"))
 	}
 	root := id
 	if refs := h.ids("References"); len(refs) > 0 {
@@ -157,8 +174,33 @@ func (a *Adapter) envelope(h header, size int64, arrived time.Time) (in domain.I
 	}
 	in.Address = domain.Address{Platform: Name, ChatID: from, ThreadID: root}
 	in.Account, in.ChatType, in.ChatName, in.MessageID, in.EventID = a.cfg.Address, domain.ChatDM, clip(h.subject(), maxSubject), id, id
-	in.SentAt = arrived
+	// Some programs write the same Message-ID into all their mails, and somebody
+	// who knows one could be there first with it: a mail is known again by who
+	// wrote it and when, too.
+	in.EventID += "#" + digest(from, h.Get("Date"))
+	in.SentAt = m.arrived
 	return in, ""
+}
+
+// digest is a short sum of texts.
+func digest(texts ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(texts, "\x00")))
+	return hex.EncodeToString(sum[:16])
+}
+
+// forged says why a mail is not taken to be from whom it says that it is; "" when
+// it is, or when nobody can tell and it need not be shown.
+func (a *Adapter) forged(h header, from string) string {
+	if a.cfg.AuthServer == "" {
+		return ""
+	}
+	switch verdict := dmarc(h.values("Authentication-Results"), a.cfg.AuthServer, domainOf(from)); {
+	case verdict == dmarcFail:
+		return "the provider's server (" + a.cfg.AuthServer + ") says that it is not from whom it says it is (dmarc=fail)"
+	case a.cfg.RequireDMARC && verdict != dmarcPass:
+		return "the provider's server (" + a.cfg.AuthServer + ") does not say that it is from whom it says it is (dmarc=pass)"
+	}
+	return ""
 }
 
 // automatic says why a mail must not be answered by a machine
@@ -196,7 +238,7 @@ func (a *Adapter) automatic(h header, from string) string {
 	return ""
 }
 
-var replyMark = regexp.MustCompile(`(?i)^\s*((re|aw|sv|antw|odp|vs|res|ref)(\[\d+\])?\s*:\s*)+`)
+var replyMark = lazyregexp.New(`(?i)^\s*((re|aw|sv|antw|odp|vs|res|ref)(\[\d+\])?\s*:\s*)+`)
 
 // plainSubject is a subject without its marks of an answer.
 func plainSubject(s string) string {

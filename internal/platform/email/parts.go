@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"mime"
-	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +17,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	chat "hermes/internal/platform/clean"
 )
 
 // The bounds of a mail's parts.
@@ -88,13 +88,13 @@ func (m *letter) take(r io.Reader, maxText int) {
 		if media, params, _ := e.Header.ContentType(); strings.HasPrefix(media, "multipart/") && params["boundary"] == "" {
 			// Nobody knows where its parts begin.
 			rest, _ := io.ReadAll(io.LimitReader(e.Body, int64(maxText)))
-			m.plain = append(m.plain, clean(string(rest)))
+			m.plain = append(m.plain, clean(legible(rest)))
 			return
 		}
 	}
 	if e == nil || err != nil && !message.IsUnknownCharset(err) && !message.IsUnknownEncoding(err) {
 		rest, _ := io.ReadAll(io.LimitReader(in, int64(maxText)))
-		m.plain = append(m.plain, clean(string(rest)))
+		m.plain = append(m.plain, clean(legible(rest)))
 		return
 	}
 	n := 0
@@ -115,7 +115,7 @@ func (m *letter) take(r io.Reader, maxText int) {
 
 // leaf sorts one part.
 func (m *letter) leaf(path []int, e *message.Entity, maxText int) {
-	media, params, _ := e.Header.ContentType()
+	media, params := contentType(e.Header)
 	disposition, more, _ := e.Header.ContentDisposition()
 	name := more["filename"]
 	if name == "" {
@@ -127,18 +127,25 @@ func (m *letter) leaf(path []int, e *message.Entity, maxText int) {
 	attached := strings.EqualFold(disposition, "attachment")
 	text := func(most int) string {
 		b, _ := io.ReadAll(io.LimitReader(e.Body, int64(most))) // a cut part ends too early
-		return clean(string(b))
+		return clean(legible(b))
 	}
 	switch {
 	case media == "text/plain" && !attached && name == "":
-		m.plain = append(m.plain, text(maxText))
+		s := text(maxText)
+		if strings.EqualFold(params["format"], "flowed") {
+			s = unflow(s, strings.EqualFold(params["delsp"], "yes"))
+		}
+		m.plain = append(m.plain, s)
 	case media == "text/html" && !attached && name == "":
 		m.html = append(m.html, text(4*maxText)) // pages are mostly marks
 	case media == "application/pgp-signature" || media == "application/pkcs7-signature" || media == "application/x-pkcs7-signature":
 	case name == "" && e.Header.Has("Content-Id") && !attached:
 		// a picture inside the page
 	case len(m.files) < maxFiles:
-		p := part{encoding: e.Header.Get("Content-Transfer-Encoding"), name: safeName(name), media: media}
+		p := part{encoding: e.Header.Get("Content-Transfer-Encoding"), media: media}
+		if name != "" {
+			p.name = safeName(name)
+		}
 		for _, i := range path {
 			p.path = append(p.path, i+1)
 		}
@@ -151,6 +158,20 @@ func (m *letter) leaf(path []int, e *message.Entity, maxText int) {
 		p.size, _ = io.Copy(io.Discard, e.Body)
 		m.files = append(m.files, p)
 	}
+}
+
+// contentType is a part's type; where it is written wrongly, what can be read of
+// it.
+func contentType(h message.Header) (media string, params map[string]string) {
+	media, params, err := h.ContentType()
+	if err != nil {
+		media, _, _ = strings.Cut(h.Get("Content-Type"), ";")
+		media = strings.ToLower(strings.TrimSpace(media))
+	}
+	if !strings.Contains(media, "/") {
+		media = "text/plain" // https://www.rfc-editor.org/rfc/rfc2045#section-5.2
+	}
+	return media, params
 }
 
 // text is what the mail says: its plain text, else its page.
@@ -166,23 +187,15 @@ func (m *letter) text(most int) string {
 }
 
 // safeName is a file's name without a path, and without what shells, terminals
-// and people take for something else.
+// and people take for something else; "" when nothing is left of it.
 func safeName(s string) string {
-	s = path.Base(strings.ReplaceAll(clean(s), "\\", "/"))
 	s = strings.Map(func(r rune) rune {
-		switch {
-		case r < ' ' || strings.ContainsRune(`/\:*?"<>|`+"`$\n\t", r):
+		if strings.ContainsRune(`:*?"<>|$`+"`", r) {
 			return '_'
-		case r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069' || r == '\u200e' || r == '\u200f':
-			return -1 // which show a name's end in its middle
 		}
 		return r
-	}, s)
-	s = strings.TrimLeft(strings.TrimSpace(s), ".-")
-	if ext := path.Ext(s); len(s) > 120 {
-		s = clip(strings.TrimSuffix(s, ext), 100) + clip(ext, 12)
-	}
-	if s == "_" {
+	}, chat.FileName(s))
+	if s = strings.TrimLeft(s, ".- "); s == "_" {
 		return ""
 	}
 	return s

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"strconv"
 	"time"
@@ -14,6 +13,8 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/intake"
+	"hermes/internal/platform/reconnect"
 )
 
 const (
@@ -31,6 +32,12 @@ type position struct {
 	UID      imap.UID `json:"uid"`
 	From     int64    `json:"from"` // Unix seconds of the first connection: older mail is not ours to answer
 	Seen     int64    `json:"seen"` // Unix seconds at which the newest mail that was read had arrived
+	// Old is when the newest mail of before the first connection had arrived, in
+	// Unix seconds of the server's clock.
+	Old int64 `json:"old,omitempty"`
+	// Again is the last UID of those that were there when the mailbox was found
+	// numbered anew: of them, what arrived before From or Old is not ours to answer.
+	Again imap.UID `json:"again,omitempty"`
 }
 
 func parsePosition(text string) (position, bool) {
@@ -47,33 +54,14 @@ func (p position) String() string {
 // receiver is one Run: it keeps a connection and commits what comes. It belongs
 // to one goroutine.
 type receiver struct {
-	a    *Adapter
-	sink platform.Sink
+	a      *Adapter
+	sink   platform.Sink
+	intake intake.Intake
+	line   reconnect.Line
 
-	at       position
-	known    bool // at is the stored position
-	proven   bool // the last connection was up to date at least once
-	failures int  // in a row
-	connects int
-	skipped  int
-}
-
-// run connects again and again until ctx ends or the account is given up.
-func (r *receiver) run(ctx context.Context) error {
-	for ctx.Err() == nil {
-		err := r.session(ctx)
-		if ctx.Err() != nil {
-			return nil //nolint:nilerr // it was asked to end
-		}
-		var e *platform.Error
-		if !errors.As(err, &e) {
-			return err // the sink's
-		}
-		if err := r.failed(ctx, e); err != nil {
-			return err
-		}
-	}
-	return nil
+	at      position
+	known   bool // at is the stored position
+	skipped int
 }
 
 // session is one connection, from its login to its loss.
@@ -88,7 +76,7 @@ func (r *receiver) session(ctx context.Context) error {
 	if err != nil {
 		return r.a.noMailbox(err)
 	}
-	if err := r.start(ctx, box); err != nil {
+	if err := r.start(ctx, c, box); err != nil {
 		return err
 	}
 	pushes := c.Caps().Has(imap.CapIdle)
@@ -120,7 +108,7 @@ func (a *Adapter) noMailbox(err error) *platform.Error {
 
 // start finds out, once, how far the mailbox is read. What was there before the
 // first connection ever is left alone.
-func (r *receiver) start(ctx context.Context, box *imap.SelectData) error {
+func (r *receiver) start(ctx context.Context, c *imapConn, box *imap.SelectData) error {
 	if box.UIDValidity == 0 {
 		return &platform.Error{Kind: platform.Retry, Code: "email_uids", Reason: "the IMAP server keeps no UIDs in " + r.a.cfg.Mailbox + ", so mail could be answered twice: choose another mailbox (EMAIL_MAILBOX)"}
 	}
@@ -135,6 +123,11 @@ func (r *receiver) start(ctx context.Context, box *imap.SelectData) error {
 	if !ok {
 		now := r.a.now().Unix()
 		at = position{Validity: box.UIDValidity, UID: max(box.UIDNext, 1) - 1, From: now, Seen: now}
+		old, err := c.newest(box.NumMessages)
+		if err != nil {
+			return r.a.unreachable("IMAP", err)
+		}
+		at.Old = min(old, now+60) // some mails are of the future
 		if err := r.accept(ctx, nil, at); err != nil {
 			return err
 		}
@@ -164,7 +157,7 @@ func (r *receiver) catchUp(ctx context.Context, c *imapConn, box *imap.SelectDat
 	uids = slices.DeleteFunc(uids, func(u imap.UID) bool { return u <= after })
 	slices.Sort(uids)
 	if again {
-		r.at.UID = 0
+		r.at.UID, r.at.Again = 0, max(box.UIDNext, 1)-1
 	}
 	for batch := range slices.Chunk(uids, batchSize) {
 		if err := r.batch(ctx, c, box.UIDValidity, batch); err != nil {
@@ -199,7 +192,7 @@ func (r *receiver) batch(ctx context.Context, c *imapConn, validity uint32, uids
 		if !m.arrived.IsZero() {
 			arrived := m.arrived.Unix()
 			next.Seen = max(next.Seen, min(arrived, r.a.now().Unix()))
-			if arrived < r.at.From-60 && validity != r.at.Validity {
+			if uid <= r.at.Again && (arrived < r.at.From-60 || arrived <= r.at.Old) {
 				continue // it was there before the first connection
 			}
 		}
@@ -210,9 +203,6 @@ func (r *receiver) batch(ctx context.Context, c *imapConn, validity uint32, uids
 			continue
 		}
 		events, taken = append(events, in), append(taken, uid)
-		if validity == r.at.Validity && in.ThreadID == in.MessageID {
-			r.a.sends.begun(in.Address.String())
-		}
 	}
 	if err := r.accept(ctx, events, next); err != nil {
 		return err
@@ -266,8 +256,6 @@ func (r *receiver) await(ctx context.Context, c *imapConn, pushes bool, changed 
 
 // alive records that the connection is up to date.
 func (r *receiver) alive(pushes bool) {
-	r.connects++
-	r.proven, r.failures = true, 0
 	how := "the server pushes"
 	if !pushes {
 		how = "asked every " + r.a.cfg.PollEvery.String()
@@ -275,74 +263,11 @@ func (r *receiver) alive(pushes bool) {
 	r.a.log.Info("connected to the mailbox", "address", r.a.cfg.Address, "news", how)
 	r.a.health.Note("bot", r.a.cfg.Address)
 	r.a.health.Note("news", how)
-	r.a.health.Note("reconnects", strconv.Itoa(r.connects-1))
-	r.a.health.OK()
+	r.a.health.Note("senders", r.a.believed())
+	r.line.Up()
 }
 
-// failed shows a failure and waits before the next attempt. It returns an error
-// when Run is to end.
-func (r *receiver) failed(ctx context.Context, e *platform.Error) error {
-	r.failures++
-	if r.proven {
-		r.proven, r.failures = false, 1
-	}
-	if e.Kind == platform.BadCredentials || r.failures >= r.a.pause.failures {
-		return e
-	}
-	wait := min(r.a.pause.first<<min(r.failures-1, 16), r.a.pause.most)
-	wait -= time.Duration(rand.Int64N(int64(wait)/4 + 1)) // so that many accounts do not return in step
-	r.a.health.Degraded(e.Code, e.Reason)
-	r.a.log.Warn("the mailbox is not heard", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", r.failures, "wait", wait)
-	sleep(ctx, wait)
-	return nil
-}
-
-// accept retries until the sink has stored the events or refuses for good.
+// accept commits events with the position.
 func (r *receiver) accept(ctx context.Context, events []domain.Inbound, at position) error {
-	wait := r.a.pause.first
-	for {
-		err := r.sink.Accept(ctx, r.a.cfg.Address, events, at.String())
-		if err == nil {
-			if len(events) > 0 {
-				r.a.health.Note("last_event", r.a.now().UTC().Format(time.RFC3339))
-			}
-			return nil
-		}
-		code := domain.CodeOf(err)
-		switch {
-		case ctx.Err() != nil, code == domain.Fenced:
-			return err
-		case (code == domain.Invalid || code == domain.TooLarge) && len(events) > 1:
-			for i := range events {
-				if err := r.accept(ctx, events[i:i+1], r.at); err != nil {
-					return err
-				}
-			}
-			events = nil
-			continue
-		case (code == domain.Invalid || code == domain.TooLarge) && len(events) == 1:
-			// Trying the same again cannot help, and must not block what follows.
-			r.a.log.Error("a mail that cannot be stored was left out", "event", events[0].EventID, "err", r.a.scrubError(err))
-			events = nil
-			continue
-		}
-		r.a.health.Degraded(string(code), "mail waits, because it cannot be stored: "+domain.MessageOf(err)+"; none is lost")
-		r.a.log.Warn("mail could not be stored; it is tried again", "events", len(events), "err", r.a.scrubError(err), "wait", wait)
-		if !sleep(ctx, wait) {
-			return err
-		}
-		wait = min(2*wait, r.a.pause.most)
-	}
-}
-
-// sleep waits; it answers false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
+	return r.intake.Accept(ctx, r.a.cfg.Address, events, at.String())
 }

@@ -3,7 +3,6 @@ package email_test
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -11,7 +10,6 @@ import (
 	"go.uber.org/goleak"
 
 	"hermes/internal/health"
-	"hermes/internal/platform"
 	"hermes/internal/platform/email"
 	"hermes/internal/secret"
 	"hermes/testkit/adapter"
@@ -103,14 +101,4 @@ func (r *rig) part() health.Part { return r.health.Parts()[0] }
 
 func ann(text string) fake.Letter {
 	return fake.Letter{From: "Ann <ann@people.test>", Subject: "A question", Text: text}
-}
-
-// errorOf gives an error's class.
-func errorOf(t *testing.T, err error) *platform.Error {
-	t.Helper()
-	var e *platform.Error
-	if !errors.As(err, &e) {
-		t.Fatalf("no *platform.Error: %v", err)
-	}
-	return e
 }

@@ -7,27 +7,25 @@ import (
 	"fmt"
 	"net"
 	netmail "net/mail"
-	"os"
-	"regexp"
 	"strings"
-	"time"
+	"sync/atomic"
 
-	"github.com/emersion/go-imap/v2"
 	mail "github.com/wneessen/go-mail"
 	"github.com/wneessen/go-mail/smtp"
 	"github.com/yuin/goldmark"
 	"github.com/yuin/goldmark/extension"
 
 	"hermes/internal/domain"
+	"hermes/internal/lazyregexp"
 	"hermes/internal/platform"
+	"hermes/internal/platform/files"
 )
 
 // Send sends a mail; its receipt is its Message-ID. A thread of the address is
 // answered: its subject and the mail that came last are named.
 //
 // The Message-ID is the same at every attempt, so that mailboxes which look at it
-// keep one. A mail that may have been sent is looked for in the mailbox of sent
-// mail, where the provider keeps one.
+// keep one; see Trace.
 func (a *Adapter) Send(ctx context.Context, to domain.Address, p domain.Part, nonce string) (string, error) {
 	if e := a.checkAddress(to); e != nil {
 		return "", e
@@ -36,25 +34,16 @@ func (a *Adapter) Send(ctx context.Context, to domain.Address, p domain.Part, no
 		return "", giveUp("email_empty", "there is nothing in the message that could be mailed")
 	}
 	id := a.messageID(nonce)
-	receipt, look := a.sends.begin(to.String(), nonce)
-	if receipt != "" {
+	if receipt, ok := a.sends.get(nonce); ok {
 		return receipt, nil
 	}
 	var th thread
-	known := true
 	if to.ThreadID != "" {
-		th, known = a.threads.get(to.ThreadID)
-	}
-	if look || !known {
-		found, sent := a.lookUp(ctx, to.ThreadID, id, look)
-		if sent {
-			a.log.Info("a mail that may have been sent has been sent", "message_id", id)
-			a.sends.done(to.String(), nonce, id)
-			return id, nil
-		}
-		if !known && found != (thread{}) {
-			th = found
-			a.threads.set(to.ThreadID, th)
+		var known bool
+		if th, known = a.threads.get(to.ThreadID); !known {
+			if th = a.lookUp(ctx, to.ThreadID); th != (thread{}) {
+				a.threads.set(to.ThreadID, th)
+			}
 		}
 	}
 	m, e := a.compose(to, p, id, th)
@@ -62,12 +51,9 @@ func (a *Adapter) Send(ctx context.Context, to domain.Address, p domain.Part, no
 		return "", e
 	}
 	if e := a.deliver(ctx, m); e != nil {
-		if e.Uncertain {
-			a.sends.unknown(nonce)
-		}
 		return "", e
 	}
-	a.sends.done(to.String(), nonce, id)
+	a.sends.set(nonce, id)
 	return id, nil
 }
 
@@ -84,12 +70,15 @@ func (a *Adapter) checkAddress(to domain.Address) *platform.Error {
 	case a.ours(to.ChatID):
 		return giveUp("email_self", to.ChatID+" is the agent's own address: a mail to it would come back as a question")
 	}
+	if to.ThreadID != "" && (to.ThreadID != plainID(to.ThreadID) || strings.ContainsAny(to.ThreadID, "<>")) {
+		return giveUp("email_thread", fmt.Sprintf("%q is no thread of mails: write its first Message-ID without < and >, or leave it out", clip(to.ThreadID, 80)))
+	}
 	return nil
 }
 
 // compose makes the mail.
 func (a *Adapter) compose(to domain.Address, p domain.Part, id string, th thread) (*mail.Msg, *platform.Error) {
-	m := mail.NewMsg(mail.WithCharset(mail.CharsetUTF8))
+	m := mail.NewMsg(mail.WithCharset(mail.CharsetUTF8), mail.WithNoDefaultUserAgent())
 	if err := errors.Join(m.FromFormat(a.cfg.Name, a.cfg.Address), m.To(to.ChatID)); err != nil {
 		return nil, giveUp("email_address", "the mail cannot be addressed: "+err.Error())
 	}
@@ -125,11 +114,12 @@ func (a *Adapter) compose(to domain.Address, p domain.Part, id string, th thread
 	}
 	var size int64
 	for _, f := range p.Attachments {
-		st, err := os.Stat(f.Path)
-		if err != nil || !st.Mode().IsRegular() {
-			return nil, giveUp("email_file", "the file "+safeName(f.Name)+" cannot be read")
+		open, n, e := takes.Open(&f, safeName(f.Name))
+		if e != nil {
+			return nil, e
 		}
-		if size += st.Size(); size > maxUpload {
+		open.Close()
+		if size += n; size > maxUpload {
 			return nil, giveUp("email_file", fmt.Sprintf("the files have more than %d MB together, which mail servers do not take", maxUpload>>20))
 		}
 		name := safeName(f.Name)
@@ -141,7 +131,10 @@ func (a *Adapter) compose(to domain.Address, p domain.Part, id string, th thread
 	return m, nil
 }
 
-var bold = regexp.MustCompile(`^\*\*([^*\n]{1,150})\*\*\s*(\n|$)`)
+// takes is what most mail servers take of one mail.
+var takes = files.Service{Code: "email_file", Most: maxUpload, TooLarge: fmt.Sprintf("mail servers take (%d MB)", maxUpload>>20)}
+
+var bold = lazyregexp.New(`^\*\*([^*\n]{1,150})\*\*\s*(\n|$)`)
 
 // titled finds the subject of a mail that answers none: a first line in bold,
 // as `hermes send -s` writes it, else the beginning of the text.
@@ -175,7 +168,23 @@ func htmlOf(text string) string {
 type smtpConn struct {
 	client *mail.Client
 	conn   *smtp.Client
+	raw    *sendConn
 	stop   func() bool
+}
+
+// sendConn notes that something could not be written, so that the server cannot
+// have the end of what was.
+type sendConn struct {
+	net.Conn
+	cut atomic.Bool
+}
+
+func (c *sendConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if err != nil {
+		c.cut.Store(true)
+	}
+	return n, err
 }
 
 // end takes leave of the server.
@@ -191,14 +200,17 @@ func (a *Adapter) dialSMTP(ctx context.Context) (*smtpConn, *platform.Error) {
 	if s.Security == StartTLS {
 		policy = mail.TLSMandatory
 	}
-	stop := func() bool { return true }
+	stop, raw := func() bool { return true }, &sendConn{}
 	client, err := mail.NewClient(s.Host, mail.WithPort(s.Port), mail.WithTimeout(a.cfg.Timeout), mail.WithTLSPolicy(policy),
 		mail.WithTLSConfig(a.tlsFor(s)), mail.WithSMTPAuth(mail.SMTPAuthNoAuth), mail.WithHELO(domainOf(a.cfg.Address)), mail.WithoutNoop(),
-		mail.WithDialContextFunc(func(dial context.Context, _, _ string) (conn net.Conn, err error) {
-			if conn, err = a.dial(dial, s); err == nil {
-				stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
+		mail.WithDialContextFunc(func(dial context.Context, _, _ string) (net.Conn, error) {
+			conn, err := a.dial(dial, s)
+			if err != nil {
+				return nil, err
 			}
-			return conn, err
+			raw.Conn = conn
+			stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
+			return raw, nil
 		}))
 	if err != nil {
 		return nil, &platform.Error{Kind: platform.GiveUp, Code: "email_smtp", Reason: "the SMTP server's settings do not fit together", Cause: a.scrubError(err)}
@@ -213,7 +225,7 @@ func (a *Adapter) dialSMTP(ctx context.Context) (*smtpConn, *platform.Error) {
 		}
 		return nil, a.unreachable("SMTP", err)
 	}
-	c := &smtpConn{client, conn, stop}
+	c := &smtpConn{client, conn, raw, stop}
 	if a.cfg.NoSMTPAuth {
 		return c, nil
 	}
@@ -263,6 +275,7 @@ func (a *Adapter) deliver(ctx context.Context, m *mail.Msg) *platform.Error {
 	}
 	defer c.end()
 	err := c.client.SendWithSMTPClient(c.conn, m)
+	cut := c.raw.cut.Load()
 	if err == nil || m.IsDelivered() {
 		return nil // what failed afterwards concerns the connection
 	}
@@ -274,8 +287,9 @@ func (a *Adapter) deliver(ctx context.Context, m *mail.Msg) *platform.Error {
 	}
 	if se.ErrorCode() == 0 {
 		e := a.unreachable("SMTP", err)
-		// The server has the whole mail; whether it kept it is not known.
-		e.Uncertain = se.Reason == mail.ErrSMTPDataClose
+		// Where all of it was written, the server may have it, and whether it kept
+		// it is not known.
+		e.Uncertain = se.Reason == mail.ErrSMTPDataClose && !cut
 		return e
 	}
 	what := "the mail"
@@ -286,96 +300,4 @@ func (a *Adapter) deliver(ctx context.Context, m *mail.Msg) *platform.Error {
 		what = "mail to that address"
 	}
 	return a.refusedMail(what, se.ErrorCode(), err.Error())
-}
-
-// lookTime bounds the look into the mailbox before a mail goes.
-const lookTime = 20 * time.Second
-
-// lookUp asks the mailbox for what this process does not know: the thread, and
-// whether the mail was sent. What cannot be found out is left open: a mail that
-// may come twice is better than none.
-func (a *Adapter) lookUp(ctx context.Context, root, id string, look bool) (th thread, sent bool) {
-	ctx, cancel := context.WithTimeout(ctx, lookTime)
-	defer cancel()
-	c, e := a.dialIMAP(ctx, nil)
-	if e != nil {
-		a.log.Warn("the mailbox could not be asked whether a mail was sent; it is sent", "reason", e.Reason)
-		return th, false
-	}
-	defer c.end()
-	if look {
-		if sent = a.wasSent(c, id); sent {
-			return th, true
-		}
-	}
-	if root != "" {
-		th = a.findThread(c, root)
-	}
-	return th, false
-}
-
-// wasSent looks for a mail among those that the provider keeps as sent.
-func (a *Adapter) wasSent(c *imapConn, id string) bool {
-	name := a.cfg.SentMailbox
-	if name == "" {
-		name = c.sentMailbox()
-	}
-	if name == "" {
-		return false
-	}
-	if _, err := c.open(name, true); err != nil {
-		return false
-	}
-	uids, err := c.search(&imap.SearchCriteria{Header: []imap.SearchCriteriaHeaderField{{Key: "Message-ID", Value: id}}}, 1)
-	return err == nil && len(uids) > 0
-}
-
-// sentMailbox is the mailbox that the server marks as that of sent mail
-// (https://www.rfc-editor.org/rfc/rfc6154), else one that is called so.
-func (c *imapConn) sentMailbox() string {
-	var list []*imap.ListData
-	err := c.within(func() (err error) {
-		list, err = c.List("", "*", nil).Collect()
-		return err
-	})
-	if err != nil {
-		return ""
-	}
-	named := ""
-	for _, l := range list {
-		for _, at := range l.Attrs {
-			if at == imap.MailboxAttrSent {
-				return l.Mailbox
-			}
-		}
-		switch strings.ToLower(l.Mailbox) {
-		case "sent", "sent items", "sent mail", "sent messages", "inbox.sent":
-			named = l.Mailbox
-		}
-	}
-	return named
-}
-
-// findThread reads the subject and the newest mail of a thread.
-func (a *Adapter) findThread(c *imapConn, root string) (th thread) {
-	if _, err := c.open(a.cfg.Mailbox, true); err != nil {
-		return th
-	}
-	with := func(name string) imap.SearchCriteria {
-		return imap.SearchCriteria{Header: []imap.SearchCriteriaHeaderField{{Key: name, Value: root}}}
-	}
-	uids, err := c.search(&imap.SearchCriteria{Or: [][2]imap.SearchCriteria{{with("Message-ID"), with("References")}}}, 1)
-	if err != nil || len(uids) == 0 {
-		return th
-	}
-	got, err := c.fetch(imap.UIDSetNum(uids...), &imap.FetchOptions{UID: true, BodySection: []*imap.FetchItemBodySection{headerSection}})
-	if err != nil || len(got) == 0 || len(got[0].BodySection) == 0 {
-		return th
-	}
-	h := readHeader(got[0].BodySection[0].Bytes)
-	th.subject = plainSubject(h.subject())
-	if ids := h.ids("Message-Id"); len(ids) > 0 {
-		th.last = ids[0]
-	}
-	return th
 }

@@ -1,6 +1,10 @@
 package email_test
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,7 +14,9 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/email"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/email"
+	"hermes/testkit/fault"
 )
 
 func to(address, thread string) domain.Address {
@@ -80,43 +86,45 @@ func TestSubjects(t *testing.T) {
 func TestSendFailures(t *testing.T) {
 	r := newRig(t, fake.Options{}, nil)
 	for _, c := range []struct {
-		fault     fake.Fault
+		stage     string
+		fault     fault.Fault
 		kind      platform.Kind
 		uncertain bool
 		says      string
 	}{
-		{fake.Fault{Stage: "mail", Code: 550, Text: "not yours"}, platform.GiveUp, false, "mail from agent@example.test"},
-		{fake.Fault{Stage: "rcpt", Code: 550, Text: "no such user"}, platform.GiveUp, false, "no such user"},
-		{fake.Fault{Stage: "rcpt", Code: 451, Text: "greylisted"}, platform.Retry, false, "greylisted"},
-		{fake.Fault{Stage: "data", Code: 554, Text: "no"}, platform.GiveUp, false, "554"},
-		{fake.Fault{Stage: "end", Code: 452, Text: "disk full"}, platform.Retry, false, "452"},
-		{fake.Fault{Stage: "end", Code: 552, Text: "too large"}, platform.GiveUp, false, "too large"},
-		{fake.Fault{Stage: "rcpt"}, platform.Retry, false, "cannot be reached"},
-		{fake.Fault{Stage: "end"}, platform.Retry, true, "cannot be reached"},
+		{"mail", fault.Fault{Status: 550, Message: "not yours"}, platform.GiveUp, false, "mail from agent@example.test"},
+		{"rcpt", fault.Fault{Status: 550, Message: "no such user"}, platform.GiveUp, false, "no such user"},
+		{"rcpt", fault.Fault{Status: 451, Message: "greylisted"}, platform.Retry, false, "greylisted"},
+		{"data", fault.Fault{Status: 554, Message: "no"}, platform.GiveUp, false, "554"},
+		{"end", fault.Fault{Status: 452, Message: "disk full"}, platform.Retry, false, "452"},
+		{"end", fault.Fault{Status: 552, Message: "too large"}, platform.GiveUp, false, "too large"},
+		{"rcpt", fault.CutBefore(), platform.Retry, false, "cannot be reached"},
+		{"end", fault.CutBefore(), platform.Retry, true, "cannot be reached"},
 	} {
-		r.srv.Fail(c.fault)
+		r.srv.Fail(c.stage, c.fault)
 		_, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "x"}, "n"+c.says)
-		if e := errorOf(t, err); e.Kind != c.kind || e.Uncertain != c.uncertain || !strings.Contains(e.Reason, c.says) {
+		if e := adapter.ErrorOf(t, err); e.Kind != c.kind || e.Uncertain != c.uncertain || !strings.Contains(e.Reason, c.says) {
 			t.Errorf("%+v: %+v", c.fault, e)
 		}
 	}
-	r.srv.RefuseSMTP(454, "4.7.0 Temporary authentication failure")
-	if _, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "x"}, "a"); errorOf(t, err).Kind != platform.Retry {
+	back := r.srv.Fail("auth", fault.Fault{Times: -1, Status: 454, Message: "4.7.0 Temporary authentication failure"})
+	if _, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "x"}, "a"); adapter.ErrorOf(t, err).Kind != platform.Retry {
 		t.Errorf("%v", err)
 	}
-	r.srv.RefuseSMTP(535, "5.7.8 wrong")
+	back()
+	back = r.srv.Fail("auth", fault.Fault{Times: -1, Status: 535, Message: "5.7.8 wrong"})
 	_, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "x"}, "b")
-	if e := errorOf(t, err); e.Kind != platform.BadCredentials || !strings.Contains(e.Reason, ".env line 3") {
+	if e := adapter.ErrorOf(t, err); e.Kind != platform.BadCredentials || !strings.Contains(e.Reason, ".env line 3") {
 		t.Errorf("%+v", e)
 	}
-	r.srv.RefuseSMTP(0, "")
+	back()
 	for _, address := range []string{"nobody", "Ann <ann@people.test>", "ann@people.test\r\nBcc: eve@people.test", r.srv.Address()} {
-		if _, err := r.Send(r.ctx, to(address, ""), domain.Part{Text: "x"}, "c"); errorOf(t, err).Kind != platform.GiveUp {
+		if _, err := r.Send(r.ctx, to(address, ""), domain.Part{Text: "x"}, "c"); adapter.ErrorOf(t, err).Kind != platform.GiveUp {
 			t.Errorf("%q: %v", address, err)
 		}
 	}
 	for _, p := range []domain.Part{{}, {Attachments: []domain.Attachment{{Path: "/nowhere", Name: "x"}}}} {
-		if _, err := r.Send(r.ctx, to("ann@people.test", ""), p, "d"); errorOf(t, err).Kind != platform.GiveUp {
+		if _, err := r.Send(r.ctx, to("ann@people.test", ""), p, "d"); adapter.ErrorOf(t, err).Kind != platform.GiveUp {
 			t.Errorf("%+v: %v", p, err)
 		}
 	}
@@ -125,26 +133,107 @@ func TestSendFailures(t *testing.T) {
 	}
 }
 
-// A mail whose fate is not known is looked for among the sent ones, by this life
-// of the process and by the next.
-func TestLooksBeforeRepeating(t *testing.T) {
+// breaking is a connection that breaks before the end of a mail is written.
+type breaking struct{ net.Conn }
+
+func (c breaking) Write(b []byte) (int, error) {
+	if bytes.HasSuffix(b, []byte("\r\n.\r\n")) {
+		_ = c.Close()
+	}
+	return c.Conn.Write(b)
+}
+
+// A mail whose end could not be written was not sent, for certain.
+func TestEndNotWritten(t *testing.T) {
+	r := newRig(t, fake.Options{}, nil)
+	a, err := email.New(r.config, email.Deps{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		return breaking{c}, err
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = a.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "x"}, "a")
+	if e := adapter.ErrorOf(t, err); e.Kind != platform.Retry || e.Uncertain {
+		t.Errorf("%+v", e)
+	}
+}
+
+// What became of a mail is read from the mailbox: a copy of it or an answer to it
+// shows that it was sent; a copy of the mail before it, and none of it, that it
+// was not. Nothing else proves anything.
+func TestTrace(t *testing.T) {
+	ask := func(r *rig, a *email.Adapter, nonce, last string) (string, error) {
+		return a.Trace(r.ctx, to("ann@people.test", ""), nonce, last)
+	}
 	r := newRig(t, fake.Options{SaveSent: true}, func(c *email.Config) { c.Timeout = 2 * time.Second })
+	if _, err := ask(r, r.Adapter, "first", ""); !errors.Is(err, platform.ErrNoTrace) {
+		t.Errorf("before anything was sent: %v", err)
+	}
+	last, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "before"}, "before")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i, next := range []bool{false, true} {
 		nonce := string(rune('a' + i))
-		r.srv.Fail(fake.Fault{Stage: "end", Act: true})
+		r.srv.Fail("end", fault.CutAfter())
 		_, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "once"}, nonce)
-		if e := errorOf(t, err); !e.Uncertain {
+		if e := adapter.ErrorOf(t, err); !e.Uncertain {
 			t.Fatalf("%+v", e)
 		}
 		a := r.Adapter
 		if next {
 			a = r.another()
 		}
-		if _, err := a.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "once"}, nonce); err != nil {
+		if id, err := ask(r, a, nonce, ""); err != nil || id != r.srv.Sent()[i+1].ID {
+			t.Errorf("a mail with a copy: %q, %v", id, err)
+		}
+	}
+	if _, err := ask(r, r.Adapter, "never", last); !errors.Is(err, platform.ErrNotTaken) {
+		t.Errorf("a mail without a copy: %v", err)
+	}
+	if _, err := ask(r, r.Adapter, "never", "another@example.test"); !errors.Is(err, platform.ErrNoTrace) {
+		t.Errorf("where the mail before it has none either: %v", err)
+	}
+	if id, err := ask(r, r.Adapter, "before", ""); err != nil || id != last {
+		t.Errorf("a mail that this process sent: %q, %v", id, err)
+	}
+
+	bare := newRig(t, fake.Options{}, nil)
+	if last, err = bare.Send(bare.ctx, to("ann@people.test", ""), domain.Part{Text: "before"}, "before"); err != nil {
+		t.Fatal(err)
+	}
+	next := bare.another()
+	if _, err := ask(bare, next, "before", last); !errors.Is(err, platform.ErrNoTrace) {
+		t.Errorf("no copies are kept, and nobody answered: %v", err)
+	}
+	bare.srv.Write(fake.Letter{From: "ann@people.test", Subject: "Re: before", Text: "yes", Root: "root@people.test", Answers: last})
+	if id, err := ask(bare, next, "before", last); err != nil || id != last {
+		t.Errorf("a mail that was answered: %q, %v", id, err)
+	}
+	bare.srv.Close()
+	if _, err := ask(bare, next, "other", last); adapter.ErrorOf(t, err).Kind != platform.Retry {
+		t.Errorf("nobody there: %v", err)
+	}
+}
+
+// A copy that is late is waited for.
+func TestTraceWaitsForCopies(t *testing.T) {
+	r := newRig(t, fake.Options{}, nil)
+	for _, nonce := range []string{"before", "late"} {
+		if _, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: nonce}, nonce); err != nil {
 			t.Fatal(err)
 		}
-		if n := len(r.srv.Sent()); n != i+1 {
-			t.Errorf("%d mails were sent", n)
+	}
+	sent := r.srv.Sent()
+	r.srv.Copy(sent[0])
+	looks := 0
+	r.srv.OnSearch(func() {
+		if looks++; looks == 4 { // an answer, a copy, the copy of the one before, the copy again
+			r.srv.Copy(sent[1])
 		}
+	})
+	if id, err := r.another().Trace(r.ctx, to("ann@people.test", ""), "late", sent[0].ID); err != nil || id != sent[1].ID {
+		t.Errorf("%q, %v after %d looks", id, err, looks)
 	}
 }

@@ -1,12 +1,15 @@
 package email
 
 import (
-	"regexp"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/net/html"
 	"golang.org/x/net/html/atom"
+	"golang.org/x/text/encoding/charmap"
+
+	"hermes/internal/lazyregexp"
 )
 
 // clean makes text valid UTF-8 with plain line ends and no control characters.
@@ -21,6 +24,63 @@ func clean(s string) string {
 		}
 		return -1
 	}, s)
+}
+
+// legible makes text of bytes that are said to be UTF-8, or of which nobody says
+// what they are. What is no UTF-8 at all is taken for Windows-1252, which most of
+// the programs write that do not say it.
+func legible(b []byte) string {
+	for rest := b; len(rest) > 0; {
+		r, n := utf8.DecodeRune(rest)
+		if r != utf8.RuneError && n > 1 {
+			return string(b)
+		}
+		rest = rest[n:]
+	}
+	if utf8.Valid(b) {
+		return string(b)
+	}
+	if s, err := charmap.Windows1252.NewDecoder().Bytes(b); err == nil {
+		return string(s)
+	}
+	return string(b)
+}
+
+// visible takes out what shows the end of a text in its middle
+// (https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters), or
+// nothing at all.
+func visible(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r >= '\u202a' && r <= '\u202e', r >= '\u2066' && r <= '\u2069', r == '\u200e', r == '\u200f', r == '\u061c',
+			r == '\u200b', r == '\u00ad', r == '\ufeff', r == '\u2060':
+			return -1
+		}
+		return r
+	}, s)
+}
+
+// unflow joins the lines of a paragraph that was broken for the way
+// (https://www.rfc-editor.org/rfc/rfc3676#section-4). Quotations and the line
+// over a signature stay as they are.
+func unflow(s string, delSp bool) string {
+	var b strings.Builder
+	lines := strings.Split(s, "\n")
+	for i, line := range lines {
+		quoted := strings.HasPrefix(line, ">")
+		if !quoted {
+			line = strings.TrimPrefix(line, " ") // which was put before what looks like a quotation
+		}
+		soft := strings.HasSuffix(line, " ") && line != "-- " && !quoted && i+1 < len(lines) && lines[i+1] != "-- " && !strings.HasPrefix(lines[i+1], ">")
+		if soft && delSp {
+			line = line[:len(line)-1]
+		}
+		b.WriteString(line)
+		if !soft && i+1 < len(lines) {
+			b.WriteByte('\n')
+		}
+	}
+	return b.String()
 }
 
 // clip cuts a text to n characters.
@@ -169,12 +229,12 @@ func (w *pageWriter) done() string { return strings.TrimSpace(clean(w.b.String()
 var (
 	// quoteHead is the line that mail programs write over what they quote, in
 	// whatever language: it ends with a colon and names a time or an address.
-	quoteHead  = regexp.MustCompile(`(\d{1,4}.*|@.*|wrote|schrieb|écrit|escribió|scrisse|schreef)\s?:\s*$`)
-	quoteBegin = regexp.MustCompile(`^\s*(On|Am|Le|El|Il|Op|Em|Den|W dniu)\s`)
-	separator  = regexp.MustCompile(`(?i)^\s*(-{2,}\s*(original message|original appointment|ursprüngliche nachricht|message d'origine|mensaje original|messaggio originale)\s*-{2,}|_{20,})\s*$`)
-	forwarded  = regexp.MustCompile(`(?i)^\s*(-{2,}\s*(forwarded message|weitergeleitete nachricht|message transféré)|begin forwarded message)`)
-	fromLine   = regexp.MustCompile(`(?i)^\s*\*?(from|von|de|da|van)\s*:\*?\s.*@`)
-	sentLine   = regexp.MustCompile(`(?i)^\s*\*?(sent|gesendet|date|datum|envoyé|enviado|inviato|to|an|à|para)\s*:\*?\s`)
+	quoteHead  = lazyregexp.New(`(\d{1,4}.*|@.*|wrote|schrieb|écrit|escribió|scrisse|schreef)\s?:\s*$`)
+	quoteBegin = lazyregexp.New(`^\s*(On|Am|Le|El|Il|Op|Em|Den|W dniu)\s`)
+	separator  = lazyregexp.New(`(?i)^\s*(-{2,}\s*(original message|original appointment|ursprüngliche nachricht|message d'origine|mensaje original|messaggio originale)\s*-{2,}|_{20,})\s*$`)
+	forwarded  = lazyregexp.New(`(?i)^\s*(-{2,}\s*(forwarded message|weitergeleitete nachricht|message transféré)|begin forwarded message)`)
+	fromLine   = lazyregexp.New(`(?i)^\s*\*?(from|von|de|da|van)\s*:\*?\s.*@`)
+	sentLine   = lazyregexp.New(`(?i)^\s*\*?(sent|gesendet|date|datum|envoyé|enviado|inviato|to|an|à|para)\s*:\*?\s`)
 )
 
 // trimQuoted takes away what a mail only repeats: the mail that it answers, at

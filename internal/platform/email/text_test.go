@@ -43,6 +43,21 @@ func TestTrimQuoted(t *testing.T) {
 	}
 }
 
+func TestUnflow(t *testing.T) {
+	for text, want := range map[string]string{
+		"one \nline\nand another": "one line\nand another",
+		"one \n> quoted \n> more": "one \n> quoted \n> more",
+		" From here \non":         "From here on",
+		"the end \n-- \nAnn":      "the end \n-- \nAnn",
+		"last ":                   "last ",
+		"":                        "",
+	} {
+		if got := email.Unflow(text, false); got != want {
+			t.Errorf("%q\n got %q\nwant %q", text, got, want)
+		}
+	}
+}
+
 func TestPassedDMARC(t *testing.T) {
 	for header, want := range map[string]bool{
 		"mx.a.test; dmarc=pass header.from=b.test":                       true,

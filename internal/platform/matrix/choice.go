@@ -77,7 +77,7 @@ func (a *Adapter) react(room, id, key string) {
 	path := "/v3/rooms/" + url.PathEscape(room) + "/send/" + typeReaction + "/" + url.PathEscape("r."+id+"."+strconv.QuoteToASCII(key))
 	a.later(func(ctx context.Context) *platform.Error {
 		_, e := a.call(ctx, request{method: http.MethodPut, path: path, in: in}, nil)
-		if e != nil && e.Code == "matrix_limit" && e.RetryAfter <= time.Minute && sleep(ctx, e.RetryAfter) {
+		if e != nil && e.Code == "matrix_limit" && e.RetryAfter <= time.Minute && platform.Sleep(ctx, e.RetryAfter) {
 			_, e = a.call(ctx, request{method: http.MethodPut, path: path, in: in}, nil)
 		}
 		return e
@@ -111,7 +111,7 @@ func (a *Adapter) press(ctx context.Context, id string, ev *event) (in domain.In
 	}
 	in.Source = a.source(ctx, where, id, ev.Sender, offered.thread())
 	in.MessageID, in.EventID = to.ID, ev.ID
-	in.ChatListed = where.matches(a.cfg.AllowedRooms, id)
+	in.ChatListed = where.matches(a.cfg.Allowed, id)
 	if !isEvent(to.ID) {
 		in.MessageID = c.Relates.EventID
 	}

@@ -10,6 +10,7 @@ import (
 
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
+	"hermes/internal/platform/settings"
 	"hermes/internal/secret"
 )
 
@@ -52,10 +53,10 @@ var refusals = map[string]refusal{
 
 // classify turns a request that did not succeed into what the centre must know.
 func (a *Adapter) classify(c *call) *platform.Error {
-	if c.status == 0 || c.ok() {
+	if c.Status == 0 || c.OK() {
 		return a.unanswered(c)
 	}
-	if c.status == http.StatusTooManyRequests || c.isJSON && c.reply.Code == "M_LIMIT_EXCEEDED" {
+	if c.Status == http.StatusTooManyRequests || c.isJSON && c.reply.Code == "M_LIMIT_EXCEEDED" {
 		// The limit binds the account, never one room.
 		e := &platform.Error{Kind: platform.Retry, Code: "matrix_limit", Global: true, RetryAfter: c.retryAfter()}
 		e.Reason = "the homeserver's rate limit asks for a pause of " + e.RetryAfter.Round(100*time.Millisecond).String()
@@ -65,11 +66,11 @@ func (a *Adapter) classify(c *call) *platform.Error {
 		return notJSON(c)
 	}
 	said := a.scrub(clean.Clip(clean.Text(strings.TrimSpace(c.reply.Code+" "+c.reply.Message)), 200))
-	e := &platform.Error{Kind: platform.GiveUp, Code: "matrix_" + strconv.Itoa(c.status), Reason: "the homeserver refused " + c.what + ": " + said}
+	e := &platform.Error{Kind: platform.GiveUp, Code: "matrix_" + strconv.Itoa(c.Status), Reason: "the homeserver refused " + c.what + ": " + said}
 	switch r, known := refusals[c.reply.Code]; {
 	case c.forgotten():
 		e.Kind, e.Code = platform.BadCredentials, codeToken
-		e.Reason = "the homeserver does not know MATRIX_ACCESS_TOKEN" + a.cfg.origin() + ": the device was logged out, or the token was copied wrongly; make a new one (" + whereToken + ")"
+		e.Reason = "the homeserver does not know MATRIX_ACCESS_TOKEN" + settings.Origin(a.cfg.TokenOrigin) + ": the device was logged out, or the token was copied wrongly; make a new one (" + whereToken + ")"
 		if a.canLogIn() {
 			e.Reason = "the homeserver does not know the token that it gave for MATRIX_PASSWORD"
 		}
@@ -81,10 +82,10 @@ func (a *Adapter) classify(c *call) *platform.Error {
 		}
 	case known:
 		e.Kind, e.Code, e.Reason = r.kind, r.code, r.reason+" ("+said+")"
-	case c.status >= 500:
+	case c.Status >= 500:
 		e.Kind, e.Uncertain = platform.Retry, true
 		e.Reason = "the homeserver has a fault of its own (" + said + "): it is tried again"
-	case c.status == http.StatusUnauthorized:
+	case c.Status == http.StatusUnauthorized:
 		e.Kind, e.Code, e.Reason = platform.BadCredentials, codeToken, "the homeserver refuses the credentials ("+said+")"
 	}
 	return e
@@ -93,15 +94,15 @@ func (a *Adapter) classify(c *call) *platform.Error {
 // notJSON classifies a refusal that is not in the API's form: a proxy's.
 func notJSON(c *call) *platform.Error {
 	switch {
-	case c.status == http.StatusRequestEntityTooLarge:
+	case c.Status == http.StatusRequestEntityTooLarge:
 		return &platform.Error{Kind: platform.GiveUp, Code: codeLarge, Reason: "that is larger than the proxy before the homeserver lets through"}
-	case c.status >= 300 && c.status < 400:
+	case c.Status >= 300 && c.Status < 400:
 		return &platform.Error{Kind: platform.Retry, Code: "matrix_moved", Reason: "the homeserver is at another address: set MATRIX_HOMESERVER to the one that clients are sent to (https in place of http, perhaps)"}
-	case c.status >= 500:
-		return &platform.Error{Kind: platform.Retry, Code: "matrix_" + strconv.Itoa(c.status), Uncertain: true,
-			Reason: "the homeserver, or the proxy before it, has a fault of its own (HTTP " + strconv.Itoa(c.status) + "): it is tried again"}
+	case c.Status >= 500:
+		return &platform.Error{Kind: platform.Retry, Code: "matrix_" + strconv.Itoa(c.Status), Uncertain: true,
+			Reason: "the homeserver, or the proxy before it, has a fault of its own (HTTP " + strconv.Itoa(c.Status) + "): it is tried again"}
 	}
-	return notMatrix(c.status)
+	return notMatrix(c.Status)
 }
 
 // notMatrix is the failure of whatever answers without being the API.
@@ -113,21 +114,21 @@ func notMatrix(status int) *platform.Error {
 // unanswered classifies a request that got no usable answer.
 func (a *Adapter) unanswered(c *call) *platform.Error {
 	e := &platform.Error{
-		Kind: platform.Retry, Code: "matrix_unreachable", Cause: a.scrubError(c.err), Uncertain: c.wrote.Load(),
+		Kind: platform.Retry, Code: "matrix_unreachable", Cause: a.scrubError(c.Err), Uncertain: c.Wrote(),
 		Reason: "the homeserver could not be reached: it is tried again",
 	}
 	switch {
-	case c.ok() && !c.isJSON && c.err != nil && !errors.Is(c.err, context.DeadlineExceeded) && strings.HasPrefix(c.err.Error(), "the answer"):
+	case c.OK() && !c.isJSON && c.Err != nil && !errors.Is(c.Err, context.DeadlineExceeded) && strings.HasPrefix(c.Err.Error(), "the answer"):
 		uncertain := e.Uncertain
-		e = notMatrix(c.status)
+		e = notMatrix(c.Status)
 		e.Uncertain = uncertain
 	case e.Uncertain:
 		e.Code = codeUnknown
 		e.Reason = "the connection to the homeserver broke before it answered " + c.what + ", which may have been carried out"
-		if errors.Is(c.err, context.DeadlineExceeded) {
+		if errors.Is(c.Err, context.DeadlineExceeded) {
 			e.Reason = "the homeserver did not answer " + c.what + " in time; it may have been carried out"
 		}
-	case errors.Is(c.err, context.Canceled):
+	case errors.Is(c.Err, context.Canceled):
 		e.Code, e.Reason = "matrix_stopped", "stopped before "+c.what+" was sent"
 	}
 	return e
@@ -137,7 +138,7 @@ func (a *Adapter) unanswered(c *call) *platform.Error {
 // field that it replaces, https://spec.matrix.org/v1.15/client-server-api/#rate-limiting.
 func (c *call) retryAfter() time.Duration {
 	const most = 24 * time.Hour
-	if n, err := strconv.ParseInt(c.header.Get("Retry-After"), 10, 32); err == nil && n > 0 {
+	if n, err := strconv.ParseInt(c.Header.Get("Retry-After"), 10, 32); err == nil && n > 0 {
 		return min(time.Duration(n)*time.Second, most)
 	}
 	if ms := c.reply.RetryAfter; ms > 0 && ms < int64(most/time.Millisecond) {
@@ -162,21 +163,10 @@ func harmless(e *platform.Error, what string) *platform.Error {
 
 // scrub takes the credentials out of a text.
 func (a *Adapter) scrub(s string) string {
-	for _, v := range []secret.Value{a.cfg.Token, a.cfg.Password, a.session.get()} {
-		if v.IsSet() {
-			s = strings.ReplaceAll(s, v.Reveal(), v.String())
-		}
-	}
-	return s
+	return secret.Hide(s, a.cfg.Token, a.cfg.Password, a.session.get())
 }
 
 // scrubError takes the credentials out of an error's text.
 func (a *Adapter) scrubError(err error) error {
-	if err == nil {
-		return nil
-	}
-	if s := a.scrub(err.Error()); s != err.Error() {
-		return errors.New(s)
-	}
-	return err
+	return secret.HideIn(err, a.cfg.Token, a.cfg.Password, a.session.get())
 }

@@ -5,23 +5,18 @@ import (
 	"context"
 	"errors"
 	"io"
-	"io/fs"
 	"mime"
 	"net/http"
 	"net/url"
-	"os"
 	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/files"
 )
-
-// slowest is the rate at which a file is still waited for, bytes a second.
-const slowest = 64 << 10
 
 // msgTypes is what a file of each kind is sent as.
 var msgTypes = map[domain.AttachmentKind]string{
@@ -33,7 +28,9 @@ var msgTypes = map[domain.AttachmentKind]string{
 func (a *Adapter) fileContent(ctx context.Context, at *domain.Attachment, c map[string]any) *platform.Error {
 	name := fileName(at, filepath.Base(at.Path))
 	kind := cmp.Or(at.MIME, mime.TypeByExtension(path.Ext(name)), "application/octet-stream")
-	f, size, e := a.open(ctx, at, name)
+	most := a.uploadLimit(ctx)
+	f, size, e := files.Service{Code: "matrix_file", Name: "a homeserver", Most: most,
+		TooLarge: "the homeserver takes (" + strconv.FormatInt(most>>20, 10) + " MB)"}.Open(at, name)
 	if e != nil {
 		return e
 	}
@@ -42,7 +39,7 @@ func (a *Adapter) fileContent(ctx context.Context, at *domain.Attachment, c map[
 		URI string `json:"content_uri"`
 	}
 	r := request{method: http.MethodPost, path: "/_matrix/media/v3/upload", query: url.Values{"filename": {name}}, body: io.LimitReader(f, size), size: size,
-		contentType: kind, timeout: a.cfg.SendTimeout + time.Duration(size/slowest)*time.Second}
+		contentType: kind, timeout: a.cfg.SendTimeout + files.Patience(size)}
 	answer, e := a.call(ctx, r, &out)
 	if e != nil {
 		if e.Code == codeLarge {
@@ -57,7 +54,7 @@ func (a *Adapter) fileContent(ctx context.Context, at *domain.Attachment, c map[
 		return harmless(e, "the file "+name+" could not be uploaded")
 	}
 	if _, _, ok := mediaOf(out.URI); !ok {
-		return notMatrix(answer.status)
+		return notMatrix(answer.Status)
 	}
 	c["msgtype"] = cmp.Or(msgTypes[at.Kind], msgTypes[kindOf(kind)], "m.file")
 	c["body"], c["filename"], c["url"] = name, name, out.URI
@@ -100,35 +97,6 @@ func (a *Adapter) uploadLimit(ctx context.Context) int64 {
 	return out.Size
 }
 
-// open opens a file that is to be sent. Its errors are for people.
-func (a *Adapter) open(ctx context.Context, at *domain.Attachment, base string) (*os.File, int64, *platform.Error) {
-	give := func(reason string, cause error) *platform.Error {
-		return &platform.Error{Kind: platform.GiveUp, Code: "matrix_file", Reason: reason, Cause: cause}
-	}
-	if at.Path == "" {
-		return nil, 0, give("the file "+base+" is not on this machine", nil)
-	}
-	info, err := os.Stat(at.Path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, 0, give("the file "+base+" is not there any more", nil)
-	case err != nil:
-		return nil, 0, give("the file "+base+" cannot be read", err)
-	case !info.Mode().IsRegular(): // a FIFO or a device would never end
-		return nil, 0, give(base+" is no file that could be sent", nil)
-	case info.Size() == 0:
-		return nil, 0, give("the file "+base+" is empty", nil)
-	}
-	if most := a.uploadLimit(ctx); info.Size() > most {
-		return nil, 0, give("the file "+base+" is larger than the homeserver takes ("+strconv.FormatInt(most>>20, 10)+" MB)", nil)
-	}
-	f, err := os.Open(at.Path)
-	if err != nil {
-		return nil, 0, give("the file "+base+" cannot be read", err)
-	}
-	return f, info.Size(), nil
-}
-
 // mediaOf takes the parts of a content address, mxc://server/id,
 // https://spec.matrix.org/v1.15/client-server-api/#matrix-content-mxc-uris.
 func mediaOf(uri string) (server, id string, ok bool) {
@@ -161,7 +129,7 @@ func (a *Adapter) Fetch(ctx context.Context, at domain.Attachment, max int64, w 
 	case at.Size > max:
 		return at, tooLarge
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.cfg.SendTimeout+time.Duration(max/slowest)*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.SendTimeout+files.Patience(max))
 	defer cancel()
 	const failed = "the file could not be fetched from the homeserver"
 	under := server + "/" + id
@@ -171,7 +139,7 @@ func (a *Adapter) Fetch(ctx context.Context, at domain.Attachment, max int64, w 
 		resp, c, e = a.do(ctx, request{method: http.MethodGet, path: "/_matrix/media/v3/download/" + under, public: true})
 	}
 	switch {
-	case e != nil && c.status >= 300 && c.status < 400:
+	case e != nil && c.Status >= 300 && c.Status < 400:
 		return at, give("the homeserver keeps the file " + at.Name + " elsewhere, and it is not fetched from there")
 	case e != nil && e.Code == codeAbsent:
 		return at, give("the file " + at.Name + " is not on the homeserver any more: send it again")
@@ -181,13 +149,13 @@ func (a *Adapter) Fetch(ctx context.Context, at domain.Attachment, max int64, w 
 		return at, harmless(e, failed)
 	}
 	defer resp.Body.Close()
-	n, err := io.Copy(w, io.LimitReader(resp.Body, max))
-	if err != nil {
-		c.err = err
-		return at, harmless(a.classify(c), failed)
-	}
-	if more, _ := io.CopyN(io.Discard, resp.Body, 1); more > 0 {
+	n, err := files.Copy(w, resp.Body, max)
+	if errors.Is(err, files.ErrTooLarge) {
 		return at, tooLarge
+	}
+	if err != nil {
+		c.Err = err
+		return at, harmless(a.classify(c), failed)
 	}
 	at.Size = n
 	at.MIME = cmp.Or(at.MIME, mime.TypeByExtension(path.Ext(at.Name)), resp.Header.Get("Content-Type"))

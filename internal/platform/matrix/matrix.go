@@ -31,7 +31,10 @@ import (
 	"hermes/internal/health"
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
+	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
+	"hermes/internal/platform/reconnect"
+	"hermes/internal/platform/settings"
 )
 
 // Name is the platform's name.
@@ -45,14 +48,10 @@ const (
 	maxUpload  = 50 << 20 // bytes of a file, as Synapse has it by default
 )
 
-// Deps is what an adapter is given. Every field may be zero.
+// Deps is what an adapter is given. Every field may be zero. Changed is also
+// called when a room was joined or left.
 type Deps struct {
-	HTTP   *http.Client // its redirects are not followed; nil means one of its own
-	Log    *slog.Logger
-	Health *health.Reporter
-	Now    func() time.Time
-	// Changed is called when a room was joined, left or renamed. It must not block.
-	Changed func()
+	platform.Deps
 	// Admits tells whether a user may invite the account into rooms; nil admits nobody.
 	Admits func(ctx context.Context, user string) (bool, error)
 	// Secrets is told what no log may show: a token that a password was exchanged for.
@@ -113,33 +112,19 @@ var (
 
 // New makes an adapter; it does not connect. domain.Config.
 func New(c Config, d Deps) (*Adapter, error) {
-	if problems := c.problems(); len(problems) > 0 {
-		return nil, setUpWrong(problems)
+	if err := settings.Wrong(notSetUp, c.problems()); err != nil {
+		return nil, err
 	}
 	c.setDefaults()
-	if d.Log == nil {
-		d.Log = slog.New(slog.DiscardHandler)
-	}
-	if d.Now == nil {
-		d.Now = time.Now
-	}
-	if d.Changed == nil {
-		d.Changed = func() {}
-	}
+	d.Deps = d.Filled(Name, c.Proxy)
 	if d.Secrets == nil {
 		d.Secrets = func(...string) {}
 	}
 	if d.Admits == nil {
 		d.Admits = func(context.Context, string) (bool, error) { return false, nil }
 	}
-	if d.HTTP == nil {
-		d.HTTP = newClient(c.Proxy)
-	}
-	own := *d.HTTP
-	// A redirect may carry the token elsewhere.
-	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	a := &Adapter{
-		cfg: c, log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now, changed: d.Changed, admits: d.Admits, secrets: d.Secrets, http: &own,
+		cfg: c, log: d.Log, health: d.Health, now: d.Now, changed: d.Changed, admits: d.Admits, secrets: d.Secrets, http: d.HTTP,
 		pause:   pauses{first: 500 * time.Millisecond, most: 30 * time.Second, failures: 10, invite: 5 * time.Minute},
 		errands: make(chan errand, maxErrands),
 	}
@@ -205,7 +190,11 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	wg.Go(func() { a.runErrands(ctx) })
 
 	r := &receiver{a: a, sink: sink}
-	err := r.run(ctx)
+	r.intake = intake.Intake{Sink: sink, Service: "Matrix", Health: a.health, Log: a.log,
+		Now: a.now, Scrub: a.scrubError, First: a.pause.first, Most: a.pause.most, Stored: r.accepted}
+	r.line = reconnect.Line{Service: "the homeserver", Health: a.health, Log: a.log,
+		First: a.pause.first, Most: a.pause.most, Failures: a.pause.failures, Cut: a.http.CloseIdleConnections}
+	err := r.line.Run(ctx, r.session)
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -251,7 +240,7 @@ func (a *Adapter) whoAmI(ctx context.Context) (*identity, *platform.Error) {
 	}
 	if want := a.cfg.UserID; isUser(want) && want != me.User {
 		return nil, &platform.Error{Kind: platform.BadCredentials, Code: "matrix_other_user",
-			Reason: "MATRIX_USER_ID says " + want + ", but MATRIX_ACCESS_TOKEN" + a.cfg.origin() + " belongs to " + clean.Name(me.User) + ": correct one of them"}
+			Reason: "MATRIX_USER_ID says " + want + ", but MATRIX_ACCESS_TOKEN" + settings.Origin(a.cfg.TokenOrigin) + " belongs to " + clean.Name(me.User) + ": correct one of them"}
 	}
 	local, _, _ := strings.Cut(me.User[1:], ":")
 	self := &identity{user: me.User, device: clean.Name(me.Device), local: local, name: local}

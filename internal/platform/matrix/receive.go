@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"slices"
@@ -14,6 +13,8 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/intake"
+	"hermes/internal/platform/reconnect"
 )
 
 const (
@@ -25,36 +26,17 @@ const (
 // receiver is one Run: it polls and commits what comes. It belongs to one
 // goroutine.
 type receiver struct {
-	a    *Adapter
-	sink platform.Sink
+	a      *Adapter
+	sink   platform.Sink
+	intake intake.Intake
+	line   reconnect.Line
 
 	loaded   bool
 	at       position
 	stored   string    // the cursor that the sink was given last
 	storedAt time.Time // and when
 	filter   string
-	proven   bool // the last poll came back
-	failures int  // in a row
-	connects int
 	tryAgain time.Time // when invitations that wait are looked at again
-}
-
-// run connects and polls until ctx ends or the account is given up.
-func (r *receiver) run(ctx context.Context) error {
-	for ctx.Err() == nil {
-		err := r.session(ctx)
-		if ctx.Err() != nil {
-			return nil //nolint:nilerr // it was asked to end
-		}
-		var e *platform.Error
-		if !errors.As(err, &e) {
-			return err // the sink's
-		}
-		if err := r.failed(ctx, e); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // session polls until something fails.
@@ -74,7 +56,7 @@ func (r *receiver) session(ctx context.Context) error {
 		}
 		r.alive()
 		if wait > 0 && r.at.Since == was && time.Since(began) < wait/10 {
-			sleep(ctx, r.a.pause.first) // a server that does not wait must not make us spin
+			platform.Sleep(ctx, r.a.pause.first) // a server that does not wait must not make us spin
 		}
 	}
 	return nil
@@ -118,17 +100,17 @@ func (r *receiver) poll(ctx context.Context, wait time.Duration) (*syncReply, *p
 	c, e := r.a.call(ctx, request{method: http.MethodGet, path: "/v3/sync", query: q, timeout: limit}, &s)
 	if e == nil {
 		if s.Next == "" {
-			return nil, notMatrix(c.status)
+			return nil, notMatrix(c.Status)
 		}
 		return &s, nil
 	}
 	e.Uncertain = false
 	switch {
-	case e.Code == codeUnknown && errors.Is(c.err, context.DeadlineExceeded):
+	case e.Code == codeUnknown && errors.Is(c.Err, context.DeadlineExceeded):
 		e.Code, e.Reason = "matrix_poll_stuck", "a poll of the homeserver did not come back in twice its time: it was cut and is made again"
 	case e.Code == codeUnknown:
 		e.Code, e.Reason = "matrix_poll_cut", "the connection to the homeserver broke while it was polled: it is made again"
-	case e.Kind == platform.GiveUp && r.at.Since != "" && c.status == http.StatusBadRequest:
+	case e.Kind == platform.GiveUp && r.at.Since != "" && c.Status == http.StatusBadRequest:
 		// The homeserver was set up anew, or put back to an older state.
 		r.a.log.Warn("the homeserver does not know the stored position any more; what was written since the last message is read from the rooms' histories", "reason", e.Reason)
 		r.at.Since = ""
@@ -162,35 +144,10 @@ var timelineTypes = []string{typeMessage, typeEncrypted, typeReaction, typeMembe
 
 // alive records a poll that came back and was taken.
 func (r *receiver) alive() {
-	if r.failures > 0 {
-		r.a.log.Info("the homeserver answers again", "failures", r.failures)
-	}
-	if !r.proven {
-		r.connects++
+	if !r.line.IsUp() {
 		r.a.log.Info("connected to Matrix", "user", r.a.self.Load().user)
-		r.a.health.Note("reconnects", strconv.Itoa(r.connects-1))
 	}
-	r.failures, r.proven = 0, true
-	r.a.health.OK()
-}
-
-// failed shows a failure and waits before the next attempt. It returns an
-// error when Run is to end.
-func (r *receiver) failed(ctx context.Context, e *platform.Error) error {
-	r.failures++
-	r.proven = false
-	r.a.http.CloseIdleConnections() // a connection that went deaf is not asked again
-	if e.Kind == platform.BadCredentials || r.failures >= r.a.pause.failures {
-		return e
-	}
-	wait := r.a.pause.first << min(r.failures-1, 16)
-	wait = min(wait, r.a.pause.most)
-	wait -= time.Duration(rand.Int64N(int64(wait)/4 + 1)) // so that many accounts do not return in step
-	wait = max(wait, e.RetryAfter)
-	r.a.health.Degraded(e.Code, e.Reason)
-	r.a.log.Warn("the homeserver is not heard", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", r.failures, "wait", wait)
-	sleep(ctx, wait)
-	return nil
+	r.line.Up()
 }
 
 // take handles what a poll brought, and commits it with its position.
@@ -342,66 +299,18 @@ func (r *receiver) commit(ctx context.Context, all []domain.Inbound) error {
 	return nil
 }
 
-// accept stores events; it retries until the sink has stored them or refuses
-// for good.
+// accept commits events.
 func (r *receiver) accept(ctx context.Context, all []domain.Inbound, cursor string) error {
 	for _, in := range all { // before the commit: the turn may begin at once
 		if !in.Button {
 			r.a.waiting.Set(in.Address, in.MessageID)
 		}
 	}
-	wait := r.a.pause.first
-	for {
-		err := r.sink.Accept(ctx, r.a.self.Load().user, all, cursor)
-		if err == nil {
-			r.accepted(all)
-			return nil
-		}
-		code := domain.CodeOf(err)
-		switch {
-		case ctx.Err() != nil, code == domain.Fenced:
-			return err
-		case code == domain.Invalid, code == domain.TooLarge:
-			// Trying the same again cannot help, and must not block what follows.
-			if len(all) > 1 {
-				return r.acceptEach(ctx, all, cursor)
-			}
-			if len(all) == 0 {
-				return nil
-			}
-			r.a.log.Error("an event that cannot be stored was left out", "event", all[0].EventID, "error", r.a.scrubError(err))
-			all = nil
-			continue
-		}
-		r.a.health.Degraded(string(code), "messages from Matrix wait, because they cannot be stored: "+domain.MessageOf(err)+"; none is lost")
-		r.a.log.Warn("messages could not be stored; they are tried again", "events", len(all), "error", r.a.scrubError(err), "wait", wait)
-		if !sleep(ctx, wait) {
-			return err
-		}
-		wait = min(2*wait, r.a.pause.most)
-	}
+	return r.intake.Accept(ctx, r.a.self.Load().user, all, cursor)
 }
 
-// acceptEach finds the event that the sink refuses; the others are stored.
-func (r *receiver) acceptEach(ctx context.Context, all []domain.Inbound, cursor string) error {
-	for i := range all {
-		at := ""
-		if i == len(all)-1 {
-			at = cursor
-		}
-		if err := r.accept(ctx, all[i:i+1], at); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// accepted notes the evidence, and tells the rooms how far they were read.
+// accepted tells the rooms how far they were read.
 func (r *receiver) accepted(all []domain.Inbound) {
-	if len(all) == 0 {
-		return
-	}
-	r.a.health.Note("last_event", r.a.now().UTC().Format(time.RFC3339))
 	read := map[string]string{}
 	for _, in := range all {
 		if !in.Button {
@@ -415,17 +324,5 @@ func (r *receiver) accepted(all []domain.Inbound) {
 			_, e := r.a.call(ctx, request{method: http.MethodPost, path: path, in: struct{}{}}, nil)
 			return e
 		})
-	}
-}
-
-// sleep waits; it answers false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }

@@ -15,7 +15,9 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/home"
+	"hermes/internal/platform"
 	"hermes/internal/platform/matrix"
+	"hermes/internal/platform/settings"
 	"hermes/internal/secret"
 	"hermes/testkit/adapter"
 	fake "hermes/testkit/matrix"
@@ -53,7 +55,7 @@ func newRigWith(t testing.TB, o fake.Options, change func(*matrix.Config)) *rig 
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	r := &rig{srv: srv, sink: adapter.NewInbox(), health: health.New(time.Now), logs: &adapter.Log{}, ctx: ctx, file: filepath.Join(t.TempDir(), "session.json")}
-	r.config = matrix.Config{Homeserver: srv.URL(), Token: secret.Value(srv.Token()), TokenOrigin: ".env line 2 (MATRIX_ACCESS_TOKEN)", RequireMention: true}
+	r.config = matrix.Config{Homeserver: srv.URL(), Token: secret.Value(srv.Token()), TokenOrigin: ".env line 2 (MATRIX_ACCESS_TOKEN)", Rooms: settings.Rooms{RequireMention: true}}
 	if change != nil {
 		change(&r.config)
 	}
@@ -78,10 +80,12 @@ func newRigWith(t testing.TB, o fake.Options, change func(*matrix.Config)) *rig 
 func (r *rig) another(t testing.TB) *matrix.Adapter {
 	t.Helper()
 	a, err := matrix.New(r.config, matrix.Deps{
-		Log:         r.logger(),
-		Health:      r.health.Part("platform.matrix"),
+		Deps: platform.Deps{
+			Log:     r.logger(),
+			Health:  r.health.Part("platform.matrix"),
+			Changed: func() { r.renamed.Add(1) },
+		},
 		SessionFile: r.file,
-		Changed:     func() { r.renamed.Add(1) },
 		Admits: func(_ context.Context, user string) (bool, error) {
 			return !strings.HasPrefix(user, "@eve:"), nil
 		},

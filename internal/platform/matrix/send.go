@@ -213,7 +213,7 @@ func (a *Adapter) put(ctx context.Context, room string, c map[string]any, transa
 		e.Kind = platform.MarkupRefused
 	}
 	if e == nil && !isEvent(made.ID) {
-		e = notMatrix(answer.status)
+		e = notMatrix(answer.Status)
 		e.Uncertain = true
 	}
 	return made.ID, e

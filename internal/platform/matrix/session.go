@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"hermes/internal/plain"
 	"hermes/internal/platform"
 	"hermes/internal/secret"
 )
@@ -99,9 +100,9 @@ func (a *Adapter) logIn(ctx context.Context) (secret.Value, *platform.Error) {
 	}
 	c, e := a.once(ctx, request{method: http.MethodPost, path: "/v3/login", in: in, public: true}, &out)
 	switch {
-	case e != nil && c.isJSON && c.status == http.StatusForbidden && c.reply.Code != "M_USER_DEACTIVATED":
+	case e != nil && c.isJSON && c.Status == http.StatusForbidden && c.reply.Code != "M_USER_DEACTIVATED":
 		return "", &platform.Error{Kind: platform.BadCredentials, Code: "matrix_login", Reason: "the homeserver refuses MATRIX_USER_ID with MATRIX_PASSWORD: correct them in .env"}
-	case e != nil && c.isJSON && (c.reply.Code == "M_UNKNOWN" || c.reply.Code == "M_UNRECOGNIZED") && c.status < 500:
+	case e != nil && c.isJSON && (c.reply.Code == "M_UNKNOWN" || c.reply.Code == "M_UNRECOGNIZED") && c.Status < 500:
 		return "", &platform.Error{Kind: platform.BadCredentials, Code: "matrix_login", Reason: "the homeserver takes no passwords (single sign-on, perhaps): set MATRIX_ACCESS_TOKEN (" + whereToken + ")"}
 	case e != nil:
 		return "", harmless(e, "the homeserver could not be asked to log the account in")
@@ -130,7 +131,7 @@ func (a *Adapter) loadToken() secret.Value {
 	if a.session.file == "" {
 		return ""
 	}
-	b, err := os.ReadFile(a.session.file)
+	b, err := plain.Read(a.session.file)
 	if err != nil {
 		return ""
 	}

@@ -26,9 +26,7 @@ func (a *Adapter) read(self *identity, c *content, body string) reading {
 	pill := c.Mentions == nil && hasPill(c.Formatted, self.user) || c.Mentions != nil && slices.Contains(c.Mentions.Users, self.user)
 	var r reading
 	r.text, r.mentioned = withoutSelf(text, self, pill)
-	for _, p := range a.cfg.MentionPatterns {
-		r.mentioned = r.mentioned || p.MatchString(r.text)
-	}
+	r.mentioned = r.mentioned || a.cfg.Addressed(r.text)
 	if c.MsgType == "m.emote" && r.text != "" {
 		r.text = "* " + r.text
 	}

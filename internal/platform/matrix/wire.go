@@ -6,15 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"hermes/internal/platform"
+	"hermes/internal/platform/httpcall"
 	"hermes/internal/secret"
 )
 
@@ -23,26 +21,6 @@ const (
 	maxReply     = 64 << 20 // bytes of an answer; the first sync of an account in thousands of rooms is below
 	maxErrorBody = 64 << 10 // bytes kept of a refusal
 )
-
-// newClient makes the client for the homeserver. It speaks HTTP/1.1 only: over
-// HTTP/2 one dead connection would take every request with it.
-func newClient(proxy string) *http.Client {
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	t := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout: 10 * time.Second,
-		MaxIdleConnsPerHost: 8,
-		MaxIdleConns:        16,
-		IdleConnTimeout:     90 * time.Second,
-		Protocols:           &protocols,
-	}
-	if u, err := url.Parse(proxy); proxy != "" && err == nil {
-		t.Proxy = http.ProxyURL(u)
-	}
-	return &http.Client{Transport: t}
-}
 
 // request is one request to be made.
 type request struct {
@@ -58,13 +36,10 @@ type request struct {
 
 // call is what became of one request.
 type call struct {
-	what   string      // for people: "GET /v3/sync"
-	wrote  atomic.Bool // the whole request was handed to the kernel, so it may be carried out
-	status int         // of the answer; 0 when none came
-	header http.Header // of the answer
-	reply  apiError    // of an answer that is a refusal
-	isJSON bool        // reply was in the API's form
-	err    error       // of the transport, without the URL
+	httpcall.Call
+	what   string   // for people: "GET /v3/sync"
+	reply  apiError // of an answer that is a refusal
+	isJSON bool     // reply was in the API's form
 	token  secret.Value
 }
 
@@ -78,8 +53,6 @@ type apiError struct {
 	Consent    string `json:"consent_uri"`
 	Admin      string `json:"admin_contact"`
 }
-
-func (c *call) ok() bool { return c.status >= 200 && c.status < 300 }
 
 // get reads from the homeserver.
 func (a *Adapter) get(ctx context.Context, path string, query url.Values, out any) (*call, *platform.Error) {
@@ -117,16 +90,13 @@ func (a *Adapter) once(ctx context.Context, r request, out any) (*call, *platfor
 		return c, e
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
-	if err == nil && len(body) > maxReply {
-		err = errors.New("the answer is larger than any should be")
-	}
+	body, err := httpcall.ReadAll(resp.Body, maxReply)
 	if err == nil && out != nil && !lenient(body, out) {
 		c.isJSON = json.Valid(body)
 		err = errors.New("the answer is not what the API answers")
 	}
 	if err != nil {
-		c.err = err
+		c.Err = err
 		return c, a.classify(c)
 	}
 	return c, nil
@@ -141,10 +111,6 @@ func (a *Adapter) do(ctx context.Context, r request) (*http.Response, *call, *pl
 			return nil, c, e
 		}
 	}
-	trace := &httptrace.ClientTrace{
-		GotConn:      func(httptrace.GotConnInfo) { c.wrote.Store(false) },
-		WroteRequest: func(i httptrace.WroteRequestInfo) { c.wrote.Store(i.Err == nil) },
-	}
 	address := a.cfg.Homeserver + r.path
 	if !strings.HasPrefix(r.path, "/_matrix/") {
 		address = a.cfg.Homeserver + apiPath + r.path
@@ -152,9 +118,9 @@ func (a *Adapter) do(ctx context.Context, r request) (*http.Response, *call, *pl
 	if len(r.query) > 0 {
 		address += "?" + r.query.Encode()
 	}
-	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), r.method, address, r.body)
+	req, err := http.NewRequestWithContext(ctx, r.method, address, r.body)
 	if err != nil {
-		c.err = errors.New("the request could not be made")
+		c.Err = errors.New("the request could not be made")
 		return nil, c, a.classify(c)
 	}
 	if r.size > 0 {
@@ -166,22 +132,16 @@ func (a *Adapter) do(ctx context.Context, r request) (*http.Response, *call, *pl
 	if c.token.IsSet() {
 		req.Header.Set("Authorization", "Bearer "+c.token.Reveal())
 	}
-	resp, err := a.http.Do(req)
-	if err != nil {
-		var ue *url.Error
-		if errors.As(err, &ue) {
-			err = ue.Err
-		}
-		c.err = err
+	resp := c.Do(a.http, req)
+	if resp == nil {
 		return nil, c, a.classify(c)
 	}
-	c.status, c.header = resp.StatusCode, resp.Header
-	if c.ok() {
+	if c.OK() {
 		return resp, c, nil
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	resp.Body.Close()
-	c.err = err
+	c.Err = err
 	c.isJSON = json.Unmarshal(body, &c.reply) == nil && c.reply.Code != ""
 	return nil, c, a.classify(c)
 }

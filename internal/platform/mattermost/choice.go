@@ -14,9 +14,8 @@ import (
 )
 
 // Buttons are offered as reactions: the bot puts numbers under its post, and a
-// number that somebody adds is a press. Mattermost's own buttons
-// (https://developers.mattermost.com/integrate/plugins/interactive-messages/)
-// call an address of ours, which the server often cannot reach. What each
+// number that somebody adds is a press. Mattermost's own buttons call an address
+// of ours, which the server often cannot reach (see callback.go). What each
 // number means stands in the post's text, to be typed where reactions are not
 // allowed, and in its props, so that a later life of the process understands
 // a press too.
@@ -28,9 +27,9 @@ const (
 // digits are the emoji of the numbers, in order.
 var digits = []string{"one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
 
-// legend gives what stands under a message with buttons, and the commands of
-// those that are offered. With no numbers it only says what to type.
-func legend(buttons []domain.Button, numbers bool) (text string, commands []string) {
+// legend gives what stands under a message with buttons, and the labels and
+// commands of those that are offered. With no numbers it only says what to type.
+func legend(buttons []domain.Button, numbers bool) (text string, labels, commands []string) {
 	var b strings.Builder
 	free := legendRoom
 	for _, btn := range buttons {
@@ -51,12 +50,12 @@ func legend(buttons []domain.Button, numbers bool) (text string, commands []stri
 			break
 		}
 		b.WriteString(line)
-		commands = append(commands, command)
+		labels, commands = append(labels, label), append(commands, command)
 	}
 	if len(commands) == 0 {
-		return "", nil
+		return "", nil, nil
 	}
-	return "\n" + b.String(), commands
+	return "\n" + b.String(), labels, commands
 }
 
 // oneLine makes text fit for a line of the legend.
@@ -109,39 +108,10 @@ func (a *Adapter) press(ctx context.Context, f frame) (in domain.Inbound, ok boo
 	if n < 0 || pressed.UserID == self.id || !isID(pressed.UserID) || !isID(pressed.PostID) {
 		return in, false, nil
 	}
-	var p post
-	if _, e := a.get(ctx, "/posts/"+pressed.PostID, &p); e != nil {
-		return in, false, unlessGone(e)
-	}
-	choices, _ := p.Props[choicesProp].([]any)
-	if p.UserID != self.id || p.DeleteAt != 0 || n >= len(choices) || !isID(p.ChannelID) {
-		return in, false, nil
-	}
-	command, _ := choices[n].(string)
-	var ch channel
-	if _, e := a.get(ctx, "/channels/"+p.ChannelID, &ch); e != nil {
-		return in, false, unlessGone(e)
-	}
-	chatType, known := chatTypes[ch.Type]
-	if !known || command == "" || !a.heard(ch) {
-		return in, false, nil
-	}
-	who, e := a.userName(ctx, pressed.UserID)
-	if e != nil {
+	if in, ok, e = a.choice(ctx, pressed.UserID, pressed.PostID, n); !ok {
 		return in, false, e
 	}
-	who = clean.Name(who, pressed.UserID)
-	in.Source = domain.Source{
-		Address:  domain.Address{Platform: Name, ChatID: p.ChannelID, ThreadID: p.RootID},
-		ChatType: chatType, ChatName: clean.Name(ch.DisplayName, ch.Name), MessageID: p.ID, UserID: pressed.UserID, UserName: who,
-	}
-	if chatType == domain.ChatDM {
-		in.ChatName = who
-	}
-	in.EventID = fmt.Sprintf("%s:%s:%s:%d", p.ID, pressed.UserID, pressed.Emoji, pressed.CreateAt)
-	in.Account, in.Text, in.Button, in.Mentioned = self.id, clean.Clip(clean.Text(command), maxInText), true, true
-	in.ChatListed = matches(a.cfg.AllowedChannels, ch)
-	in.SentAt, in.ReceivedAt, in.State = a.now(), a.now(), domain.InboundReceived
+	in.EventID = fmt.Sprintf("%s:%s:%s:%d", pressed.PostID, pressed.UserID, pressed.Emoji, pressed.CreateAt)
 	return in, true, nil
 }
 

@@ -83,7 +83,7 @@ func (r *receiver) catchUp(ctx context.Context) error {
 func (a *Adapter) get(ctx context.Context, path string, out any) (*call, *platform.Error) {
 	for pauses := 0; ; pauses++ {
 		c, e := a.call(ctx, http.MethodGet, path, nil, out)
-		if e == nil || e.RetryAfter == 0 || pauses == maxPauses || !sleep(ctx, e.RetryAfter) {
+		if e == nil || e.RetryAfter == 0 || pauses == maxPauses || !platform.Sleep(ctx, e.RetryAfter) {
 			return c, e
 		}
 	}
@@ -91,7 +91,7 @@ func (a *Adapter) get(ctx context.Context, path string, out any) (*call, *platfo
 
 // serverTime is the earlier of the server's clock and ours.
 func serverTime(c *call, now time.Time) time.Time {
-	if t, err := http.ParseTime(c.header.Get("Date")); err == nil && t.Before(now) {
+	if t, err := http.ParseTime(c.Header.Get("Date")); err == nil && t.Before(now) {
 		return t
 	}
 	return now

@@ -29,7 +29,10 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
+	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
+	"hermes/internal/platform/reconnect"
+	"hermes/internal/platform/settings"
 )
 
 // Name is the platform's name.
@@ -41,16 +44,6 @@ const (
 	maxUpload    = 100 << 20 // bytes of a file by default, https://docs.mattermost.com/configure/file-storage-configuration-settings.html
 	filesPerPost = 5         // newer servers take ten
 )
-
-// Deps is what an adapter is given. Every field may be zero.
-type Deps struct {
-	HTTP   *http.Client // its redirects are not followed; nil means one of its own
-	Log    *slog.Logger
-	Health *health.Reporter
-	Now    func() time.Time
-	// Changed is called when a channel was made, renamed or deleted. It must not block.
-	Changed func()
-}
 
 // Adapter is one bot account. Its methods are safe for concurrent use; Run may
 // be called again once it has returned.
@@ -64,6 +57,7 @@ type Adapter struct {
 
 	changed func() // the channels are not those that were listed
 
+	running  running
 	self     atomic.Pointer[identity]
 	limits   atomic.Pointer[serverLimits]
 	commands atomic.Pointer[map[string]bool] // names that may be typed with "!"
@@ -99,30 +93,20 @@ var (
 	_ platform.Fetcher = (*Adapter)(nil)
 	_ platform.Menu    = (*Adapter)(nil)
 	_ platform.Checker = (*Adapter)(nil)
+	_ platform.Caller  = (*Adapter)(nil)
 
 	_ platform.Directory = (*Adapter)(nil)
 )
 
 // New makes an adapter; it does not connect. domain.Config.
-func New(c Config, d Deps) (*Adapter, error) {
-	if problems := c.problems(); len(problems) > 0 {
-		return nil, setUpWrong(problems)
+func New(c Config, d platform.Deps) (*Adapter, error) {
+	if err := settings.Wrong(notSetUp, c.problems()); err != nil {
+		return nil, err
 	}
 	c.setDefaults()
-	if d.Log == nil {
-		d.Log = slog.New(slog.DiscardHandler)
-	}
-	if d.Now == nil {
-		d.Now = time.Now
-	}
-	if d.Changed == nil {
-		d.Changed = func() {}
-	}
-	if d.HTTP == nil {
-		d.HTTP = newClient(c.Proxy)
-	}
+	d = d.Filled(Name, c.Proxy)
 	return &Adapter{
-		cfg: c, log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now, changed: d.Changed,
+		cfg: c, log: d.Log, health: d.Health, now: d.Now, changed: d.Changed,
 		wire:      newWire(d.HTTP, c.URL, c.Token),
 		pause:     pauses{first: 500 * time.Millisecond, most: 30 * time.Second, failures: 10},
 		reactions: make(chan reaction, maxReactions),
@@ -189,8 +173,14 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	defer wg.Wait()
 	defer cancel()
 
+	a.running.set(sink)
+	defer a.running.set(nil)
 	r := &receiver{a: a, sink: sink}
-	err := r.run(ctx)
+	r.intake = intake.Intake{Sink: sink, Service: "Mattermost", Health: a.health, Log: a.log,
+		Now: a.now, Scrub: a.scrubError, First: a.pause.first, Most: a.pause.most, Stored: r.accepted}
+	r.line = reconnect.Line{Service: "Mattermost", Health: a.health, Log: a.log,
+		First: a.pause.first, Most: a.pause.most, Failures: a.pause.failures, Cut: a.wire.http.CloseIdleConnections}
+	err := r.line.Run(ctx, r.session)
 	if ctx.Err() != nil {
 		return nil
 	}

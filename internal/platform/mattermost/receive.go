@@ -3,15 +3,15 @@ package mattermost
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"time"
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
+	"hermes/internal/platform/reconnect"
 )
 
 const (
@@ -22,34 +22,15 @@ const (
 // receiver is one Run: it keeps a connection and commits what comes. It
 // belongs to one goroutine.
 type receiver struct {
-	a    *Adapter
-	sink platform.Sink
+	a      *Adapter
+	sink   platform.Sink
+	intake intake.Intake
+	line   reconnect.Line
 
-	loaded   bool
-	at       position
-	stored   position // what the sink was given last
-	proven   bool     // the last connection was up to date at least once
-	failures int      // in a row
-	connects int
-	known    recall.Table[bool] // events that this run has committed: the history brings many again
-}
-
-// run connects again and again until ctx ends or the account is given up.
-func (r *receiver) run(ctx context.Context) error {
-	for ctx.Err() == nil {
-		err := r.session(ctx)
-		if ctx.Err() != nil {
-			return nil //nolint:nilerr // it was asked to end
-		}
-		var e *platform.Error
-		if !errors.As(err, &e) {
-			return err // the sink's
-		}
-		if err := r.failed(ctx, e); err != nil {
-			return err
-		}
-	}
-	return nil
+	loaded bool
+	at     position
+	stored position           // what the sink was given last
+	known  recall.Table[bool] // events that this run has committed: the history brings many again
 }
 
 // session is one connection, from its first request to its loss. The socket is
@@ -128,37 +109,8 @@ func number(v any) int64 {
 
 // alive records that the connection is up to date.
 func (r *receiver) alive() {
-	r.connects++
-	r.proven = true
-	if r.failures > 0 {
-		r.a.log.Info("Mattermost answers again", "failures", r.failures)
-	} else {
-		r.a.log.Info("connected to Mattermost", "bot", r.a.Capabilities().MentionName)
-	}
-	r.failures = 0
-	r.a.health.Note("reconnects", strconv.Itoa(r.connects-1))
-	r.a.health.OK()
-}
-
-// failed shows a failure and waits before the next attempt. It returns an
-// error when Run is to end.
-func (r *receiver) failed(ctx context.Context, e *platform.Error) error {
-	r.failures++
-	if r.proven {
-		r.proven, r.failures = false, 1
-	}
-	r.a.wire.http.CloseIdleConnections() // a connection that went deaf is not asked again
-	if e.Kind == platform.BadCredentials || r.failures >= r.a.pause.failures {
-		return e
-	}
-	wait := r.a.pause.first << min(r.failures-1, 16)
-	wait = min(wait, r.a.pause.most)
-	wait -= time.Duration(rand.Int64N(int64(wait)/4 + 1)) // so that many bots do not return in step
-	wait = max(wait, e.RetryAfter)
-	r.a.health.Degraded(e.Code, e.Reason)
-	r.a.log.Warn("Mattermost is not heard", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", r.failures, "wait", wait)
-	sleep(ctx, wait)
-	return nil
+	r.a.log.Info("connected to Mattermost", "bot", r.a.Capabilities().MentionName)
+	r.line.Up()
 }
 
 // take handles an event and those that wait behind it, as one commit. The
@@ -243,7 +195,7 @@ func (r *receiver) pressed(ctx context.Context, f frame) (in domain.Inbound, ok 
 	wait := r.a.pause.first
 	for range pressTries {
 		in, ok, e = r.a.press(ctx, f)
-		if e == nil || e.Kind != platform.Retry || !sleep(ctx, wait) {
+		if e == nil || e.Kind != platform.Retry || !platform.Sleep(ctx, wait) {
 			break
 		}
 		wait = min(2*wait, r.a.pause.most)
@@ -273,70 +225,17 @@ func (r *receiver) commit(ctx context.Context, events []domain.Inbound, seen int
 	return nil
 }
 
-// accept retries until the sink has stored the events or refuses for good.
+// accept commits events.
 func (r *receiver) accept(ctx context.Context, events []domain.Inbound, cursor string) error {
-	if len(events) == 0 && cursor == "" {
-		return nil
-	}
-	wait := r.a.pause.first
-	for {
-		err := r.sink.Accept(ctx, r.a.self.Load().id, events, cursor)
-		if err == nil {
-			r.accepted(events)
-			return nil
-		}
-		code := domain.CodeOf(err)
-		switch {
-		case ctx.Err() != nil, code == domain.Fenced:
-			return err
-		case code == domain.Invalid, code == domain.TooLarge:
-			if len(events) > 1 {
-				return r.acceptEach(ctx, events, cursor)
-			}
-			// Trying the same again cannot help, and must not block what follows.
-			if len(events) == 0 {
-				return nil
-			}
-			r.a.log.Error("an event that cannot be stored was left out", "event", events[0].EventID, "error", r.a.scrubError(err))
-			events = nil
-			if cursor == "" {
-				return nil
-			}
-			continue
-		}
-		r.a.health.Degraded(string(code), "messages from Mattermost wait, because they cannot be stored: "+domain.MessageOf(err)+"; none is lost")
-		r.a.log.Warn("messages could not be stored; they are tried again", "events", len(events), "error", r.a.scrubError(err), "wait", wait)
-		if !sleep(ctx, wait) {
-			return err
-		}
-		wait = min(2*wait, r.a.pause.most)
-	}
+	return r.intake.Accept(ctx, r.a.self.Load().id, events, cursor)
 }
 
-// acceptEach finds the event that the sink refuses; the others are stored.
-func (r *receiver) acceptEach(ctx context.Context, events []domain.Inbound, cursor string) error {
-	for i := range events {
-		at := ""
-		if i == len(events)-1 {
-			at = cursor
-		}
-		if err := r.accept(ctx, events[i:i+1], at); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// accepted notes the evidence and queues the acknowledgements, which are a
-// courtesy: what does not fit is dropped.
+// accepted queues the acknowledgements, which are a courtesy: what does not fit
+// is dropped.
 func (r *receiver) accepted(events []domain.Inbound) {
-	if len(events) == 0 {
-		return
-	}
 	for _, in := range events {
 		r.known.Set(in.EventID, true)
 	}
-	r.a.health.Note("last_event", r.a.now().UTC().Format(time.RFC3339))
 	if !r.a.cfg.Reactions {
 		return
 	}
@@ -344,17 +243,5 @@ func (r *receiver) accepted(events []domain.Inbound) {
 		if !in.Button {
 			r.a.react(reaction{post: in.MessageID, emoji: ackEmoji})
 		}
-	}
-}
-
-// sleep waits; it answers false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }

@@ -11,7 +11,9 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/health"
+	"hermes/internal/platform"
 	"hermes/internal/platform/mattermost"
+	"hermes/internal/platform/settings"
 	"hermes/internal/secret"
 	"hermes/testkit/adapter"
 	fake "hermes/testkit/mattermost"
@@ -46,7 +48,7 @@ func newRigWith(t testing.TB, o fake.Options, change func(*mattermost.Config)) *
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	r := &rig{srv: srv, sink: adapter.NewInbox(), health: health.New(time.Now), logs: &adapter.Log{}, ctx: ctx}
-	r.config = mattermost.Config{Token: secret.Value(srv.Token()), TokenOrigin: ".env line 2 (MATTERMOST_TOKEN)", URL: srv.URL(), RequireMention: true, PingEvery: 20 * time.Millisecond}
+	r.config = mattermost.Config{Token: secret.Value(srv.Token()), TokenOrigin: ".env line 2 (MATTERMOST_TOKEN)", URL: srv.URL(), Rooms: settings.Rooms{RequireMention: true}, PingEvery: 20 * time.Millisecond}
 	if change != nil {
 		change(&r.config)
 	}
@@ -68,7 +70,7 @@ func newRigWith(t testing.TB, o fake.Options, change func(*mattermost.Config)) *
 // process does.
 func (r *rig) another(t testing.TB) *mattermost.Adapter {
 	t.Helper()
-	a, err := mattermost.New(r.config, mattermost.Deps{
+	a, err := mattermost.New(r.config, platform.Deps{
 		Log:    r.logger(),
 		Health: r.health.Part("platform.mattermost"),
 	})

@@ -45,14 +45,14 @@ func (a *Adapter) Send(ctx context.Context, to domain.Address, p domain.Part, no
 	if strings.TrimSpace(text) == "" && len(p.Attachments) == 0 {
 		return "", &platform.Error{Kind: platform.GiveUp, Code: "mattermost_empty", Reason: "there is nothing in the message that Mattermost could show"}
 	}
-	under, choices := legend(p.Buttons, true)
+	under, labels, choices := legend(p.Buttons, a.cfg.CallbackURL == "")
 	receipt := ""
 	_, look := a.sends.Begin(to.String(), nonce)
 	for i, files := 0, p.Attachments; i == 0 || len(files) > 0; i++ {
 		n := min(len(files), filesPerPost)
-		one := outgoing{self: self, to: to, root: root, text: text + under, choices: choices, files: files[:n], nonce: nonce}
+		one := outgoing{self: self, to: to, root: root, text: text + under, labels: labels, choices: choices, files: files[:n], nonce: nonce}
 		if i > 0 {
-			one.text, one.choices, one.nonce = "", nil, nonce+"."+strconv.Itoa(i)
+			one.text, one.labels, one.choices, one.nonce = "", nil, nil, nonce+"."+strconv.Itoa(i)
 			if look && nonce != "" { // so for each of them, also once the first was found
 				a.sends.Unknown(one.nonce)
 			}
@@ -94,7 +94,8 @@ type outgoing struct {
 	to      domain.Address
 	root    string
 	text    string
-	choices []string // commands that are offered by number
+	labels  []string // of the choices
+	choices []string // commands that are offered
 	files   []domain.Attachment
 	nonce   string
 }
@@ -138,7 +139,9 @@ func (a *Adapter) sendOne(ctx context.Context, o outgoing) (string, *platform.Er
 		return "", e
 	}
 	a.sends.Done(o.to.String(), o.nonce, made.ID)
-	a.offer(made.ID, len(o.choices))
+	if a.cfg.CallbackURL == "" {
+		a.offer(made.ID, len(o.choices))
+	}
 	if o.root != "" {
 		a.names.joinThread(o.root)
 	}
@@ -164,6 +167,9 @@ func (a *Adapter) create(ctx context.Context, o outgoing, files []string) (post,
 	}
 	if len(o.choices) > 0 {
 		in.Props[choicesProp] = o.choices
+		if a.cfg.CallbackURL != "" {
+			in.Props[attachmentsProp] = a.buttons(o)
+		}
 	}
 	if e := a.fits(o.text); e != nil {
 		return post{}, e
@@ -171,7 +177,7 @@ func (a *Adapter) create(ctx context.Context, o outgoing, files []string) (post,
 	var made post
 	c, e := a.call(ctx, http.MethodPost, "/posts", in, &made)
 	if e == nil && !isID(made.ID) {
-		e = notMattermost(c.status)
+		e = notMattermost(c.Status)
 		e.Uncertain = true
 	}
 	return made, e
@@ -217,7 +223,7 @@ func (a *Adapter) Edit(ctx context.Context, to domain.Address, messageID string,
 	if !isID(messageID) {
 		return &platform.Error{Kind: platform.EditRefused, Code: "mattermost_edit", Reason: "the message id " + strconv.Quote(clean.Clip(messageID, 40)) + " is not one of Mattermost's"}
 	}
-	under, _ := legend(p.Buttons, false) // the props, which would give numbers a meaning, stay what they were
+	under, _, _ := legend(p.Buttons, false) // the props, which would give numbers a meaning, stay what they were
 	text := strings.ToValidUTF8(p.Text, "\uFFFD") + under
 	if e := a.fits(text); e != nil {
 		return e

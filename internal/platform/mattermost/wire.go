@@ -6,15 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"net"
 	"net/http"
-	"net/http/httptrace"
-	"net/url"
 	"strings"
-	"sync/atomic"
-	"time"
 
 	"hermes/internal/platform"
+	"hermes/internal/platform/httpcall"
 	"hermes/internal/secret"
 )
 
@@ -22,27 +18,6 @@ const (
 	maxReply     = 32 << 20 // bytes of an answer; a thousand posts are far below
 	maxErrorBody = 64 << 10 // bytes kept of a refusal
 )
-
-// newClient makes the client for the server. It speaks HTTP/1.1 only: the
-// websocket needs it, and over HTTP/2 one dead connection would take every
-// request with it.
-func newClient(proxy string) *http.Client {
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	t := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout: 10 * time.Second,
-		MaxIdleConnsPerHost: 8,
-		MaxIdleConns:        16,
-		IdleConnTimeout:     90 * time.Second,
-		Protocols:           &protocols,
-	}
-	if u, err := url.Parse(proxy); proxy != "" && err == nil {
-		t.Proxy = http.ProxyURL(u)
-	}
-	return &http.Client{Transport: t}
-}
 
 // wire makes requests to one server as one account.
 type wire struct {
@@ -52,21 +27,15 @@ type wire struct {
 }
 
 func newWire(c *http.Client, server string, token secret.Value) *wire {
-	own := *c
-	// A redirect would turn a POST into a GET, and may carry the token elsewhere.
-	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &wire{http: &own, base: server + "/api/v4", token: token}
+	return &wire{http: c, base: server + "/api/v4", token: token}
 }
 
 // call is what became of one request.
 type call struct {
-	what   string      // for people: "GET /users/me"
-	wrote  atomic.Bool // the whole request was handed to the kernel, so it may be carried out
-	status int         // of the answer; 0 when none came
-	header http.Header // of the answer
-	reply  apiError    // of an answer that is a refusal
-	isJSON bool        // reply was in the API's form
-	err    error       // of the transport, without the URL
+	httpcall.Call
+	what   string   // for people: "GET /users/me"
+	reply  apiError // of an answer that is a refusal
+	isJSON bool     // reply was in the API's form
 }
 
 // apiError is how the server refuses, https://api.mattermost.com/#tag/errors.
@@ -88,13 +57,9 @@ type request struct {
 func (w *wire) do(ctx context.Context, r request) (*http.Response, *call) {
 	path, _, _ := strings.Cut(r.path, "?")
 	c := &call{what: r.method + " " + path}
-	trace := &httptrace.ClientTrace{
-		GotConn:      func(httptrace.GotConnInfo) { c.wrote.Store(false) },
-		WroteRequest: func(i httptrace.WroteRequestInfo) { c.wrote.Store(i.Err == nil) },
-	}
-	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), r.method, w.base+r.path, r.body)
+	req, err := http.NewRequestWithContext(ctx, r.method, w.base+r.path, r.body)
 	if err != nil {
-		c.err = errors.New("the request could not be made")
+		c.Err = errors.New("the request could not be made")
 		return nil, c
 	}
 	if r.size > 0 {
@@ -105,27 +70,19 @@ func (w *wire) do(ctx context.Context, r request) (*http.Response, *call) {
 	}
 	req.Header.Set("Authorization", "Bearer "+w.token.Reveal())
 	req.Header.Set("X-Requested-With", "XMLHttpRequest") // without it some requests are taken for forged ones
-	resp, err := w.http.Do(req)
-	if err != nil {
-		var ue *url.Error
-		if errors.As(err, &ue) {
-			err = ue.Err
-		}
-		c.err = err
+	resp := c.Do(w.http, req)
+	if resp == nil {
 		return nil, c
 	}
-	c.status, c.header = resp.StatusCode, resp.Header
-	if c.ok() {
+	if c.OK() {
 		return resp, c
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	resp.Body.Close()
-	c.err = err
+	c.Err = err
 	c.isJSON = json.Unmarshal(body, &c.reply) == nil && (c.reply.ID != "" || c.reply.Message != "")
 	return nil, c
 }
-
-func (c *call) ok() bool { return c.status >= 200 && c.status < 300 }
 
 // call makes a request of JSON and reads its answer into out, unless it is nil.
 func (a *Adapter) call(ctx context.Context, method, path string, in, out any) (*call, *platform.Error) {
@@ -149,10 +106,7 @@ func (a *Adapter) call(ctx context.Context, method, path string, in, out any) (*
 // decode reads a successful answer.
 func (a *Adapter) decode(c *call, resp *http.Response, out any) *platform.Error {
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
-	if err == nil && len(body) > maxReply {
-		err = errors.New("the answer is larger than any should be")
-	}
+	body, err := httpcall.ReadAll(resp.Body, maxReply)
 	if err == nil && out != nil {
 		err = json.Unmarshal(body, out)
 		if err != nil {
@@ -161,7 +115,7 @@ func (a *Adapter) decode(c *call, resp *http.Response, out any) *platform.Error 
 		}
 	}
 	if err != nil {
-		c.err = err
+		c.Err = err
 		return a.classify(c)
 	}
 	return nil

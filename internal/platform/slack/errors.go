@@ -6,11 +6,12 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
+	"hermes/internal/platform/settings"
+	"hermes/internal/secret"
 )
 
 // Codes that the adapter itself acts on.
@@ -83,7 +84,7 @@ var uncertain = []string{"internal_error", "fatal_error", "service_unavailable",
 
 // classify turns a request that did not succeed into what the centre must know.
 func (a *Adapter) classify(c *call) *platform.Error {
-	if c.status == http.StatusTooManyRequests {
+	if c.Status == http.StatusTooManyRequests {
 		// The limit binds one method, or one channel for what is sent there.
 		e := &platform.Error{Kind: platform.Retry, Code: codeLimited, RetryAfter: c.retryAfter()}
 		e.Reason = "Slack's rate limit asks for a pause of " + e.RetryAfter.String()
@@ -92,16 +93,16 @@ func (a *Adapter) classify(c *call) *platform.Error {
 	if c.isJSON && !c.reply.OK {
 		return a.refused(c)
 	}
-	if c.status == 0 || c.status < 300 {
+	if c.Status == 0 || c.Status < 300 {
 		return a.unanswered(c)
 	}
-	e := &platform.Error{Kind: platform.Retry, Code: "slack_" + strconv.Itoa(c.status)}
+	e := &platform.Error{Kind: platform.Retry, Code: "slack_" + strconv.Itoa(c.Status)}
 	switch {
-	case c.status >= 500:
+	case c.Status >= 500:
 		e.Uncertain = true
-		e.Reason = "Slack has a fault of its own (HTTP " + strconv.Itoa(c.status) + "): it is tried again"
+		e.Reason = "Slack has a fault of its own (HTTP " + strconv.Itoa(c.Status) + "): it is tried again"
 	default:
-		e.Reason = "what answers at Slack's address is not Slack (HTTP " + strconv.Itoa(c.status) + "): check SLACK_BASE_URL and any proxy"
+		e.Reason = "what answers at Slack's address is not Slack (HTTP " + strconv.Itoa(c.Status) + "): check SLACK_BASE_URL and any proxy"
 	}
 	return e
 }
@@ -134,7 +135,7 @@ func (a *Adapter) refused(c *call) *platform.Error {
 		e.RetryAfter = c.retryAfter()
 		e.Reason = "Slack's rate limit asks for a pause of " + e.RetryAfter.String()
 	case e.Kind == platform.BadCredentials:
-		which, where := "SLACK_BOT_TOKEN"+a.cfg.origin(), whereBot
+		which, where := "SLACK_BOT_TOKEN"+settings.Origin(a.cfg.TokenOrigin), whereBot
 		if c.method == "apps.connections.open" {
 			which, where = "SLACK_APP_TOKEN", whereApp
 		}
@@ -148,20 +149,20 @@ func (a *Adapter) refused(c *call) *platform.Error {
 // unanswered classifies a request that got no usable answer.
 func (a *Adapter) unanswered(c *call) *platform.Error {
 	e := &platform.Error{
-		Kind: platform.Retry, Code: "slack_unreachable", Cause: a.scrubError(c.err), Uncertain: c.wrote.Load(),
+		Kind: platform.Retry, Code: "slack_unreachable", Cause: a.scrubError(c.Err), Uncertain: c.Wrote(),
 		Reason: "Slack could not be reached: it is tried again",
 	}
 	switch {
-	case c.status != 0 && !c.isJSON:
+	case c.Status != 0 && !c.isJSON:
 		e.Code = "slack_garbled"
 		e.Reason = "what answers at Slack's address is not Slack: check SLACK_BASE_URL and any proxy"
 	case e.Uncertain:
 		e.Code = codeUnknown
 		e.Reason = "the connection to Slack broke before it answered " + c.method + ", which may have been carried out"
-		if errors.Is(c.err, context.DeadlineExceeded) {
+		if errors.Is(c.Err, context.DeadlineExceeded) {
 			e.Reason = "Slack did not answer " + c.method + " in time; it may have been carried out"
 		}
-	case errors.Is(c.err, context.Canceled):
+	case errors.Is(c.Err, context.Canceled):
 		e.Code, e.Reason = "slack_stopped", "stopped before "+c.method+" was sent"
 	}
 	return e
@@ -170,7 +171,7 @@ func (a *Adapter) unanswered(c *call) *platform.Error {
 // retryAfter is the pause that a refusal asks for,
 // https://docs.slack.dev/apis/web-api/rate-limits.
 func (c *call) retryAfter() time.Duration {
-	if n, err := strconv.Atoi(c.header.Get("Retry-After")); err == nil && n > 0 && n < 24*60*60 {
+	if n, err := strconv.Atoi(c.Header.Get("Retry-After")); err == nil && n > 0 && n < 24*60*60 {
 		return time.Duration(n) * time.Second
 	}
 	return time.Second
@@ -190,20 +191,7 @@ func harmless(e *platform.Error, what string) *platform.Error {
 }
 
 // scrub takes the tokens out of a text.
-func (a *Adapter) scrub(s string) string {
-	for _, t := range []string{a.cfg.Token.Reveal(), a.cfg.AppToken.Reveal()} {
-		s = strings.ReplaceAll(s, t, a.cfg.Token.String())
-	}
-	return s
-}
+func (a *Adapter) scrub(s string) string { return secret.Hide(s, a.cfg.Token, a.cfg.AppToken) }
 
 // scrubError takes the tokens out of an error's text.
-func (a *Adapter) scrubError(err error) error {
-	if err == nil {
-		return nil
-	}
-	if s := a.scrub(err.Error()); s != err.Error() {
-		return errors.New(s)
-	}
-	return err
-}
+func (a *Adapter) scrubError(err error) error { return secret.HideIn(err, a.cfg.Token, a.cfg.AppToken) }

@@ -6,25 +6,23 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"io/fs"
 	"mime"
 	"net/http"
 	"net/url"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
+	"hermes/internal/platform/files"
 )
 
-// slowest is the rate at which a file is still waited for, bytes a second.
-const slowest = 64 << 10
+// takes is what Slack takes, https://slack.com/help/articles/201330736.
+var takes = files.Service{Code: "slack_file", Name: "Slack", Most: maxUpload, TooLarge: "Slack takes (1 GB)"}
 
 // fileHosts are where Slack keeps files, each with its subdomains. The token
 // goes to no other: the address of a remote file is whatever its author wrote.
@@ -52,7 +50,7 @@ func (a *Adapter) share(ctx context.Context, o outgoing, there []file) *platform
 	var all []ready
 	for i := range o.files {
 		at := &o.files[i]
-		f, size, e := a.openFile(at)
+		f, size, e := takes.Open(at, nameOf(at))
 		if e != nil {
 			return e
 		}
@@ -96,23 +94,22 @@ func (a *Adapter) upload(ctx context.Context, name string, body io.Reader, size 
 	if !isID(out.ID) || !a.isSlacks(out.URL) {
 		return "", &platform.Error{Kind: platform.Retry, Code: "slack_garbled", Reason: "Slack did not say where the file is to go"}
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.cfg.SendTimeout+time.Duration(size/slowest)*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.SendTimeout+files.Patience(size))
 	defer cancel()
 	c := &call{method: "the upload"}
-	req, err := http.NewRequestWithContext(c.traced(ctx), http.MethodPost, out.URL, io.LimitReader(body, size))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, out.URL, io.LimitReader(body, size))
 	if err != nil {
-		c.err = errors.New("the request could not be made")
+		c.Err = errors.New("the request could not be made")
 		return "", a.classify(c)
 	}
 	req.ContentLength = size
 	req.Header.Set("Content-Type", "application/octet-stream")
-	resp, err := a.http.Do(req)
-	if err != nil {
-		c.err = withoutURL(err)
+	resp := c.Do(a.http, req)
+	if resp == nil {
 		return "", a.classify(c)
 	}
 	defer resp.Body.Close()
-	if c.status, c.header = resp.StatusCode, resp.Header; c.status != http.StatusOK {
+	if c.Status != http.StatusOK {
 		return "", a.classify(c)
 	}
 	_, _ = io.CopyN(io.Discard, resp.Body, maxErrorBody)
@@ -132,35 +129,6 @@ func (a *Adapter) isSlacks(address string) bool {
 	host := strings.ToLower(u.Hostname())
 	return u.Scheme == "https" && u.User == nil && (u.Port() == "" || u.Port() == "443") &&
 		slices.ContainsFunc(fileHosts, func(d string) bool { return host == d || strings.HasSuffix(host, "."+d) })
-}
-
-// openFile opens a file that is to be sent. Its errors are for people.
-func (a *Adapter) openFile(at *domain.Attachment) (*os.File, int64, *platform.Error) {
-	base := nameOf(at)
-	give := func(reason string, cause error) *platform.Error {
-		return &platform.Error{Kind: platform.GiveUp, Code: "slack_file", Reason: reason, Cause: cause}
-	}
-	if at.Path == "" {
-		return nil, 0, give("the file "+base+" is not on this machine", nil)
-	}
-	info, err := os.Stat(at.Path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, 0, give("the file "+base+" is not there any more", nil)
-	case err != nil:
-		return nil, 0, give("the file "+base+" cannot be read", err)
-	case !info.Mode().IsRegular(): // a FIFO or a device would never end
-		return nil, 0, give(base+" is no file that could be sent", nil)
-	case info.Size() == 0:
-		return nil, 0, give("the file "+base+" is empty, and Slack takes no empty files", nil)
-	case info.Size() > maxUpload:
-		return nil, 0, give("the file "+base+" is larger than Slack takes (1 GB)", nil)
-	}
-	f, err := os.Open(at.Path)
-	if err != nil {
-		return nil, 0, give("the file "+base+" cannot be read", err)
-	}
-	return f, info.Size(), nil
 }
 
 // Fetch downloads an inbound file by its id: it asks Slack for the address,
@@ -187,23 +155,22 @@ func (a *Adapter) Fetch(ctx context.Context, at domain.Attachment, max int64, w 
 	if out.File.External || !a.isSlacks(address) {
 		return at, give("the file " + at.Name + " is not kept by Slack but elsewhere, and is not fetched from there: send it as a file")
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.cfg.SendTimeout+time.Duration(max/slowest)*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.SendTimeout+files.Patience(max))
 	defer cancel()
 	c := &call{method: "the file"}
-	req, err := http.NewRequestWithContext(c.traced(ctx), http.MethodGet, address, http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
 	if err != nil {
 		return at, give("the file " + at.Name + " has no address that could be read")
 	}
 	req.Header.Set("Authorization", "Bearer "+a.cfg.Token.Reveal())
 	const failed = "the file could not be fetched from Slack"
-	resp, err := a.http.Do(req)
-	if err != nil {
-		c.err = withoutURL(err)
+	resp := c.Do(a.http, req)
+	if resp == nil {
 		return at, harmless(a.classify(c), failed)
 	}
 	defer resp.Body.Close()
-	if c.status, c.header = resp.StatusCode, resp.Header; c.status != http.StatusOK {
-		if c.status < 500 && c.status != http.StatusTooManyRequests {
+	if c.Status != http.StatusOK {
+		if c.Status < 500 && c.Status != http.StatusTooManyRequests {
 			return at, give("Slack does not let the bot read the file " + at.Name + ": the app needs the permission files:read, and has to be in the channel")
 		}
 		return at, harmless(a.classify(c), failed)
@@ -211,13 +178,13 @@ func (a *Adapter) Fetch(ctx context.Context, at domain.Attachment, max int64, w 
 	if kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); kind == "text/html" && !strings.HasPrefix(out.File.MIMEType, "text/html") {
 		return at, give("Slack showed its login page in place of the file " + at.Name + ": the app needs the permission files:read")
 	}
-	n, err := io.Copy(w, io.LimitReader(resp.Body, max))
-	if err != nil {
-		c.err = err
-		return at, harmless(a.classify(c), failed)
-	}
-	if more, _ := io.CopyN(io.Discard, resp.Body, 1); more > 0 {
+	n, err := files.Copy(w, resp.Body, max)
+	if errors.Is(err, files.ErrTooLarge) {
 		return at, tooLarge
+	}
+	if err != nil {
+		c.Err = err
+		return at, harmless(a.classify(c), failed)
 	}
 	at.Size = n
 	at.MIME = cmp.Or(at.MIME, out.File.MIMEType, mime.TypeByExtension(path.Ext(at.Name)))

@@ -115,7 +115,7 @@ func (r *receiver) begin(ctx context.Context) error {
 
 // serverTime is the earlier of Slack's clock and ours.
 func serverTime(c *call, now time.Time) time.Time {
-	if t, err := http.ParseTime(c.header.Get("Date")); err == nil && t.Before(now) {
+	if t, err := http.ParseTime(c.Header.Get("Date")); err == nil && t.Before(now) {
 		return t
 	}
 	return now
@@ -310,7 +310,7 @@ func (a *Adapter) page(ctx context.Context, method string, args url.Values) (pag
 func (a *Adapter) get(ctx context.Context, method string, args url.Values, out any) (*call, *platform.Error) {
 	for pauses := 0; ; pauses++ {
 		c, e := a.call(ctx, method, args, out)
-		if e == nil || e.RetryAfter == 0 || pauses == maxPauses || !sleep(ctx, e.RetryAfter) {
+		if e == nil || e.RetryAfter == 0 || pauses == maxPauses || !platform.Sleep(ctx, e.RetryAfter) {
 			return c, e
 		}
 	}

@@ -2,15 +2,15 @@ package slack
 
 import (
 	"context"
-	"errors"
-	"math/rand/v2"
 	"strconv"
 	"sync"
 	"time"
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
+	"hermes/internal/platform/reconnect"
 )
 
 // batchLimit is how many envelopes are committed at once.
@@ -21,36 +21,17 @@ const batchLimit = 100
 type receiver struct {
 	a       *Adapter
 	sink    platform.Sink
+	intake  intake.Intake
+	line    reconnect.Line
 	frames  chan item       // of all sockets
 	sockets *sync.WaitGroup // their goroutines
 
-	current  *socket // the one whose end is the end of the session
-	loaded   bool
-	at       position
-	stored   string // the cursor that the sink was given last
-	round    round
-	proven   bool // the last connection was made
-	failures int  // in a row
-	connects int
-	known    recall.Table[bool] // events that this run has committed: the history brings many again
-}
-
-// run connects again and again until ctx ends or the account is given up.
-func (r *receiver) run(ctx context.Context) error {
-	for ctx.Err() == nil {
-		err := r.session(ctx)
-		if ctx.Err() != nil {
-			return nil //nolint:nilerr // it was asked to end
-		}
-		var e *platform.Error
-		if !errors.As(err, &e) {
-			return err // the sink's
-		}
-		if err := r.failed(ctx, e); err != nil {
-			return err
-		}
-	}
-	return nil
+	current *socket // the one whose end is the end of the session
+	loaded  bool
+	at      position
+	stored  string // the cursor that the sink was given last
+	round   round
+	known   recall.Table[bool] // events that this run has committed: the history brings many again
 }
 
 // session is one connection, or several that replace each other without a gap.
@@ -142,43 +123,15 @@ func (r *receiver) refresh(ctx context.Context) error {
 	if e := r.open(ctx); e != nil {
 		return e
 	}
-	r.connects++
+	r.line.Renewed()
 	r.a.log.Info("the connection to Slack was renewed, as Slack asked")
 	return r.begin(ctx)
 }
 
 // alive records that the connection stands.
 func (r *receiver) alive() {
-	r.connects++
-	r.proven = true
-	if r.failures > 0 {
-		r.a.log.Info("Slack answers again", "failures", r.failures)
-	}
 	r.a.log.Info("connected to Slack", "bot", r.a.Capabilities().MentionName)
-	r.failures = 0
-	r.a.health.Note("reconnects", strconv.Itoa(r.connects-1))
-	r.a.health.OK()
-}
-
-// failed shows a failure and waits before the next attempt. It returns an
-// error when Run is to end.
-func (r *receiver) failed(ctx context.Context, e *platform.Error) error {
-	r.failures++
-	if r.proven {
-		r.proven, r.failures = false, 1
-	}
-	r.a.http.CloseIdleConnections() // a connection that went deaf is not asked again
-	if e.Kind == platform.BadCredentials || r.failures >= r.a.pause.failures {
-		return e
-	}
-	wait := r.a.pause.first << min(r.failures-1, 16)
-	wait = min(wait, r.a.pause.most)
-	wait -= time.Duration(rand.Int64N(int64(wait)/4 + 1)) // so that many bots do not return in step
-	wait = max(wait, e.RetryAfter)
-	r.a.health.Degraded(e.Code, e.Reason)
-	r.a.log.Warn("Slack is not heard", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", r.failures, "wait", wait)
-	sleep(ctx, wait)
-	return nil
+	r.line.Up()
 }
 
 // batch is what is committed, and then acknowledged, together.
@@ -318,8 +271,7 @@ func (r *receiver) commit(ctx context.Context, b *batch) error {
 	return nil
 }
 
-// accept stores events with the position; it retries until the sink has stored
-// them or refuses for good.
+// accept commits events with the position.
 func (r *receiver) accept(ctx context.Context, events []domain.Inbound) error {
 	r.at.remember(events)
 	cursor := r.at.String()
@@ -331,67 +283,16 @@ func (r *receiver) accept(ctx context.Context, events []domain.Inbound) error {
 			r.a.waiting.Set(in.Address, in.MessageID)
 		}
 	}
-	wait := r.a.pause.first
-	for {
-		err := r.sink.Accept(ctx, r.a.self.Load().account(), events, cursor)
-		if err == nil {
-			r.stored = cursor
-			r.accepted(events)
-			return nil
-		}
-		code := domain.CodeOf(err)
-		switch {
-		case ctx.Err() != nil, code == domain.Fenced:
-			return err
-		case code == domain.Invalid, code == domain.TooLarge:
-			// Trying the same again cannot help, and must not block what follows.
-			if len(events) > 1 {
-				return r.acceptEach(ctx, events)
-			}
-			if len(events) == 0 {
-				return nil
-			}
-			r.a.log.Error("an event that cannot be stored was left out", "event", events[0].EventID, "error", r.a.scrubError(err))
-			return nil
-		}
-		r.a.health.Degraded(string(code), "messages from Slack wait, because they cannot be stored: "+domain.MessageOf(err)+"; none is lost")
-		r.a.log.Warn("messages could not be stored; they are tried again", "events", len(events), "error", r.a.scrubError(err), "wait", wait)
-		if !sleep(ctx, wait) {
-			return err
-		}
-		wait = min(2*wait, r.a.pause.most)
+	if err := r.intake.Accept(ctx, r.a.self.Load().account(), events, cursor); err != nil {
+		return err
 	}
-}
-
-// acceptEach finds the event that the sink refuses; the others are stored.
-func (r *receiver) acceptEach(ctx context.Context, events []domain.Inbound) error {
-	for i := range events {
-		if err := r.accept(ctx, events[i:i+1]); err != nil {
-			return err
-		}
-	}
+	r.stored = cursor
 	return nil
 }
 
-// accepted notes the evidence.
+// accepted remembers what was committed.
 func (r *receiver) accepted(events []domain.Inbound) {
-	if len(events) == 0 {
-		return
-	}
 	for _, in := range events {
 		r.known.Set(in.EventID, true)
-	}
-	r.a.health.Note("last_event", r.a.now().UTC().Format(time.RFC3339))
-}
-
-// sleep waits; it answers false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/home"
+	"hermes/internal/platform"
+	"hermes/internal/platform/settings"
 	"hermes/internal/platform/slack"
 	"hermes/internal/secret"
 	"hermes/testkit/adapter"
@@ -50,7 +52,7 @@ func newRigWith(t testing.TB, o fake.Options, change func(*slack.Config)) *rig {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	r := &rig{srv: srv, sink: adapter.NewInbox(), health: health.New(time.Now), logs: &adapter.Log{}, ctx: ctx}
 	r.config = slack.Config{Token: secret.Value(srv.Token()), TokenOrigin: ".env line 2 (SLACK_BOT_TOKEN)", AppToken: secret.Value(srv.AppToken()),
-		BaseURL: srv.URL(), RequireMention: true, PingEvery: 20 * time.Millisecond}
+		BaseURL: srv.URL(), Rooms: settings.Rooms{RequireMention: true}, PingEvery: 20 * time.Millisecond}
 	if change != nil {
 		change(&r.config)
 	}
@@ -74,7 +76,7 @@ func newRigWith(t testing.TB, o fake.Options, change func(*slack.Config)) *rig {
 // process does.
 func (r *rig) another(t testing.TB) *slack.Adapter {
 	t.Helper()
-	a, err := slack.New(r.config, slack.Deps{
+	a, err := slack.New(r.config, platform.Deps{
 		Log:    r.logger(),
 		Health: r.health.Part("platform.slack"),
 	})

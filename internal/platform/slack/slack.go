@@ -32,7 +32,10 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
+	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
+	"hermes/internal/platform/reconnect"
+	"hermes/internal/platform/settings"
 )
 
 // Name is the platform's name.
@@ -48,16 +51,6 @@ const (
 	maxValue   = 2000    // characters, as above
 	maxButtons = 25      // elements, https://docs.slack.dev/reference/block-kit/blocks/actions-block
 )
-
-// Deps is what an adapter is given. Every field may be zero.
-type Deps struct {
-	HTTP   *http.Client // its redirects are not followed; nil means one of its own
-	Log    *slog.Logger
-	Health *health.Reporter
-	Now    func() time.Time
-	// Changed is called when a channel was made, renamed or deleted. It must not block.
-	Changed func()
-}
 
 // Adapter is one app. Its methods are safe for concurrent use; Run may be
 // called again once it has returned.
@@ -108,28 +101,14 @@ var (
 )
 
 // New makes an adapter; it does not connect. domain.Config.
-func New(c Config, d Deps) (*Adapter, error) {
-	if problems := c.problems(); len(problems) > 0 {
-		return nil, setUpWrong(problems)
+func New(c Config, d platform.Deps) (*Adapter, error) {
+	if err := settings.Wrong(notSetUp, c.problems()); err != nil {
+		return nil, err
 	}
 	c.setDefaults()
-	if d.Log == nil {
-		d.Log = slog.New(slog.DiscardHandler)
-	}
-	if d.Now == nil {
-		d.Now = time.Now
-	}
-	if d.Changed == nil {
-		d.Changed = func() {}
-	}
-	if d.HTTP == nil {
-		d.HTTP = newClient(c.Proxy)
-	}
-	own := *d.HTTP
-	// A redirect would turn a POST into a GET, and may carry the token elsewhere.
-	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	d = d.Filled(Name, c.Proxy)
 	return &Adapter{
-		cfg: c, log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now, changed: d.Changed, http: &own,
+		cfg: c, log: d.Log, health: d.Health, now: d.Now, changed: d.Changed, http: d.HTTP,
 		tiers: tiers{off: c.BaseURL != DefaultBaseURL},
 		pause: pauses{first: 500 * time.Millisecond, most: 30 * time.Second, failures: 10, hello: 30 * time.Second, retire: 30 * time.Second},
 	}, nil
@@ -195,7 +174,11 @@ func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
 	defer cancel()
 
 	r := &receiver{a: a, sink: sink, frames: make(chan item, heldItems), sockets: &wg}
-	err := r.run(ctx)
+	r.intake = intake.Intake{Sink: sink, Service: "Slack", Health: a.health, Log: a.log,
+		Now: a.now, Scrub: a.scrubError, First: a.pause.first, Most: a.pause.most, Stored: r.accepted}
+	r.line = reconnect.Line{Service: "Slack", Health: a.health, Log: a.log,
+		First: a.pause.first, Most: a.pause.most, Failures: a.pause.failures, Cut: a.http.CloseIdleConnections}
+	err := r.line.Run(ctx, r.session)
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -243,7 +226,7 @@ func (a *Adapter) whoAmI(ctx context.Context) (*identity, *platform.Error) {
 		return nil, &platform.Error{Kind: platform.Retry, Code: "slack_garbled", Reason: "what answers at Slack's address is not Slack: check SLACK_BASE_URL and any proxy"}
 	}
 	if me.BotID == "" {
-		return nil, &platform.Error{Kind: platform.BadCredentials, Code: "slack_not_allowed_token_type", Reason: "SLACK_BOT_TOKEN" + a.cfg.origin() + " is not the token of a bot: copy it from " + whereBot}
+		return nil, &platform.Error{Kind: platform.BadCredentials, Code: "slack_not_allowed_token_type", Reason: "SLACK_BOT_TOKEN" + settings.Origin(a.cfg.TokenOrigin) + " is not the token of a bot: copy it from " + whereBot}
 	}
 	self := &identity{user: me.UserID, bot: me.BotID, team: me.TeamID, name: me.User}
 	a.self.Store(self)
@@ -268,7 +251,7 @@ func (a *Adapter) sameApp(ctx context.Context, self *identity) *platform.Error {
 	_, e := a.call(ctx, "bots.info", url.Values{"bot": {self.bot}}, &out)
 	if app := out.Bot.AppID; e == nil && isID(app) && app != parts[2] {
 		return &platform.Error{Kind: platform.BadCredentials, Code: "slack_two_apps",
-			Reason: "the two tokens belong to two apps: SLACK_BOT_TOKEN" + a.cfg.origin() + " to " + app + ", SLACK_APP_TOKEN to " + parts[2] + ". Take both from the same one"}
+			Reason: "the two tokens belong to two apps: SLACK_BOT_TOKEN" + settings.Origin(a.cfg.TokenOrigin) + " to " + app + ", SLACK_APP_TOKEN to " + parts[2] + ". Take both from the same one"}
 	}
 	return nil
 }

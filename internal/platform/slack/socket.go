@@ -12,6 +12,7 @@ import (
 	"github.com/coder/websocket"
 
 	"hermes/internal/platform"
+	"hermes/internal/platform/httpcall"
 )
 
 const (
@@ -56,7 +57,7 @@ func (a *Adapter) dial(ctx context.Context, out chan<- item, wg *sync.WaitGroup)
 			return nil, envelope{}, &platform.Error{Kind: platform.Retry, Code: "slack_socket_" + strconv.Itoa(resp.StatusCode),
 				Reason: "Slack did not open a websocket (HTTP " + strconv.Itoa(resp.StatusCode) + "): it is tried again"}
 		}
-		return nil, envelope{}, a.socketFailure("the websocket to Slack could not be opened", withoutURL(err))
+		return nil, envelope{}, a.socketFailure("the websocket to Slack could not be opened", httpcall.WithoutURL(err))
 	}
 	conn.SetReadLimit(maxFrame)
 	s.conn = conn

@@ -1,8 +1,9 @@
 package slack
 
 import (
-	"regexp"
 	"strings"
+
+	"hermes/internal/lazyregexp"
 )
 
 // selfMark stands for a mention of the bot itself while a text is read.
@@ -10,7 +11,7 @@ const selfMark = "\x01"
 
 // angled is what Slack puts between angle brackets; a text's own are escaped
 // (https://docs.slack.dev/messaging/formatting-message-text#retrieving-messages).
-var angled = regexp.MustCompile(`<([^<>\n]+)>`)
+var angled = lazyregexp.New(`<([^<>\n]+)>`)
 
 var unescape = strings.NewReplacer("&lt;", "<", "&gt;", ">", "&amp;", "&")
 

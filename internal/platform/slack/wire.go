@@ -5,19 +5,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
-	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
 
 	"hermes/internal/platform"
+	"hermes/internal/platform/httpcall"
 	"hermes/internal/secret"
 )
 
@@ -26,36 +23,12 @@ const (
 	maxErrorBody = 64 << 10 // bytes kept of an answer that is none of the API's
 )
 
-// newClient makes the client for the API and the socket. It speaks HTTP/1.1
-// only: the websocket needs it, and over HTTP/2 one dead connection would take
-// every request with it.
-func newClient(proxy string) *http.Client {
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	t := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout: 10 * time.Second,
-		MaxIdleConnsPerHost: 8,
-		MaxIdleConns:        16,
-		IdleConnTimeout:     90 * time.Second,
-		Protocols:           &protocols,
-	}
-	if u, err := url.Parse(proxy); proxy != "" && err == nil {
-		t.Proxy = http.ProxyURL(u)
-	}
-	return &http.Client{Transport: t}
-}
-
 // call is what became of one request.
 type call struct {
+	httpcall.Call
 	method string
-	wrote  atomic.Bool // the whole request was handed to the kernel, so it may be carried out
-	status int         // of the answer; 0 when none came
-	header http.Header // of the answer
 	reply  reply
-	isJSON bool  // the answer was in the API's form
-	err    error // of the transport, without the URL
+	isJSON bool // the answer was in the API's form
 }
 
 // reply is what every answer of the Web API has,
@@ -86,71 +59,47 @@ func (a *Adapter) callAs(ctx context.Context, token secret.Value, method string,
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.SendTimeout)
 	defer cancel()
 	c := &call{method: method}
-	req, err := http.NewRequestWithContext(c.traced(ctx), http.MethodPost, a.cfg.BaseURL+"/api/"+method, strings.NewReader(args.Encode()))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.cfg.BaseURL+"/api/"+method, strings.NewReader(args.Encode()))
 	if err != nil {
-		c.err = errors.New("the request could not be made")
+		c.Err = errors.New("the request could not be made")
 		return c, a.classify(c)
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Authorization", "Bearer "+token.Reveal())
 	body := a.exchange(c, req)
-	if c.err == nil && out != nil && c.reply.OK {
+	if c.Err == nil && out != nil && c.reply.OK {
 		if err := json.Unmarshal(body, out); err != nil {
-			c.isJSON, c.err = false, errors.New("the answer is not what the API answers")
+			c.isJSON, c.Err = false, errors.New("the answer is not what the API answers")
 		}
 	}
-	if c.err == nil && c.reply.OK {
+	if c.Err == nil && c.reply.OK {
 		return c, nil
 	}
 	e := a.classify(c)
-	if c.status == http.StatusTooManyRequests {
+	if c.Status == http.StatusTooManyRequests {
 		a.tiers.hold(method, time.Now().Add(e.RetryAfter))
 	}
 	return c, e
 }
 
-// traced notes whether the request was written.
-func (c *call) traced(ctx context.Context) context.Context {
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn:      func(httptrace.GotConnInfo) { c.wrote.Store(false) },
-		WroteRequest: func(i httptrace.WroteRequestInfo) { c.wrote.Store(i.Err == nil) },
-	})
-}
-
 // exchange makes the request and reads its answer, bounded.
 func (a *Adapter) exchange(c *call, req *http.Request) []byte {
-	resp, err := a.http.Do(req)
-	if err != nil {
-		c.err = withoutURL(err)
+	resp := c.Do(a.http, req)
+	if resp == nil {
 		return nil
 	}
 	defer resp.Body.Close()
-	c.status, c.header = resp.StatusCode, resp.Header
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
-	switch {
-	case err != nil:
-		c.err = err
-	case len(body) > maxReply:
-		c.err = errors.New("the answer is larger than any should be")
-	default:
+	body, err := httpcall.ReadAll(resp.Body, maxReply)
+	if c.Err = err; err == nil {
 		c.isJSON = json.Unmarshal(body, &c.reply) == nil && (c.reply.OK || c.reply.Error != "")
-		if !c.isJSON && c.status < 300 {
-			c.err = errors.New("the answer is not what the API answers")
+		if !c.isJSON && c.Status < 300 {
+			c.Err = errors.New("the answer is not what the API answers")
 		}
 	}
 	if !c.isJSON {
 		return bytes.Clone(body[:min(len(body), maxErrorBody)])
 	}
 	return body
-}
-
-// withoutURL takes the address out of a failure: that of a socket is a secret.
-func withoutURL(err error) error {
-	var ue *url.Error
-	if errors.As(err, &ue) {
-		return ue.Err
-	}
-	return err
 }
 
 // Requests a minute of the tiers, https://docs.slack.dev/apis/web-api/rate-limits.

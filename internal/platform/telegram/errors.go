@@ -10,46 +10,47 @@ import (
 
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
+	"hermes/internal/platform/settings"
 )
 
 // classify turns the failure of a call into what the centre must know of it.
 // err is what the caller of the Bot API got.
 func (a *Adapter) classify(c *call, err error) *platform.Error {
-	if c.status == 0 || c.status == http.StatusOK {
+	if c.Status == 0 || c.Status == http.StatusOK {
 		return a.unanswered(c, err)
 	}
 	said := c.said()
 	e := &platform.Error{
 		Kind:   platform.GiveUp,
-		Code:   "telegram_" + strconv.Itoa(c.status),
+		Code:   "telegram_" + strconv.Itoa(c.Status),
 		Reason: "Telegram refused " + c.method + ": " + a.scrubText(said),
 	}
 	switch {
-	case c.status == http.StatusTooManyRequests:
+	case c.Status == http.StatusTooManyRequests:
 		e.Kind = platform.Retry
 		e.RetryAfter = max(time.Duration(c.reply.Parameters.RetryAfter)*time.Second, time.Second)
 		e.Reason = "Telegram's flood control asks for a pause of " + e.RetryAfter.String()
-	case c.status >= 500:
+	case c.Status >= 500:
 		// Telegram's front end answers so also for requests that were carried out.
 		e.Kind, e.Uncertain = platform.Retry, true
 		e.Reason = "Telegram has a fault of its own (" + said + "): it is tried again"
-	case c.status == http.StatusRequestEntityTooLarge:
+	case c.Status == http.StatusRequestEntityTooLarge:
 		e.Reason = "Telegram refused the file: it is larger than bots may send (50 MB)"
 	case !c.isJSON:
 		e.Kind = platform.Retry
-		e.Reason = "what answers at the Bot API's address is no Bot API server (HTTP " + strconv.Itoa(c.status) + "): check platforms.telegram.extra.base_url and any proxy"
-	case c.status == http.StatusUnauthorized, c.status == http.StatusNotFound:
+		e.Reason = "what answers at the Bot API's address is no Bot API server (HTTP " + strconv.Itoa(c.Status) + "): check platforms.telegram.extra.base_url and any proxy"
+	case c.Status == http.StatusUnauthorized, c.Status == http.StatusNotFound:
 		e.Kind = platform.BadCredentials
-		e.Reason = "Telegram does not know the bot token" + a.cfg.origin() + ": it was revoked or copied wrongly; get the current one from @BotFather (/mybots → API Token)"
-	case c.status == http.StatusConflict:
+		e.Reason = "Telegram does not know the bot token" + settings.Origin(a.cfg.TokenOrigin) + ": it was revoked or copied wrongly; get the current one from @BotFather (/mybots → API Token)"
+	case c.Status == http.StatusConflict:
 		e.Kind = platform.TakenOver
 		e.Reason = conflictReason(said)
 		if isWebhookConflict(said) {
 			e.Code = codeWebhook
 		}
-	case c.status == http.StatusForbidden:
+	case c.Status == http.StatusForbidden:
 		e.Reason = forbiddenReason(said)
-	case c.status == http.StatusBadRequest:
+	case c.Status == http.StatusBadRequest:
 		badRequest(e, c, said)
 	}
 	return e
@@ -57,12 +58,12 @@ func (a *Adapter) classify(c *call, err error) *platform.Error {
 
 // unanswered classifies a call that got no usable answer.
 func (a *Adapter) unanswered(c *call, err error) *platform.Error {
-	cause := c.err
+	cause := c.Err
 	if cause == nil {
 		cause = err
 	}
 	e := &platform.Error{
-		Kind: platform.Retry, Code: "telegram_unreachable", Cause: a.scrub(cause), Uncertain: c.wrote.Load(),
+		Kind: platform.Retry, Code: "telegram_unreachable", Cause: a.scrub(cause), Uncertain: c.Wrote(),
 		Reason: "Telegram could not be reached: it is tried again",
 	}
 	switch {
@@ -81,7 +82,7 @@ func (a *Adapter) unanswered(c *call, err error) *platform.Error {
 // said is the description of an error reply, bounded.
 func (c *call) said() string {
 	if !c.isJSON {
-		return http.StatusText(c.status)
+		return http.StatusText(c.Status)
 	}
 	return clean.Clip(c.reply.Description, 300)
 }

@@ -5,14 +5,11 @@ import (
 	"context"
 	"errors"
 	"io"
-	"io/fs"
 	"mime"
 	"net/http"
-	"os"
 	"path"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/go-telegram/bot"
 	"github.com/go-telegram/bot/models"
@@ -20,10 +17,11 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
+	"hermes/internal/platform/files"
 )
 
-// slowest is the rate at which a file is still waited for, bytes a second.
-const slowest = 64 << 10
+// takes is what bots may send, https://core.telegram.org/bots/api#sending-files.
+var takes = files.Service{Code: "telegram_file", Name: "Telegram", Most: maxUpload, TooLarge: "bots may send (50 MB)"}
 
 // sendFile sends one file with its caption. A picture that Telegram cannot
 // show as a photo goes as a document.
@@ -33,46 +31,21 @@ func (a *Adapter) sendFile(ctx context.Context, t *target, s step) (int, *call, 
 		return a.upload(ctx, t, s, kind, &models.InputFileString{Data: s.file.Ref}, 0)
 	}
 	for {
-		f, size, err := open(s.file.Path)
-		if err != nil {
-			return 0, nil, err
+		f, size, e := takes.Open(s.file, filepath.Base(s.file.Path))
+		if e != nil {
+			return 0, nil, e
 		}
 		if kind == domain.Image && (size > maxPhoto || !photoType(s.file)) {
 			kind = domain.Document
 		}
 		id, c, err := a.upload(ctx, t, s, kind, &models.InputFileUpload{Filename: uploadName(s.file), Data: f}, size)
 		f.Close()
-		if err != nil && kind == domain.Image && c.status == http.StatusBadRequest && a.classify(c, err).Code == codePhoto {
+		if err != nil && kind == domain.Image && c.Status == http.StatusBadRequest && a.classify(c, err).Code == codePhoto {
 			kind = domain.Document
 			continue
 		}
 		return id, c, err
 	}
-}
-
-// open opens a file that is to be sent. Its errors are for people.
-func open(name string) (*os.File, int64, error) {
-	give := func(reason string, cause error) error {
-		return &platform.Error{Kind: platform.GiveUp, Code: "telegram_file", Reason: reason, Cause: cause}
-	}
-	info, err := os.Stat(name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, 0, give("the file "+filepath.Base(name)+" is not there any more", nil)
-	case err != nil:
-		return nil, 0, give("the file "+filepath.Base(name)+" cannot be read", err)
-	case !info.Mode().IsRegular(): // a FIFO or a device would never end
-		return nil, 0, give(filepath.Base(name)+" is no file that could be sent", nil)
-	case info.Size() == 0:
-		return nil, 0, give("the file "+filepath.Base(name)+" is empty, and Telegram takes no empty files", nil)
-	case info.Size() > maxUpload:
-		return nil, 0, give("the file "+filepath.Base(name)+" is larger than bots may send (50 MB)", nil)
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, 0, give("the file "+filepath.Base(name)+" cannot be read", err)
-	}
-	return f, info.Size(), nil
 }
 
 // photoType tells whether sendPhoto takes the type; others would lose their
@@ -93,7 +66,7 @@ func uploadName(f *domain.Attachment) string {
 
 // upload makes the request for a kind of file; the library has a type for each.
 func (a *Adapter) upload(ctx context.Context, t *target, s step, kind domain.AttachmentKind, file models.InputFile, size int64) (int, *call, error) {
-	ctx, cancel := context.WithTimeout(ctx, a.cfg.SendTimeout+time.Duration(size/slowest)*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.SendTimeout+files.Patience(size))
 	defer cancel()
 	mode, reply, keys := t.parseMode(), t.reply(), s.buttons.markup()
 	var m *models.Message
@@ -136,7 +109,7 @@ func (a *Adapter) Fetch(ctx context.Context, at domain.Attachment, max int64, w 
 	if at.Size > limit {
 		return at, tooLarge
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.cfg.SendTimeout+time.Duration(limit/slowest)*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.SendTimeout+files.Patience(limit))
 	defer cancel()
 	fctx, c := withCall(ctx, "getFile")
 	file, err := a.bot.GetFile(fctx, &bot.GetFileParams{FileID: at.Ref})
@@ -156,18 +129,18 @@ func (a *Adapter) Fetch(ctx context.Context, at domain.Attachment, max int64, w 
 		return at, a.fetchFailure(c, err)
 	}
 	defer resp.Body.Close()
-	if c.status == http.StatusNotFound {
+	if c.Status == http.StatusNotFound {
 		return at, &platform.Error{Kind: platform.GiveUp, Code: "telegram_file", Reason: "the file " + at.Name + " is not on Telegram's server any more: send it again"}
 	}
-	if c.status != http.StatusOK {
+	if c.Status != http.StatusOK {
 		return at, a.fetchFailure(c, errors.New(resp.Status))
 	}
-	n, err := io.Copy(w, io.LimitReader(resp.Body, limit))
+	n, err := files.Copy(w, resp.Body, limit)
+	if errors.Is(err, files.ErrTooLarge) {
+		return at, tooLarge
+	}
 	if err != nil {
 		return at, a.fetchFailure(c, err)
-	}
-	if more, _ := io.CopyN(io.Discard, resp.Body, 1); more > 0 {
-		return at, tooLarge
 	}
 	at.Size = n
 	at.Name = cmp.Or(at.Name, clean.FileName(file.FilePath))

@@ -6,15 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/go-telegram/bot/models"
 
-	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/intake"
+	"hermes/internal/platform/reconnect"
 )
 
 const (
@@ -27,14 +27,13 @@ const (
 type loop struct {
 	a       *Adapter
 	sink    platform.Sink
+	intake  intake.Intake
+	line    reconnect.Line
 	answers *answers
 
 	connected bool
-	proven    bool      // the last poll came back
 	offset    int64     // the first update that is not committed; 0 means whatever there is
 	checkedAt time.Time // by checkOffset
-	failures  int       // in a row
-	connects  int       // polls that came back after none or a failure
 	takenAt   time.Time // since when another poller disturbs this one
 	takenLast time.Time // when it did so last; zero when it never did
 }
@@ -59,7 +58,7 @@ func (l *loop) run(ctx context.Context) error {
 			}
 			continue
 		}
-		l.proved()
+		l.line.Up()
 		if err := l.commit(ctx, updates); err != nil {
 			return err
 		}
@@ -78,7 +77,7 @@ func (l *loop) step(ctx context.Context) ([]models.Update, *platform.Error) {
 		l.a.log.Info("connected to Telegram", "bot", l.a.Capabilities().MentionName, "offset", l.offset)
 	}
 	switch {
-	case l.proven:
+	case l.line.IsUp():
 	case l.takenLast.IsZero():
 		wait = 0 // a proof at once, in place of half a minute of not knowing
 	default:
@@ -91,7 +90,7 @@ func (l *loop) step(ctx context.Context) ([]models.Update, *platform.Error) {
 	}
 	if len(batch) == 0 && wait > 0 {
 		if time.Since(began) < wait/10 {
-			sleep(ctx, l.a.pause.first) // a server that does not wait must not make us spin
+			platform.Sleep(ctx, l.a.pause.first) // a server that does not wait must not make us spin
 		}
 		l.checkOffset(ctx)
 	}
@@ -129,7 +128,7 @@ func (l *loop) wholeAlbum(ctx context.Context, batch []models.Update) []models.U
 		if len(batch) == 0 || len(batch) >= batchLimit || album(batch[len(batch)-1]) == "" {
 			return batch
 		}
-		if !sleep(ctx, l.a.pause.album) {
+		if !platform.Sleep(ctx, l.a.pause.album) {
 			return batch
 		}
 		again, err := l.a.getUpdates(ctx, l.offset, 0)
@@ -141,29 +140,14 @@ func (l *loop) wholeAlbum(ctx context.Context, batch []models.Update) []models.U
 	return batch
 }
 
-// proved records a poll that came back.
-func (l *loop) proved() {
-	if l.failures > 0 {
-		l.a.log.Info("Telegram answers again", "failures", l.failures)
-	}
-	if !l.proven {
-		l.connects++
-		l.a.health.Note("reconnects", strconv.Itoa(l.connects-1))
-	}
-	l.failures, l.proven = 0, true
-	l.a.health.OK()
-}
-
 // failed shows a failure and waits before the next attempt. It returns an
 // error when Run is to end.
 func (l *loop) failed(ctx context.Context, e *platform.Error) error {
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // Run sees that it is to end
 	}
-	l.failures++
-	l.proven = false
-	l.a.wire.http.CloseIdleConnections() // a connection that went deaf is not asked again
-	wait := max(l.backoff(), e.RetryAfter)
+	l.line.Failed()
+	wait := max(l.line.Backoff(), e.RetryAfter)
 	switch e.Kind {
 	case platform.BadCredentials:
 		return e
@@ -182,22 +166,12 @@ func (l *loop) failed(ctx context.Context, e *platform.Error) error {
 		}
 		wait = min(wait, 3*time.Second)
 	default:
-		if l.failures >= l.a.pause.failures {
+		if l.line.Spent() {
 			return e
 		}
 	}
-	l.a.health.Degraded(e.Code, e.Reason)
-	l.a.log.Warn("Telegram is not heard", "code", e.Code, "reason", e.Reason, "cause", e.Cause, "attempt", l.failures, "wait", wait)
-	sleep(ctx, wait)
+	l.line.Wait(ctx, e, wait)
 	return nil
-}
-
-// backoff doubles from the first pause to the longest, with a quarter of
-// jitter, so that many bots do not return in step.
-func (l *loop) backoff() time.Duration {
-	d := l.a.pause.first << min(l.failures-1, 16)
-	d = min(d, l.a.pause.most)
-	return d - time.Duration(rand.Int64N(int64(d)/4+1))
 }
 
 // commit gives the batch to the sink and advances the offset once it is
@@ -209,8 +183,13 @@ func (l *loop) commit(ctx context.Context, batch []models.Update) error {
 	}
 	next := batch[len(batch)-1].ID + 1
 	events, buttons := l.a.events(batch)
+	for _, in := range events { // before the commit: the turn may begin at once
+		if !in.Button {
+			l.a.waiting.Set(in.Address, in.MessageID)
+		}
+	}
 	if len(events) > 0 {
-		if err := l.accept(ctx, events, strconv.FormatInt(next, 10)); err != nil {
+		if err := l.intake.Accept(ctx, l.a.account, events, strconv.FormatInt(next, 10)); err != nil {
 			return err
 		}
 	}
@@ -218,64 +197,6 @@ func (l *loop) commit(ctx context.Context, batch []models.Update) error {
 	// Telegram, and a restart before it reads the same chatter again.
 	l.offset = next
 	l.answers.add(buttons)
-	return nil
-}
-
-// accept retries until the sink has stored the events or refuses for good.
-func (l *loop) accept(ctx context.Context, events []domain.Inbound, cursor string) error {
-	for _, in := range events { // before the commit: the turn may begin at once
-		if !in.Button {
-			l.a.waiting.Set(in.Address, in.MessageID)
-		}
-	}
-	wait := l.a.pause.first
-	for {
-		err := l.sink.Accept(ctx, l.a.account, events, cursor)
-		if err == nil {
-			if wait > l.a.pause.first { // it was told that they wait
-				l.a.health.OK()
-			}
-			if len(events) > 0 {
-				l.a.health.Note("last_event", l.a.now().UTC().Format(time.RFC3339))
-			}
-			return nil
-		}
-		code := domain.CodeOf(err)
-		switch {
-		case ctx.Err() != nil, code == domain.Fenced:
-			return err
-		case code == domain.Invalid, code == domain.TooLarge:
-			if len(events) > 1 {
-				return l.acceptEach(ctx, events, cursor)
-			}
-			// Trying the same again cannot help, and must not block what follows.
-			if len(events) == 0 {
-				return nil
-			}
-			l.a.log.Error("an event that cannot be stored was left out", "event", events[0].EventID, "error", l.a.scrub(err))
-			events = nil
-			continue
-		}
-		l.a.health.Degraded(string(code), "messages from Telegram wait, because they cannot be stored: "+domain.MessageOf(err)+"; none is lost")
-		l.a.log.Warn("messages could not be stored; they are not acknowledged", "events", len(events), "error", l.a.scrub(err), "wait", wait)
-		if !sleep(ctx, wait) {
-			return err
-		}
-		wait = min(2*wait, l.a.pause.most)
-	}
-}
-
-// acceptEach finds the event that the sink refuses; the others are stored.
-func (l *loop) acceptEach(ctx context.Context, events []domain.Inbound, cursor string) error {
-	for i := range events {
-		at := ""
-		if i == len(events)-1 {
-			at = cursor
-		}
-		if err := l.accept(ctx, events[i:i+1], at); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
@@ -310,7 +231,7 @@ func (a *Adapter) getUpdates(ctx context.Context, offset int64, wait time.Durati
 		return nil, a.pollFailure(ctx, c, err)
 	}
 	defer resp.Body.Close()
-	if c.status != http.StatusOK {
+	if c.Status != http.StatusOK {
 		return nil, a.pollFailure(ctx, c, errors.New(resp.Status))
 	}
 	var reply struct {
@@ -332,10 +253,10 @@ func (a *Adapter) getUpdates(ctx context.Context, offset int64, wait time.Durati
 func (a *Adapter) pollFailure(ctx context.Context, c *call, err error) *platform.Error {
 	e := a.classify(c, err)
 	switch {
-	case c.status == http.StatusOK:
+	case c.Status == http.StatusOK:
 		e.Code, e.Reason = "telegram_poll_garbled", "what a poll of Telegram brought could not be read (cut off, or from a proxy in between): it is made again"
-	case !e.Uncertain || c.status != 0:
-	case ctx.Err() == nil && errors.Is(c.err, context.DeadlineExceeded):
+	case !e.Uncertain || c.Status != 0:
+	case ctx.Err() == nil && errors.Is(c.Err, context.DeadlineExceeded):
 		e.Code, e.Reason = "telegram_poll_stuck", "a poll of Telegram did not come back in twice its time: it was cut and is made again"
 	default:
 		e.Code, e.Reason = "telegram_poll_cut", "the connection to Telegram broke while it was polled: it is made again"
@@ -397,16 +318,4 @@ func decodeReduced(raw []byte) (models.Update, error) {
 		return models.Update{ID: u.ID}, err
 	}
 	return models.Update{ID: u.ID, Message: m}, nil
-}
-
-// sleep waits; it answers false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/health"
+	"hermes/internal/platform"
 	"hermes/internal/platform/telegram"
 	"hermes/internal/secret"
 	"hermes/testkit/adapter"
@@ -43,7 +44,7 @@ func newRig(t testing.TB, change func(*telegram.Config)) *rig {
 	if change != nil {
 		change(&c)
 	}
-	r.Adapter, err = telegram.New(c, telegram.Deps{
+	r.Adapter, err = telegram.New(c, platform.Deps{
 		Log:    r.logs.Logger(),
 		Health: r.health.Part("platform.telegram"),
 	})

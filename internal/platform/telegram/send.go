@@ -3,7 +3,6 @@ package telegram
 import (
 	"context"
 	"errors"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/go-telegram/bot/models"
 
 	"hermes/internal/domain"
+	"hermes/internal/lazyregexp"
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
 )
@@ -131,8 +131,8 @@ func (t *target) steps(p domain.Part) []step {
 }
 
 var (
-	tags     = regexp.MustCompile(`<[^<>]*>`)
-	entities = regexp.MustCompile(`&(lt|gt|amp|quot|#\d+|#x[0-9a-fA-F]+);`)
+	tags     = lazyregexp.New(`<[^<>]*>`)
+	entities = lazyregexp.New(`&(lt|gt|amp|quot|#\d+|#x[0-9a-fA-F]+);`)
 )
 
 // visibleLength counts a text as Telegram does: in UTF-16 units, after its
@@ -340,7 +340,7 @@ const (
 	maxDescription = 256
 )
 
-var commandName = regexp.MustCompile(`^[a-z0-9_]{1,32}$`)
+var commandName = lazyregexp.New(`^[a-z0-9_]{1,32}$`)
 
 // SetCommands puts the commands into the bot's menu. Hyphens become
 // underscores there, and are turned back in what users send. Commands that the
@@ -351,7 +351,7 @@ func (a *Adapter) SetCommands(ctx context.Context, cmds []platform.Command) erro
 	for _, c := range cmds {
 		own := strings.ToLower(c.Name)
 		shown := strings.ReplaceAll(own, "-", "_")
-		if !commandName.MatchString(shown) || seen[shown] || len(m.shown) == maxMenu {
+		if c.Unlisted || !commandName.MatchString(shown) || seen[shown] || len(m.shown) == maxMenu {
 			continue
 		}
 		seen[shown] = true

@@ -4,15 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
-	"net"
 	"net/http"
-	"net/http/httptrace"
-	"net/url"
-	"strings"
-	"sync/atomic"
-	"time"
+
+	"hermes/internal/platform/httpcall"
+	"hermes/internal/secret"
 )
 
 const (
@@ -21,36 +17,13 @@ const (
 	rewindable   = 256 << 10 // a request up to this size can be written again on a fresh connection
 )
 
-// newClient makes the client for the Bot API. It speaks HTTP/1.1 only: over
-// HTTP/2 one dead connection would take the poll and every send with it, and
-// here each has a connection of its own that can be cut.
-func newClient(proxy string) *http.Client {
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	t := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout: 10 * time.Second,
-		MaxIdleConnsPerHost: 8,
-		MaxIdleConns:        16,
-		IdleConnTimeout:     90 * time.Second,
-		Protocols:           &protocols,
-	}
-	if u, err := url.Parse(proxy); proxy != "" && err == nil {
-		t.Proxy = http.ProxyURL(u)
-	}
-	return &http.Client{Transport: t}
-}
-
 // call is what is known of one request to the Bot API, whoever makes it: the
 // poll loop, or the library through wire.Do.
 type call struct {
+	httpcall.Call
 	method string
-	wrote  atomic.Bool // the whole request was handed to the kernel, so it may be carried out
-	status int         // of the answer; 0 when none came
-	reply  apiReply    // of an answer that is not 200
-	isJSON bool        // reply was in the Bot API's form
-	err    error       // of the transport, without the URL
+	reply  apiReply // of an answer that is not 200
+	isJSON bool     // reply was in the Bot API's form
 }
 
 // apiReply is the envelope of every answer,
@@ -80,10 +53,7 @@ func withCall(ctx context.Context, method string) (context.Context, *call) {
 type wire struct{ http *http.Client }
 
 func newWire(c *http.Client) *wire {
-	own := *c
-	// A redirect would turn a POST into a GET and carry the token elsewhere.
-	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &wire{&own}
+	return &wire{c}
 }
 
 // Do sends a request.
@@ -93,27 +63,17 @@ func (w *wire) Do(req *http.Request) (*http.Response, error) {
 		c = &call{}
 	}
 	if err := buffer(req); err != nil {
-		c.err = err
+		c.Err = err
 		return nil, err
 	}
-	trace := &httptrace.ClientTrace{
-		GotConn:      func(httptrace.GotConnInfo) { c.wrote.Store(false) },
-		WroteRequest: func(info httptrace.WroteRequestInfo) { c.wrote.Store(info.Err == nil) },
+	resp := c.Call.Do(w.http, req)
+	if resp == nil {
+		return nil, c.Err
 	}
-	resp, err := w.http.Do(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
-	if err != nil {
-		var ue *url.Error
-		if errors.As(err, &ue) {
-			err = ue.Err
-		}
-		c.err = err
-		return nil, err
-	}
-	c.status = resp.StatusCode
-	if c.status != http.StatusOK {
+	if c.Status != http.StatusOK {
 		body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 		resp.Body.Close()
-		c.err = err
+		c.Err = err
 		c.isJSON = json.Unmarshal(body, &c.reply) == nil && c.reply.Description != ""
 		resp.Body = io.NopCloser(bytes.NewReader(body))
 	}
@@ -147,13 +107,7 @@ func buffer(req *http.Request) error {
 }
 
 // scrub takes the token out of an error's text.
-func (a *Adapter) scrub(err error) error {
-	if err == nil || !strings.Contains(err.Error(), a.cfg.Token.Reveal()) {
-		return err
-	}
-	return errors.New(a.scrubText(err.Error()))
-}
+func (a *Adapter) scrub(err error) error { return secret.HideIn(err, a.cfg.Token) }
 
-func (a *Adapter) scrubText(s string) string {
-	return strings.ReplaceAll(s, a.cfg.Token.Reveal(), a.cfg.Token.String())
-}
+// scrubText takes the token out of a text.
+func (a *Adapter) scrubText(s string) string { return secret.Hide(s, a.cfg.Token) }

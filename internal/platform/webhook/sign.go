@@ -8,11 +8,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
+	"hermes/internal/lazyregexp"
 	"hermes/internal/secret"
 )
 
@@ -137,7 +137,7 @@ func standardKey(s []byte) []byte {
 
 // stampedBody is how the signed text of Standard Webhooks begins. As the body of
 // a call whose signature covers the body alone it would be a recorded call.
-var stampedBody = regexp.MustCompile(`^[^\s{\["]{1,256}\.\d{9,12}\.`)
+var stampedBody = lazyregexp.New(`^[^\s{\["]{1,256}\.\d{9,12}\.`)
 
 // plain checks a hexadecimal signature over the body, as GitHub makes it.
 func (v verifier) plain(sig string, body []byte) error {

@@ -3,11 +3,13 @@ package webhook
 import (
 	"encoding/json"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"hermes/internal/lazyregexp"
+	"hermes/internal/platform/clean"
 )
 
 // The bounds of what a template makes.
@@ -20,7 +22,7 @@ const (
 )
 
 // placeholder is a {path} in a template: names and indexes with dots between.
-var placeholder = regexp.MustCompile(`\{([A-Za-z0-9_][A-Za-z0-9_.-]*)\}`)
+var placeholder = lazyregexp.New(`\{([A-Za-z0-9_][A-Za-z0-9_.-]*)\}`)
 
 // render fills a template with an event's values. A path that the event does
 // not have stays as it is written, so that people see what is wrong. What is
@@ -31,13 +33,13 @@ func render(template string, event any, raw []byte) string {
 		path := found[1 : len(found)-1]
 		text := found
 		if path == "__raw__" {
-			text = clip(string(raw), maxRaw)
+			text = clean.Short(string(raw), maxRaw)
 		} else if v, ok := lookUp(event, path); ok {
 			if text = textOf(v); !scalar(v) {
-				text = clip(text, maxValue)
+				text = clean.Short(text, maxValue)
 			}
 		}
-		if text = clip(text, room); len(text) > 0 {
+		if text = clean.Short(text, room); len(text) > 0 {
 			room -= min(room, len(text))
 		}
 		return text
@@ -96,22 +98,8 @@ func textOf(v any) string {
 	return string(b)
 }
 
-// clip cuts a text to n characters.
-func clip(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	for i := range s {
-		if n == 0 {
-			return s[:i] + "…"
-		}
-		n--
-	}
-	return s
-}
-
-// clean makes text valid UTF-8 without control characters.
-func clean(s string) string {
+// printable makes text valid UTF-8 without control characters.
+func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\t' || !unicode.IsControl(r) {
 			return r

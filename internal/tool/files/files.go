@@ -19,6 +19,7 @@ import (
 	"hermes/internal/approval"
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/plain"
 	"hermes/internal/tool"
 )
 
@@ -98,7 +99,7 @@ func real(path string) string {
 // protected are the files of a profile that no tool touches. What stands in
 // them are keys, or state that only the gateway may write.
 var protected = []string{".env", ".env.bak", "auth.json", "webhook_subscriptions.json", "ledger.db", "ledger.db-wal", "ledger.db-shm", "gateway.sock", "gateway.lock", "gateway.pid", "gateway_state.json",
-	"gateway-starts.json", "binary.pin", "binaries.json"}
+	"gateway-starts.json", "gateway-starts.journal", "binary.pin", "binaries.json"}
 
 // refuse says why a path may not be touched, judging both the path as given and
 // where its links lead. domain.Forbidden.
@@ -164,14 +165,15 @@ func (f *files) openRegular(env tool.Env, path string) (*os.File, fs.FileInfo, e
 	if err := f.refuse(env, path); err != nil {
 		return nil, nil, err
 	}
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	file, err := plain.Open(path)
 	if err != nil {
+		if info, serr := os.Stat(path); serr == nil && errors.Is(err, plain.ErrNotPlain) {
+			err = domain.E(domain.Invalid, err, "%s is %s, not a file", path, plain.Kind(info.Mode()))
+			return nil, nil, err
+		}
 		return nil, nil, pathError(err, path)
 	}
 	info, err := file.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = domain.E(domain.Invalid, nil, "%s is %s, not a file", path, kind(info.Mode()))
-	}
 	if err != nil {
 		file.Close()
 		return nil, nil, err
@@ -200,20 +202,6 @@ func (f *files) readAll(env tool.Env, path string) ([]byte, error) {
 		return nil, pathError(err, path)
 	}
 	return b, nil
-}
-
-func kind(m fs.FileMode) string {
-	switch {
-	case m.IsDir():
-		return "a folder"
-	case m&fs.ModeNamedPipe != 0:
-		return "a pipe"
-	case m&fs.ModeSocket != 0:
-		return "a socket"
-	case m&fs.ModeDevice != 0:
-		return "a device"
-	}
-	return "something special"
 }
 
 func pathError(err error, path string) error {
@@ -274,7 +262,7 @@ func (f *files) replace(env tool.Env, path string, data []byte) error {
 	mode := fs.FileMode(0o644)
 	if info, err := os.Stat(path); err == nil {
 		if !info.Mode().IsRegular() {
-			return domain.E(domain.Invalid, nil, "%s is %s, not a file, so it was not written", path, kind(info.Mode()))
+			return domain.E(domain.Invalid, nil, "%s is %s, not a file, so it was not written", path, plain.Kind(info.Mode()))
 		}
 		mode = info.Mode().Perm()
 	}

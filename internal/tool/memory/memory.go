@@ -22,6 +22,7 @@ import (
 	"hermes/internal/approval"
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/plain"
 	"hermes/internal/tool"
 )
 
@@ -93,7 +94,7 @@ func (m *Memory) read(s store) ([]string, error) {
 	}
 	var b []byte
 	if err == nil {
-		b, err = os.ReadFile(path)
+		b, err = plain.Read(path)
 	}
 	if err != nil {
 		return nil, domain.E(domain.Unavailable, err, "%s cannot be read; check its owner and mode", path)
@@ -131,7 +132,7 @@ func (m *Memory) change(ctx context.Context, s store, f func([]string) ([]string
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, domain.E(domain.Unavailable, err, "the folder %s cannot be made", dir)
 	}
-	lock := flock.New(filepath.Join(dir, ".lock"))
+	lock := flock.New(filepath.Join(dir, ".lock"), flock.SetFlag(plain.LockFlag))
 	waiting, cancel := context.WithTimeout(ctx, lockTime)
 	defer cancel()
 	if ok, err := lock.TryLockContext(waiting, lockRetry); err != nil || !ok {

@@ -16,6 +16,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/plain"
 	"hermes/internal/tool"
 )
 
@@ -94,12 +95,12 @@ func (t *Terminal) spawn(p *Process, vars map[string]string, stdin bool) (*exec.
 		return domain.E(domain.Unavailable, err, "the background command could not be started; it did not run")
 	}
 	script := filepath.Join(t.dir(), "run.sh")
-	if b, err := os.ReadFile(script); err != nil || string(b) != shim {
+	if b, err := plain.Read(script); err != nil || string(b) != shim {
 		if err := home.WriteAtomic(script, []byte(shim), 0o700); err != nil {
 			return nil, err
 		}
 	}
-	out, err := os.OpenFile(t.file(p.ID, ".out"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	out, err := plain.OpenFile(t.file(p.ID, ".out"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fail(err)
 	}
@@ -215,7 +216,7 @@ func (t *Terminal) look(p Process, cmd *exec.Cmd) {
 
 // trim gives back the disk space of all but the last part of an output.
 func (t *Terminal) trim(id string) {
-	f, err := os.OpenFile(t.file(id, ".out"), os.O_WRONLY, 0)
+	f, err := plain.OpenFile(t.file(id, ".out"), os.O_WRONLY, 0)
 	if err != nil {
 		return
 	}
@@ -237,7 +238,7 @@ func (t *Terminal) processes(key domain.SessionKey) []Process {
 	boot := bootID()
 	var out []Process
 	for _, name := range names {
-		b, err := os.ReadFile(name)
+		b, err := plain.Read(name)
 		var p Process
 		if err != nil || json.Unmarshal(b, &p) != nil || p.ID != strings.TrimSuffix(filepath.Base(name), ".json") {
 			continue
@@ -258,7 +259,7 @@ func (t *Terminal) processes(key domain.SessionKey) []Process {
 // settle fills in how an ended command ended.
 func (t *Terminal) settle(p *Process) {
 	p.Running, p.ExitCode = false, -1
-	if b, err := os.ReadFile(t.file(p.ID, ".exit")); err == nil {
+	if b, err := plain.Read(t.file(p.ID, ".exit")); err == nil {
 		if n, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
 			p.ExitCode = n
 		}
@@ -300,7 +301,7 @@ func (t *Terminal) kill(p Process) { killTree(p.proc, p.ID, t.o.Grace) }
 // readOutput reads a part of an output: the last n bytes before end, or before
 // the file's end when end is negative.
 func (t *Terminal) readOutput(id string, n int64) (text string, size int64) {
-	f, err := os.Open(t.file(id, ".out"))
+	f, err := plain.Open(t.file(id, ".out"))
 	if err != nil {
 		return "", 0
 	}
@@ -316,5 +317,5 @@ func (t *Terminal) readOutput(id string, n int64) (text string, size int64) {
 		return "", info.Size()
 	}
 	// What was punched out reads as zeros.
-	return t.redact(plain(b[:k])), info.Size()
+	return t.redact(legible(b[:k])), info.Size()
 }

@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
+
+	"hermes/internal/lazyregexp"
 )
 
 // Bounds of what one command may say, in bytes.
@@ -103,7 +104,7 @@ func (c *collector) text() string {
 	tail := append(bytes.Clone(c.tail[c.at:]), c.tail[:c.at]...)
 	cut := c.total - int64(len(c.head)+len(tail))
 	if cut <= 0 {
-		return plain(append(bytes.Clone(c.head), tail...))
+		return legible(append(bytes.Clone(c.head), tail...))
 	}
 	where := ""
 	if c.file != nil {
@@ -112,15 +113,15 @@ func (c *collector) text() string {
 			where += fmt.Sprintf(" up to %d MiB", keepDisk>>20)
 		}
 	}
-	return plain(c.head) + fmt.Sprintf("\n[… %d bytes left out%s …]\n", cut, where) + plain(tail)
+	return legible(c.head) + fmt.Sprintf("\n[… %d bytes left out%s …]\n", cut, where) + legible(tail)
 }
 
 // escapes are the sequences that terminals interpret (ECMA-48 CSI, OSC).
-var escapes = regexp.MustCompile(`\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-Z\\-_])`)
+var escapes = lazyregexp.New(`\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-Z\\-_])`)
 
-// plain makes output into text that can be shown: valid, without escapes, a
+// legible makes output into text that can be shown: valid, without escapes, a
 // line that rewrites itself reduced to its last state.
-func plain(b []byte) string {
+func legible(b []byte) string {
 	s := escapes.ReplaceAllString(strings.ToValidUTF8(string(b), "\uFFFD"), "")
 	s = strings.ReplaceAll(s, "\r\n", "\n")
 	if strings.Contains(s, "\r") {

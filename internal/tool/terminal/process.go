@@ -5,13 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"regexp"
 	"strings"
 	"syscall"
 	"time"
 
 	"hermes/internal/approval"
 	"hermes/internal/domain"
+	"hermes/internal/lazyregexp"
 	"hermes/internal/tool"
 )
 
@@ -58,7 +58,7 @@ func (t *Terminal) processTool() tool.Tool {
 }
 
 // takesCommands matches background commands that may run what they read.
-var takesCommands = regexp.MustCompile(`\b(sh|bash|zsh|dash|ksh|fish|ssh|su|sudo|doas|docker|podman|kubectl|tmux|screen|nc|socat|python[0-9.]*|node|perl|ruby|psql|mysql|sqlite3|at|batch|xargs|parallel|env|exec|cat)\b|\$`)
+var takesCommands = lazyregexp.New(`\b(sh|bash|zsh|dash|ksh|fish|ssh|su|sudo|doas|docker|podman|kubectl|tmux|screen|nc|socat|python[0-9.]*|node|perl|ruby|psql|mysql|sqlite3|at|batch|xargs|parallel|env|exec|cat)\b|\$`)
 
 // guardInput looks at what is written to a command's input as at a command of
 // its own, since a shell in the background would run it: together with the line

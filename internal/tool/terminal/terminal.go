@@ -27,6 +27,7 @@ import (
 
 	"hermes/internal/approval"
 	"hermes/internal/domain"
+	"hermes/internal/plain"
 	"hermes/internal/tool"
 )
 
@@ -245,7 +246,7 @@ func readScript(path string) ([]byte, error) {
 	if err != nil || !info.Mode().IsRegular() || info.Size() > most {
 		return nil, errors.Join(err, fs.ErrInvalid)
 	}
-	f, err := os.Open(path)
+	f, err := plain.Open(path)
 	if err != nil {
 		return nil, err
 	}

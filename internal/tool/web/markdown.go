@@ -3,11 +3,12 @@ package web
 import (
 	"fmt"
 	"net/url"
-	"regexp"
 	"strings"
 
 	"golang.org/x/net/html"
 	"golang.org/x/net/html/atom"
+
+	"hermes/internal/lazyregexp"
 )
 
 // maxTree bounds the depth to which a page is followed.
@@ -43,8 +44,8 @@ func Markdown(page string, base *url.URL) string {
 }
 
 var (
-	manyLines = regexp.MustCompile(`\n[ \t]*(\n[ \t]*)+\n`)
-	spaceEnds = regexp.MustCompile(`[ \t]+\n`)
+	manyLines = lazyregexp.New(`\n[ \t]*(\n[ \t]*)+\n`)
+	spaceEnds = lazyregexp.New(`[ \t]+\n`)
 )
 
 func tidy(s string) string {

@@ -25,6 +25,7 @@ import (
 	"golang.org/x/net/html/charset"
 
 	"hermes/internal/domain"
+	"hermes/internal/network"
 	"hermes/internal/tool"
 )
 
@@ -292,7 +293,7 @@ func (f *fetcher) control(_, address string, _ syscall.RawConn) error {
 	if f.o.AllowPrivate != nil && f.o.AllowPrivate() {
 		return nil
 	}
-	if !Public(ip) {
+	if !network.Public(ip) {
 		return domain.E(domain.Forbidden, nil, "this address leads into a private network (%s), which web tools may not reach; the operator can allow it with allow_private_urls in config.yaml", ip.WithZone(""))
 	}
 	return nil
@@ -316,34 +317,4 @@ func onThisHost(ip netip.Addr) bool {
 		own, ok := netip.AddrFromSlice(n.IP)
 		return ok && own.Unmap() == ip
 	})
-}
-
-// special are the blocks that are no part of the public network, from the
-// registries of special-purpose addresses:
-// https://www.iana.org/assignments/iana-ipv4-special-registry
-// https://www.iana.org/assignments/iana-ipv6-special-registry
-// Blocks that carry an IPv4 address inside an IPv6 one (NAT64, 6to4, Teredo)
-// are among them: what they lead to is not visible here.
-var special = prefixes(
-	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24",
-	"192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
-	"::/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "5f00::/16",
-	"fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
-)
-
-func prefixes(list ...string) []netip.Prefix {
-	out := make([]netip.Prefix, len(list))
-	for i, s := range list {
-		out[i] = netip.MustParsePrefix(s)
-	}
-	return out
-}
-
-// Public tells whether an address belongs to the public network.
-func Public(ip netip.Addr) bool {
-	if !ip.IsValid() {
-		return false
-	}
-	ip = ip.Unmap().WithZone("")
-	return !slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
