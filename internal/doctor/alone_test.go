@@ -38,6 +38,7 @@ func TestFindingsOutsideTheCorpus(t *testing.T) {
 		{"service.api_silent", "hermes gateway restart", Case{Gateway: served(), API: apiFacts{Asked: true, Address: "127.0.0.1:8642", Err: errors.New("i/o timeout")}}, checkPort},
 		{"scheduler.degraded", "hermes cron status", Case{Gateway: served(health.Part{Name: "cron", State: health.Degraded, Code: "behind", Message: "as many runs are going as may at once"}), Ledger: ledgerFacts{Cron: &cron.Status{Running: true}}}, checkScheduler},
 		{"service.start_waits", "hermes logs errors -n 50", Case{Gateway: gatewayFacts{Status: &control.Status{State: "starting", Parked: true, Problems: []string{"no room"}}}}, checkParked},
+		{"provider.speech_failed", "hermes config set stt.model <model> && hermes gateway restart", Case{Gateway: served(health.Part{Name: "speech", State: health.Degraded, Message: "no such model"})}, (*Case).lastSpeech},
 		{"provider.auth_file", "mv /nowhere/auth.json /nowhere/auth.json.broken && hermes gateway run", Case{Problems: home.Problems{{Severity: home.Warning, File: "/nowhere/auth.json", Message: "is not the JSON that was expected"}}}, checkProblems},
 	} {
 		one := c.facts

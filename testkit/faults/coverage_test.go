@@ -21,6 +21,7 @@ var notInjected = map[string]string{
 	"profile.bad_name":       "its fix is another name on the command line",
 	"profile.wrong_user":     "TestFaultsInABox brings it about; its fix is a command of another user",
 	"provider.auth_file":     "always a symptom of profile.auth_json, which has a row",
+	"provider.speech_failed": "it takes a recording that a sound service cannot make words of",
 	"scheduler.degraded":     "it takes more than a minute of jobs that run in each other's way",
 	"service.api_silent":     "it takes a kernel that loses connections to this machine",
 	"service.ledger_large":   "it takes 8 GiB",
