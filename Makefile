@@ -69,6 +69,12 @@ N ?= 2000
 torture: build
 	HERMES_TORTURE=$(N) $(GO) test -count=1 -timeout 120m -run 'TestTorture|TestKilledAroundFirings' -v ./testkit/torture ./testkit/cronkill
 
+## torture-power: cut the power of a machine N times, and of a careless program's until that is found out
+.PHONY: torture-power
+torture-power: N = 100
+torture-power: setup
+	HERMES_POWER=$(N) $(GO) test -count=1 -timeout 600m -run 'TestMachine/(power|control)' -v ./testkit/machine
+
 ## test-systemd: of make test what restarts, kills, hangs and reboots the gateway on a real systemd
 .PHONY: test-systemd
 test-systemd: setup

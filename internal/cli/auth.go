@@ -21,7 +21,7 @@ import (
 
 func newAuthCommand(app *App) *cobra.Command {
 	cmd := group("auth", "Keys and logins of model providers, in auth.json",
-		newAuthAddCommand(app), newAuthListCommand(app), newAuthStatusCommand(app), newAuthRefreshCommand(app), newAuthResetCommand(app), newAuthRemoveCommand(app))
+		newAuthAddCommand(app), newAuthListCommand(app), newAuthStatusCommand(app), newAuthRefreshCommand(app), newAuthResetCommand(app), newAuthRemoveCommand(app), newAuthLogoutCommand(app, "logout"), newAuthPriorityCommand(app))
 	cmd.Long = "Keeps several keys of a provider, of which the next is used when one is refused, and logins\nthat are renewed by themselves. A key in .env goes before both. A named profile uses the\nroot's where it has none of its own. No command shows a key."
 	return cmd
 }
@@ -284,53 +284,91 @@ func loginClient() (*http.Client, func()) {
 }
 
 func newAuthRefreshCommand(app *App) *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use: "refresh [PROVIDER]", Short: "Renew logins now, and say of each whether it holds", Args: cobra.MaximumNArgs(1),
 		Long: "Renews every login, or those of one provider. A refresh token is good for one use: a renewal\nholds a lock that every process of this machine respects, and writes what it was given\nbefore it is used.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return app.refreshLogins(cmd.Context(), firstArg(args))
+			return app.refreshLogins(cmd.Context(), firstArg(args), asJSON)
 		},
 	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
 }
 
-func (a *App) refreshLogins(ctx context.Context, provider string) error {
-	stores, err := a.stores()
+// renewal is what became of one login.
+type renewal struct {
+	Provider string    `json:"provider"`
+	Label    string    `json:"label"`
+	OK       bool      `json:"ok"`
+	Expires  time.Time `json:"expires,omitzero"`
+	Problem  string    `json:"problem,omitempty"`
+}
+
+// refreshLogins renews logins and says what became of each. One that could not
+// be renewed makes the exit code 1.
+func (a *App) refreshLogins(ctx context.Context, provider string, asJSON bool) error {
+	all, err := a.renewLogins(ctx, provider, func(r renewal) {
+		until := ""
+		if !r.Expires.IsZero() {
+			until = ", good until " + r.Expires.Local().Format("2006-01-02 15:04")
+		}
+		switch {
+		case asJSON:
+		case r.OK:
+			fmt.Fprintf(a.Out, "✓ %s %s renewed%s\n", r.Provider, r.Label, until)
+		default:
+			wrap(a.Out, "✗ ", r.Problem)
+		}
+	})
 	if err != nil {
 		return err
 	}
+	ok := !slices.ContainsFunc(all, func(r renewal) bool { return !r.OK })
+	if asJSON {
+		if err := a.JSON(map[string]any{"profile": a.profile.Name, "ok": ok, "logins": all}); err != nil {
+			return err
+		}
+	} else if len(all) == 0 {
+		fmt.Fprintln(a.Out, "There is no login to renew.")
+	}
+	if !ok {
+		return &ExitError{Code: exitFailed}
+	}
+	return nil
+}
+
+// renewLogins renews every login, or those of one provider, and tells of each as
+// it is known.
+func (a *App) renewLogins(ctx context.Context, provider string, tell func(renewal)) ([]renewal, error) {
+	stores, err := a.stores()
+	if err != nil {
+		return nil, err
+	}
 	client, done := loginClient()
 	defer done()
-	failed, seen := false, false
+	out := []renewal{}
 	for _, s := range stores {
 		all, err := s.List(provider)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, c := range all {
 			if c.Type != login.OAuth {
 				continue
 			}
-			seen = true
+			r := renewal{Provider: c.Provider, Label: c.Label}
 			fresh, err := s.Renew(ctx, client, c, "")
-			if err != nil {
-				failed = true
-				wrap(a.Out, "✗ ", domain.MessageOf(err))
-				continue
+			if r.OK = err == nil; r.OK {
+				r.Expires = fresh.Expires
+			} else {
+				r.Problem = domain.MessageOf(err)
 			}
-			until := ""
-			if !fresh.Expires.IsZero() {
-				until = ", good until " + fresh.Expires.Local().Format("2006-01-02 15:04")
-			}
-			fmt.Fprintf(a.Out, "✓ %s %s renewed%s\n", c.Provider, c.Label, until)
+			tell(r)
+			out = append(out, r)
 		}
 	}
-	if !seen {
-		fmt.Fprintln(a.Out, "There is no login to renew.")
-	}
-	if failed {
-		return &ExitError{Code: exitFailed}
-	}
-	return nil
+	return out, nil
 }
 
 func newAuthResetCommand(app *App) *cobra.Command {

@@ -10,6 +10,8 @@ import (
 // has no example beside its definition; several are kept apart by "; ".
 const exampleList = `
 auth list            hermes auth list; hermes auth list openrouter --json
+auth logout          hermes auth logout nous
+auth priority        hermes auth priority openrouter 2 0
 auth refresh         hermes auth refresh; hermes -p liam auth refresh nous
 auth remove          hermes auth remove openrouter 2
 auth reset           hermes auth reset openrouter

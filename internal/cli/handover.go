@@ -76,7 +76,7 @@ func restartOnSignal(ctx context.Context, g *gateway.Gateway) (stop func()) {
 // newGatewayPreflightCommand is asked by a running gateway whether this program
 // could take its place. It takes nothing over.
 func newGatewayPreflightCommand(app *App) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use: "preflight", Short: "Say whether this program could serve the profile", Args: cobra.NoArgs, Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p := gateway.Preflight{OK: true, Version: Version()}
@@ -92,6 +92,8 @@ func newGatewayPreflightCommand(app *App) *cobra.Command {
 			return nil
 		},
 	}
+	jsonFlag(cmd, new(bool)) // it is told in JSON in any case, to programs
+	return cmd
 }
 
 // checkStart does of a start what takes nothing over.

@@ -149,7 +149,8 @@ func keySet(p home.Provider, env *home.Env) bool {
 }
 
 func newModelCheckCommand(app *App) *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use: "check", Short: "Call the model that is set, once", Args: cobra.NoArgs,
 		Long: "Calls the model that is set, once, without fallbacks and retries. Exits 1 with the reason\nwhen it does not answer, and when only the offline stand-in is set.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -157,12 +158,41 @@ func newModelCheckCommand(app *App) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if asJSON {
+				return app.checkModelJSON(cmd.Context(), cfg)
+			}
 			if err := app.realModel(cfg); err != nil {
 				return err
 			}
 			return app.checkModel(cmd.Context(), cfg.Model)
 		},
 	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+// checkModelJSON is `model check --json`.
+func (a *App) checkModelJSON(ctx context.Context, cfg *home.Config) error {
+	said, err := "", a.realModel(cfg)
+	if err == nil {
+		said, err = a.callModel(ctx, cfg.Model)
+	}
+	view := struct {
+		OK       bool      `json:"ok"`
+		Model    modelView `json:"model"`
+		Evidence string    `json:"evidence,omitempty"`
+		Problem  string    `json:"problem,omitempty"`
+	}{err == nil, viewOf(cfg.Model), said, ""}
+	if err != nil {
+		view.Problem = domain.MessageOf(err)
+	}
+	if jerr := a.JSON(view); jerr != nil {
+		return jerr
+	}
+	if err != nil {
+		return &ExitError{Code: exitFailed}
+	}
+	return nil
 }
 
 // realModel holds that a real model is set. Errors: Unavailable.

@@ -50,7 +50,8 @@ type App struct {
 	profile     *home.Profile
 	env         *home.Env
 	envProblems home.Problems
-	running     bool // a command's own code has begun
+	served      *home.Config // stands for what is on disk; see standIn
+	running     bool         // a command's own code has begun
 }
 
 // ExitError ends the program with a code of the command's choice. A nil Err
@@ -81,6 +82,8 @@ func commands() []func(*App) *cobra.Command {
 		newDoctorCommand,
 		newModelCommand,
 		newAuthCommand,
+		newLoginCommand,
+		newLogoutCommand,
 		newSendCommand,
 		newPlatformsCommand,
 		newWebhookCommand,
@@ -122,7 +125,7 @@ func Execute(ctx context.Context, args []string, s Streams, environ []string) in
 	root.SetErr(s.Err)
 	if cmd, err := root.ExecuteContextC(ctx); err != nil {
 		code := app.fail(err)
-		if code == exitUsage {
+		if code == exitUsage && hints(err) {
 			fmt.Fprintf(s.Err, "hint: run `%s --help`\n", cmd.CommandPath())
 		}
 		return code
@@ -153,14 +156,13 @@ func newRoot(app *App) *cobra.Command {
 	// help and for shell completion.
 	root.PersistentFlags().StringP("profile", "p", "", "profile to act on; may stand anywhere")
 	root.Flags().BoolP("version", "V", false, "print the version")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return domain.E(domain.Invalid, nil, "%s", err)
-	})
+	root.SetFlagErrorFunc(formerFlag)
 	root.InitDefaultHelpCmd()
 	for _, newCommand := range commands() {
 		root.AddCommand(newCommand(app))
 	}
 	addExamples(root)
+	addFormer(root)
 	return root
 }
 
@@ -256,6 +258,9 @@ func (a *App) Env() (*home.Env, error) {
 // Config loads the profile's configuration and every problem of it, those of
 // .env included. Errors: as Profile.
 func (a *App) Config() (*home.Config, home.Problems, error) {
+	if a.served != nil {
+		return a.served, nil, nil
+	}
 	env, err := a.Env()
 	if err != nil {
 		return nil, nil, err

@@ -31,7 +31,7 @@ func leaves() map[string]*cobra.Command {
 
 // arguments are what the walk types behind a command; "" for nothing.
 var arguments = map[string]string{
-	"auth add": "openrouter --key-stdin", "auth remove": "openrouter 1", "auth reset": "openrouter", "config get": "model.default", "config set": "model.max_tokens 5",
+	"auth add": "openrouter --key-stdin", "auth logout": "openrouter", "auth priority": "openrouter 1 0", "auth remove": "openrouter 1", "auth reset": "openrouter", "config get": "model.default", "config set": "model.max_tokens 5",
 	"config unset": "model.default", "cron create": "1h hello", "cron edit": "x --name y", "cron next": "1h", "cron pause": "x", "cron remove": "x", "cron resume": "x",
 	"cron show": "x", "cron run": "x", "cron import": "none.json", "deliveries retry": "1", "deliveries drop": "1", "model set": "offline", "pairing approve": "telegram ABCD",
 	"pairing revoke": "telegram 1", "profile alias": "x", "profile create": "x1", "profile delete": "x", "profile export": "default -o -", "profile import": "none.tar.gz",
@@ -49,8 +49,8 @@ var inTheBox = map[string]bool{
 
 // reads are the commands that tell something.
 var reads = []string{
-	"auth list", "auth status", "config check", "config diff", "config get", "config history", "config show", "config path", "config env-path", "cron lint", "cron list", "cron next", "cron runs",
-	"cron show", "cron status", "deliveries", "doctor", "dump", "gateway list", "gateway status", "gateway verify", "insights", "logs", "model list", "model show",
+	"auth list", "auth refresh", "auth status", "backup verify", "config check", "config diff", "config get", "config history", "config show", "config path", "config env-path", "cron lint", "cron list", "cron next", "cron runs",
+	"cron show", "cron status", "deliveries", "doctor", "dump", "gateway list", "gateway status", "gateway verify", "insights", "logs", "model check", "model list", "model show",
 	"pairing list", "platforms", "profile list", "profile show", "sessions list", "sessions show", "status", "update", "version", "webhook list",
 }
 

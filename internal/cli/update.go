@@ -46,10 +46,6 @@ func newUpdateCommand(app *App) *cobra.Command {
 	fs.BoolVarP(&f.yes, "yes", "y", false, "do not ask")
 	fs.BoolVar(&f.ownCopy, "own-copy", false, "where the program is not yours to replace: take a copy of your own in ~/.local")
 	fs.StringVar(&f.reportTo, "report-to", "", "send how it went to this chat")
-	for _, name := range []string{"backup", "no-backup", "gateway"} {
-		fs.Bool(name, false, "taken for the sake of old scripts")
-		_ = fs.MarkHidden(name) // fails only for a flag that does not exist
-	}
 	_ = fs.MarkHidden("report-to") // /update uses it
 	jsonFlag(cmd, &f.asJSON)
 	return cmd

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,7 +23,7 @@ func newGatewayVerifyCommand(app *App) *cobra.Command {
 	var asJSON, noSend bool
 	cmd := &cobra.Command{
 		Use: "verify", Short: "Prove the whole way: model, message, API, schedule, logout, reboot", Args: cobra.NoArgs,
-		Long: "Prove the installation of this profile, by doing each thing once for real: call the model\n(a few tokens), send a message to every home channel and wait for its receipt, ask the API\non its own address with its own key, and look at the scheduler and the service. A line\nbegins with ✓ where it holds, with ✗ and the reason where it does not, with – where nothing\nof the kind is set up. Exits 0 when there is no ✗.",
+		Long: "Prove the installation of this profile, by doing each thing once for real: call the model\n(a few tokens), send a message to every home channel and wait for its receipt, ask the API\non its own address with its own key, and look at the scheduler and the service. A line\nbegins with ✓ where it holds, with ✗ and the reason where it does not, with – where nothing\nof the kind is set up. Where the gateway serves the last healthy configuration in place of\nthe one on disk, that is proved, and the first line says so. Exits 0 when there is no ✗, and\n78 only where no configuration can be served.",
 		RunE: func(cmd *cobra.Command, _ []string) error { return app.verify(cmd.Context(), asJSON, noSend) },
 	}
 	jsonFlag(cmd, &asJSON)
@@ -31,17 +33,17 @@ func newGatewayVerifyCommand(app *App) *cobra.Command {
 
 // verify makes every check. What failed makes the exit code 1.
 func (a *App) verify(ctx context.Context, asJSON, noSend bool) error {
-	cfg, _, err := a.Config()
+	client, p, err := a.controlClient()
 	if err != nil {
 		return err
 	}
-	client, p, err := a.controlClient()
+	cfg, wrong, err := a.configForVerify(ctx, client)
 	if err != nil {
 		return err
 	}
 	to := homeChannels(cfg)
 	o := verify.Options{
-		Profile: profileFlag(p), Chats: hasChats(cfg), Key: cfg.API.Key, Unit: a.serviceReport(ctx, p, false), Now: a.Now,
+		Profile: profileFlag(p), Config: wrong, Chats: hasChats(cfg), Key: cfg.API.Key, Unit: a.serviceReport(ctx, p, false), Now: a.Now,
 		Status: func(ctx context.Context) (control.Status, error) {
 			s, err := client.Status(ctx)
 			if domain.IsCode(err, domain.NotFound) {
@@ -94,6 +96,51 @@ func (a *App) verify(ctx context.Context, asJSON, noSend bool) error {
 		return &ExitError{Code: exitFailed}
 	}
 	return nil
+}
+
+// configForVerify gives the configuration that is to be proved: the one on disk,
+// or the one that is served in its place, and then what is wrong in a sentence.
+// Errors: Config, when there is none that could be served.
+func (a *App) configForVerify(ctx context.Context, client *control.Client) (cfg *home.Config, wrong string, err error) {
+	cfg, _, err = a.Config()
+	h := home.OpenHistory(*a.profile)
+	ask, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	status, down := client.Status(ask)
+	n, why := 0, ""
+	if down == nil && status.Safe != nil && status.Safe.Config != "" {
+		n, _ = strconv.Atoi(filepath.Base(status.Safe.Config))
+		why = status.Safe.Broken
+	} else if err == nil {
+		return cfg, "", nil
+	}
+	if err != nil {
+		why = domain.MessageOf(err)
+	}
+	if e, _, ok := h.LastHealthy(); ok && n == 0 {
+		n = e.N
+	}
+	entry, files, gone := h.Get(n)
+	if gone == nil {
+		gone = a.standIn(files)
+	}
+	if gone != nil {
+		return cfg, "", err
+	}
+	serves := "the gateway serves on the last healthy configuration since " + status.StartedAt.Local().Format("2006-01-02 15:04")
+	if down != nil {
+		serves = "the gateway does not run, and would start with the last healthy configuration"
+	}
+	return a.served, fmt.Sprintf("the one on disk is not served: %s; %s, number %d, which the lines below are about; mend it, or `hermes%s config rollback`", why, serves, entry.N, a.profileFlag()), nil
+}
+
+// standIn makes other files the configuration of this command. Errors: Config.
+func (a *App) standIn(files home.Files) error {
+	env, cfg, _, err := home.LoadFiles(*a.profile, files, a.Environ)
+	if err == nil {
+		a.env, a.served = env, cfg
+	}
+	return err
 }
 
 // printCheck prints one line, folded at the width.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"hermes/internal/clock"
 	"hermes/internal/cron/schedule"
 	"hermes/internal/domain"
 	"hermes/internal/ledger"
@@ -11,6 +12,21 @@ import (
 
 // clockSetBack is by how much the clock must have gone back to count as set.
 const clockSetBack = 2 * time.Second
+
+// tellJump says in the log that the machine slept or that its clock was set
+// forward since a mark, because jobs then come all at once; it gives the next mark.
+// That the clock was set back is rewind's to say.
+func (s *Scheduler) tellJump(since clock.Mark) clock.Mark {
+	here := clock.Here()
+	slept, set := since.Until(here)
+	if slept > clockSetBack {
+		s.log.Info("the machine slept; each job says whether what was due meanwhile is made up for", "for", slept.Round(time.Second).String())
+	}
+	if set > clockSetBack {
+		s.log.Warn("the clock was set forward; each job says whether what was due in between is made up for", "by", set.Round(time.Second).String())
+	}
+	return here
+}
 
 // rewind undoes what a clock did that was ahead and is right again: the jobs
 // come when the present clock says, not when the wrong one would have had them,

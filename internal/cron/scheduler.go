@@ -138,7 +138,7 @@ func (s *Scheduler) Start() {
 	go func() {
 		defer close(s.loopDone)
 		var aside sync.WaitGroup
-		aside.Go(func() { s.realign(ctx) })
+		aside.Go(func() { s.Realign(ctx) })
 		s.loop(ctx)
 		aside.Wait()
 	}()
@@ -239,8 +239,9 @@ func (s *Scheduler) idle() <-chan struct{} {
 // own panics: a scheduler that died quietly is what nobody notices.
 func (s *Scheduler) loop(ctx context.Context) {
 	pause := time.Second
-	last := s.wall.Now()
+	last, mark := s.wall.Now(), clock.Here()
 	for ctx.Err() == nil {
+		mark = s.tellJump(mark)
 		if now := s.wall.Now(); now.Before(last.Add(-clockSetBack)) {
 			s.rewind(ctx, last, now)
 		}

@@ -40,6 +40,16 @@ func Firing() []string {
 	return []string{FiringBeforeCommit, FiringCommitted, RunClaimed, ScriptStarted, ScriptEnded, RunBeforeFinish, RunFinished}
 }
 
+// The marks of a change of .env and config.yaml together.
+const (
+	EditPlanned = "edit.planned" // it is written down, and neither file has changed
+	EditHalf    = "edit.half"    // .env has changed
+	EditWritten = "edit.written" // both have, and it is still written down
+)
+
+// Edit lists the marks of a change of both files.
+func Edit() []string { return []string{EditPlanned, EditHalf, EditWritten} }
+
 // The marks of a hand-over. The first three are the successor's, the others the
 // predecessor's. See Handover.
 const (

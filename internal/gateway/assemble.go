@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"hermes/internal/agent"
 	"hermes/internal/api"
@@ -47,13 +48,24 @@ func (g *Gateway) buildLanes() {
 }
 
 // transcriber turns voice messages into text, where a service is set up for it;
-// nil where none is.
+// nil where none is. The part "speech" tells how the last one went.
 func (g *Gateway) transcriber() func(ctx context.Context, path string) (string, error) {
 	s := g.Config.STT
 	if !s.IsSet() {
 		return nil
 	}
-	return transcribe.New(transcribe.Config{BaseURL: s.BaseURL, Key: s.Key, Model: s.Model, Language: s.Language}, g.models.Transport).Transcribe
+	part := g.health.Part("speech")
+	client := transcribe.New(transcribe.Config{BaseURL: s.BaseURL, Key: s.Key, Model: s.Model, Language: s.Language}, g.models.Transport)
+	return func(ctx context.Context, path string) (string, error) {
+		text, err := client.Transcribe(ctx, path)
+		switch {
+		case err == nil:
+			part.OK()
+		case ctx.Err() == nil && !domain.IsCode(err, domain.TooLarge): // which say nothing of the service
+			part.Degraded("transcription", "voice messages come without their words: "+domain.MessageOf(err))
+		}
+		return text, err
+	}
 }
 
 // setModel writes the model into config.yaml, for /model --global.
@@ -234,6 +246,37 @@ func (g *Gateway) startControl() (err error) {
 	g.control.Start()
 	g.health.Part("control").OK()
 	return nil
+}
+
+// hostEvery is how often it is looked whether the machine changed under the
+// gateway.
+const hostEvery = 10 * time.Second
+
+// watchHost follows what changes on the machine and tells nobody.
+func (g *Gateway) watchHost(ctx context.Context) {
+	for ctx.Err() == nil {
+		if g.control != nil { // a scheduler alone has none
+			g.keepControl()
+		}
+		if host := g.Config.Host; host != nil && host.Refresh() {
+			g.Log.Info("the host's time zone was changed; jobs without one of their own follow it", "component", "cron", "zone", host.Zone().String())
+			g.cron.Realign(ctx)
+		}
+		sleep(ctx, hostEvery)
+	}
+}
+
+// keepControl makes the control socket anew where somebody swept it away, as
+// cleaners of passing files do, and logind at the last logout.
+func (g *Gateway) keepControl() {
+	part := g.health.Part("control")
+	switch restored, err := g.control.Restore(g.controlPath()); {
+	case err != nil:
+		part.Degraded(string(domain.CodeOf(err)), domain.MessageOf(err))
+	case restored:
+		g.Log.Warn("the control socket was swept away and was made anew", "component", "gateway", "path", g.controlPath())
+		part.OK()
+	}
 }
 
 func (g *Gateway) controlPath() string { return control.SocketPath(g.Profile, g.Env.Get) }

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -238,7 +237,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.Log.Info("gateway running", "component", "gateway", "profile", g.Profile.Name, "pid", os.Getpid(), "version", g.Version,
 		"ready_ms", g.Now().Sub(g.started).Milliseconds())
 	g.work.Go(func() { g.watch(work) })
-	g.work.Go(func() { dropStart(work) })
+	g.work.Go(func() { tuneCollector(work) })
 	failpoint.Hit(failpoint.StartServing)
 	select {
 	case <-ctx.Done():
@@ -306,7 +305,9 @@ func (g *Gateway) start(ctx context.Context) error {
 	}
 	g.work.Go(func() { g.vouch(ctx) })
 	g.work.Go(func() { g.watchOthers(ctx) })
+	g.work.Go(func() { g.watchHost(ctx) })
 	g.work.Go(func() { g.beat(ctx) })
+	g.work.Go(func() { g.watchSleep(ctx) })
 	g.work.Go(func() { g.directory.Run(ctx) })
 	if g.CronOnly {
 		g.work.Go(func() { g.watchPokes(ctx) })
@@ -469,21 +470,6 @@ func (g *Gateway) setPhase(p string) {
 func (g *Gateway) writeState() {
 	if g.state != nil && g.owns() {
 		g.state.write(g.stateRecord)
-	}
-}
-
-// memoryShare makes the collector run a little more often than by default: a
-// gateway rests most of its life, and what it holds then is what counts. In percent
-// of what lives; see debug.SetGCPercent.
-const memoryShare = 60
-
-// dropStart gives back the memory that only the start needed. Until then it is not
-// collected more than by default, which would hold the start up.
-func dropStart(ctx context.Context) {
-	debug.SetGCPercent(memoryShare)
-	sleep(ctx, proofFirst)
-	if ctx.Err() == nil {
-		debug.FreeOSMemory()
 	}
 }
 

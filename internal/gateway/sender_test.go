@@ -10,6 +10,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/testkit/fault"
 	"hermes/testkit/telegram"
 )
 
@@ -45,7 +46,7 @@ func TestDirect(t *testing.T) {
 	if said := tg.Replies(ann.ID); len(said) != 1 || said[0].Text != "it is down" || strconv.Itoa(said[0].ID) != receipt {
 		t.Errorf("receipt %s:\n%s", receipt, tg.Transcript(ann.ID))
 	}
-	tg.Fail("sendMessage", telegram.Fault{Status: 403, Description: "Forbidden: bot was blocked by the user"})
+	tg.Fail("sendMessage", fault.Fault{Status: 403, Message: "Forbidden: bot was blocked by the user"})
 	if _, err := s.Direct(ctx, to, "again"); !domain.IsCode(err, domain.Unavailable) {
 		t.Errorf("a platform that refuses: %v", err)
 	}

@@ -79,33 +79,34 @@ func (c Choice) Resolve(p Profile, env *Env) (ModelConfig, Problems, error) {
 	return l.draft.Model, wrong, nil
 }
 
-// Apply writes the choice: the key into .env, everything else into config.yaml
-// by one edit, so that no half of a choice is ever in force. What belonged to
+// Apply writes the choice: the key into .env, everything else into config.yaml,
+// both or neither, so that no half of a choice is ever in force. What belonged to
 // another provider (its key, its address) is taken out of the model's section.
 // It tells which files changed. Errors: as Resolve, StorageFull, Unavailable.
 func (c Choice) Apply(p Profile, env *Env, by By) (files []string, err error) {
 	err = withEditLock(p, by.did(c.Model), func() error {
-		old, err := readBounded(p.ConfigFile())
+		now, err := readFiles(p)
 		if err != nil {
 			return err
 		}
-		data, keyName, err := c.edit(p, env, old)
+		to := now
+		data, keyName, err := c.edit(p, env, now.Config)
 		if err != nil {
 			return err
 		}
-		// The key first: alone it changes nothing.
 		if c.Key.IsSet() {
-			key := c.Key.Reveal()
-			if err := editEnv(p, map[string]*string{keyName: &key}); err != nil {
+			file, _ := ParseEnv(p.EnvFile(), now.Env)
+			if err := file.Set(keyName, c.Key.Reveal()); err != nil {
 				return err
 			}
+			to.Env = file.Bytes()
 			files = append(files, p.EnvFile())
 		}
-		if string(data) == string(old) {
-			return nil
+		if string(data) != string(now.Config) {
+			to.Config = data
+			files = append(files, p.ConfigFile())
 		}
-		files = append(files, p.ConfigFile())
-		return replaceFile(p.ConfigFile(), old, data)
+		return writeFiles(p, now, to)
 	})
 	return files, err
 }

@@ -280,6 +280,9 @@ func withEditLock(p Profile, by By, edit func() error) error {
 		return domain.E(domain.Unavailable, err, "another edit of %s has not ended, so nothing was changed; try again", p.Home)
 	}
 	defer lock.Unlock()
+	if err := complete(p); err != nil {
+		return err
+	}
 	if by == (By{}) {
 		return edit()
 	}
@@ -288,7 +291,7 @@ func withEditLock(p Profile, by By, edit func() error) error {
 		return err
 	}
 	err := edit()
-	if after, rerr := ReadFiles(p); rerr == nil {
+	if after, rerr := readFiles(p); rerr == nil {
 		// The edit stands; a state that is not kept now is kept as found by the next.
 		_, _ = h.keep(after, by)
 	}

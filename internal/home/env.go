@@ -34,6 +34,7 @@ type envVar struct {
 // still carries it: a unit's EnvironmentFile= or a predecessor put it there.
 // Errors: Config, when the file cannot be read.
 func LoadEnv(p Profile, process []string) (*Env, Problems, error) {
+	settle(p)
 	data, err := readBounded(p.EnvFile())
 	if err != nil {
 		return nil, nil, err

@@ -11,8 +11,15 @@ import (
 // text is a file that does not exist. It is read-only.
 type Files struct{ Env, Config []byte }
 
-// ReadFiles reads both files. Errors: Config.
+// ReadFiles reads both files, after a change of both that is under way. Errors:
+// Config.
 func ReadFiles(p Profile) (Files, error) {
+	settle(p)
+	return readFiles(p)
+}
+
+// readFiles is ReadFiles for who holds the lock of edits.
+func readFiles(p Profile) (Files, error) {
 	env, err := readBounded(p.EnvFile())
 	if err != nil {
 		return Files{}, err

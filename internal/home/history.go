@@ -195,7 +195,7 @@ func (h History) correct(now time.Time) error {
 // after somebody edits them. Errors: Unavailable, StorageFull.
 func (h History) Note(by By) error {
 	return withEditLock(h.profile, By{}, func() error {
-		now, err := ReadFiles(h.profile)
+		now, err := readFiles(h.profile)
 		if err != nil || now.Env == nil && now.Config == nil {
 			return err
 		}
@@ -239,7 +239,7 @@ func (h History) Restore(n int, by By) (r Restored, err error) {
 		if r.Entry, f, err = h.Get(n); err != nil {
 			return err
 		}
-		now, err := ReadFiles(h.profile)
+		now, err := readFiles(h.profile)
 		if err != nil {
 			return err
 		}
@@ -252,11 +252,8 @@ func (h History) Restore(n int, by By) (r Restored, err error) {
 			return err
 		}
 		r.Before, r.Changed = before.N, true
-		if err := put(h.profile.ConfigFile(), now.Config, f.Config); err != nil {
+		if err := writeFiles(h.profile, now, f); err != nil {
 			return err
-		}
-		if err := put(h.profile.EnvFile(), now.Env, f.Env); err != nil {
-			return errors.Join(err, put(h.profile.ConfigFile(), f.Config, now.Config))
 		}
 		_, _ = h.keep(f, by.did(strconv.Itoa(n))) // the files stand; the next edit keeps what this could not
 		return nil
@@ -281,7 +278,7 @@ func put(path string, old, data []byte) error {
 // noteFound keeps what the files hold before a change, where that is not what
 // the last entry says: somebody edited them by hand.
 func (h History) noteFound(by By) error {
-	now, err := ReadFiles(h.profile)
+	now, err := readFiles(h.profile)
 	if err == nil && (now.Env != nil || now.Config != nil) {
 		_, err = h.keep(now, By{"found before " + by.Command, by.Version})
 		return err

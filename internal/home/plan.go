@@ -1,7 +1,6 @@
 package home
 
 import (
-	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -11,7 +10,7 @@ import (
 
 // Plan is a change of a profile's configuration that is looked at before it is
 // made: several settings of .env and config.yaml, loaded as they would be, and
-// then written whole or not at all. It is a value: each step gives a new plan
+// then written whole or not at all, whatever dies meanwhile. It is a value: each step gives a new plan
 // and leaves the old one as it was, so that an answer can be taken back.
 type Plan struct {
 	profile     Profile
@@ -90,22 +89,14 @@ func (pl Plan) Write(by By) ([]string, error) {
 		return nil, nil
 	}
 	err := withEditLock(pl.profile, by.did(""), func() error {
-		now, err := ReadFiles(pl.profile)
+		now, err := readFiles(pl.profile)
 		if err != nil {
 			return err
 		}
 		if now.Fingerprint() != pl.before.Fingerprint() {
 			return domain.E(domain.Conflict, nil, "%s changed while the questions were answered, so nothing was written; begin again", strings.Join(changed, " or "))
 		}
-		// .env first: keys and tokens that nothing names yet do no harm if the
-		// machine dies between the two.
-		if err := put(pl.profile.EnvFile(), now.Env, pl.now.Env); err != nil {
-			return err
-		}
-		if err := put(pl.profile.ConfigFile(), now.Config, pl.now.Config); err != nil {
-			return errors.Join(err, put(pl.profile.EnvFile(), pl.now.Env, now.Env))
-		}
-		return nil
+		return writeFiles(pl.profile, now, pl.now)
 	})
 	if err != nil {
 		return nil, err

@@ -153,7 +153,7 @@ var notCopied = []string{
 	"profiles", "active_profile", "logs", "cache", "backups", "state-snapshots", "state", "config-history",
 	"gateway.pid", "gateway.lock", "gateway.sock", "gateway_state.json", "gateway-starts.log", "processes.json",
 	".clean_shutdown", ".gateway-takeover.json", ".gateway-planned-stop.json", ".config.lock", "binary.pin",
-	"binaries.json", "gateway-starts.json", "gateway-starts.journal",
+	"binaries.json", "gateway-starts.json", "gateway-starts.journal", ".config-change.json",
 }
 
 // leftOut tells whether a top-level name is runtime state.
@@ -163,6 +163,7 @@ func leftOut(name string) bool {
 }
 
 func copyProfile(from, to Profile, all, channels bool) (left []string, err error) {
+	settle(from)
 	names := []string{"config.yaml", ".env", "SOUL.md", "skills", "memories"}
 	if all {
 		names = nil

@@ -3,7 +3,11 @@
 // that looks like one out of text.
 package secret
 
-import "log/slog"
+import (
+	"errors"
+	"log/slog"
+	"strings"
+)
 
 // Mask is what stands in place of a secret.
 const Mask = "<secret>"
@@ -33,3 +37,26 @@ func (v Value) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
 
 // LogValue gives the same for slog.
 func (v Value) LogValue() slog.Value { return slog.StringValue(v.String()) }
+
+// Hide takes known secrets out of a text.
+func Hide(s string, secrets ...Value) string {
+	for _, v := range secrets {
+		if v.IsSet() {
+			s = strings.ReplaceAll(s, v.Reveal(), v.String())
+		}
+	}
+	return s
+}
+
+// HideIn takes known secrets out of an error's text. An error that holds none
+// stays as it is; of another, only the text is left.
+func HideIn(err error, secrets ...Value) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	if s := Hide(text, secrets...); s != text {
+		return errors.New(s)
+	}
+	return err
+}

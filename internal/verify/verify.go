@@ -50,6 +50,7 @@ type Receipt struct {
 type Options struct {
 	Profile string // "" or " -p NAME", for what is to be typed
 	Status  func(context.Context) (control.Status, error)
+	Config  string // why the configuration on disk is not the one that is proved; "" when it is
 	// Model calls the model that is set, and says in a sentence how it answered.
 	Model func(context.Context) (string, error)
 	// Chats tells whether a chat platform is set up; Deliver sends to every home
@@ -89,6 +90,9 @@ func Run(ctx context.Context, o Options, show func(Check)) bool {
 	ask, cancel := context.WithTimeout(ctx, askLimit)
 	status, err := o.Status(ask)
 	cancel()
+	if o.Config != "" {
+		one("config", askLimit, func(context.Context) (State, string) { return Failed, o.Config })
+	}
 	if err != nil {
 		one("gateway", askLimit, func(context.Context) (State, string) { return Failed, domain.MessageOf(err) })
 	}

@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"log/slog"
+	"maps"
 	"mime"
 	"net"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/health"
 	"hermes/internal/platform"
 	"hermes/internal/platform/discord"
 	"hermes/internal/platform/email"
@@ -29,6 +31,7 @@ import (
 	"hermes/internal/secret"
 	discordfake "hermes/testkit/discord"
 	emailfake "hermes/testkit/email"
+	"hermes/testkit/fault"
 	matrixfake "hermes/testkit/matrix"
 	mattermostfake "hermes/testkit/mattermost"
 	"hermes/testkit/port"
@@ -40,8 +43,9 @@ import (
 // Account is one bot's account on a platform's fake.
 type Account struct {
 	Name string
-	// Connect makes a new adapter for the account, as a process does that starts.
-	Connect func(log *slog.Logger) (platform.Adapter, error)
+	// Connect makes a new adapter for the account, as a process does that starts;
+	// log and part may be nil.
+	Connect func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error)
 	// Chat makes a chat of the bot with somebody new.
 	Chat func() Chat
 	// Upset makes the platform misbehave in one way, for some messages of the
@@ -50,6 +54,8 @@ type Account struct {
 	// MayRepeat tells of a platform on which a message whose fate is unknown can
 	// be seen again, marked.
 	MayRepeat bool
+	// Server is the fake itself, for what only one platform has.
+	Server any
 
 	network *port.Network
 	bend    atomic.Pointer[func(*http.Response)]
@@ -60,7 +66,7 @@ type Account struct {
 // Chat is one chat with the bot.
 type Chat struct {
 	To    domain.Address
-	Shown func() []string // what the bot said, as it stands there now, oldest first
+	Shown func() []string // what the bot said, as it stands there now, oldest first, with the names of files in brackets
 	// Say has somebody say something in it, with files; nil where nobody can.
 	Say func(text string, files ...File)
 }
@@ -196,6 +202,21 @@ func shown[M any](all []M, text func(M) (string, bool)) (out []string) {
 	return out
 }
 
+// withFiles is a message with the names of its files behind its text.
+func withFiles(text string, files ...string) string {
+	for _, name := range files {
+		text += " [" + name + "]"
+	}
+	return text
+}
+
+func names[F any](files []F, name func(F) string) (out []string) {
+	for _, f := range files {
+		out = append(out, name(f))
+	}
+	return out
+}
+
 func chatOf(name domain.Platform, id string, shown func() []string, say func(string, ...File)) Chat {
 	return Chat{To: domain.Address{Platform: name, ChatID: id}, Shown: shown, Say: say}
 }
@@ -211,14 +232,20 @@ func newTelegram(a *Account) error {
 	if err != nil {
 		return err
 	}
-	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
-		return telegram.New(telegram.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, telegram.Deps{HTTP: a.client(), Log: log})
+	a.Server = srv
+	a.Connect = func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error) {
+		return telegram.New(telegram.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, platform.Deps{HTTP: a.client(), Log: log, Health: part})
 	}
 	name := named()
 	a.Chat = func() Chat {
 		who := srv.AddUser(name())
 		return chatOf(telegram.Name, fmt.Sprint(who.ID), func() []string {
-			return shown(srv.Messages(who.ID), func(m telegramfake.Message) (string, bool) { return m.Text, m.FromBot && !m.Deleted })
+			return shown(srv.Messages(who.ID), func(m telegramfake.Message) (string, bool) {
+				if m.File != nil {
+					return withFiles(m.Text, m.File.Name), m.FromBot && !m.Deleted
+				}
+				return m.Text, m.FromBot && !m.Deleted
+			})
 		}, func(text string, files ...File) {
 			if len(files) == 0 {
 				srv.Say(who, text)
@@ -236,14 +263,20 @@ func newTelegram(a *Account) error {
 		})
 	}
 	a.Upset = func(u Upset, times int, all bool) {
-		f := map[Upset]telegramfake.Fault{
-			TooMany: telegramfake.TooMany(3), Unavailable: telegramfake.BadGateway(), CutBefore: telegramfake.CutBefore(),
-			CutAfter: telegramfake.CutAfter(), NoAnswer: {BlackHole: true}, LateAnswer: {Act: true, Cut: true},
-		}[u]
-		f.Times = times
-		srv.Fail(only(all, "sendMessage"), f)
+		srv.Fail(only(all, "sendMessage"), u.fault(times, fault.TooMany(3)))
 	}
 	return nil
+}
+
+// fault is the way to be upset as a fault that so many requests meet; tooMany is
+// how the platform says that there are too many.
+func (u Upset) fault(times int, tooMany fault.Fault) fault.Fault {
+	f := map[Upset]fault.Fault{
+		TooMany: tooMany, Unavailable: fault.BadGateway(), CutBefore: fault.CutBefore(),
+		CutAfter: fault.CutAfter(), NoAnswer: {BlackHole: true}, LateAnswer: fault.Lost(),
+	}[u]
+	f.Times = times
+	return f
 }
 
 // only is the operation that is upset; "" means every one.
@@ -265,15 +298,18 @@ func newDiscord(a *Account) error {
 	if err != nil {
 		return err
 	}
-	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
-		return discord.New(discord.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, discord.Deps{HTTP: a.client(), Files: a.client(), Log: log})
+	a.Server = srv
+	a.Connect = func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error) {
+		return discord.New(discord.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, discord.Deps{Deps: platform.Deps{HTTP: a.client(), Log: log, Health: part}, Files: a.client()})
 	}
 	name := named()
 	a.Chat = func() Chat {
 		who := srv.AddUser(name())
 		channel := srv.DM(who)
 		return chatOf(discord.Name, channel, func() []string {
-			return shown(srv.Messages(channel), func(m discordfake.Message) (string, bool) { return m.Content, m.FromBot && !m.Deleted })
+			return shown(srv.Messages(channel), func(m discordfake.Message) (string, bool) {
+				return withFiles(m.Content, names(m.Files, func(f discordfake.File) string { return f.Filename })...), m.FromBot && !m.Deleted
+			})
 		}, func(text string, files ...File) {
 			p := discordfake.Post{Text: text, Files: map[string][]byte{}}
 			for _, f := range files {
@@ -283,12 +319,7 @@ func newDiscord(a *Account) error {
 		})
 	}
 	a.Upset = func(u Upset, times int, all bool) {
-		f := map[Upset]discordfake.Fault{
-			TooMany: discordfake.TooMany(3, all), Unavailable: discordfake.BadGateway(), CutBefore: discordfake.CutBefore(),
-			CutAfter: discordfake.CutAfter(), NoAnswer: {BlackHole: true}, LateAnswer: {Act: true, Stall: true},
-		}[u]
-		f.Times = times
-		srv.Fail(only(all, "create_message"), f)
+		srv.Fail(only(all, "create_message"), u.fault(times, discordfake.TooMany(3, all)))
 	}
 	return nil
 }
@@ -303,15 +334,22 @@ func newSlack(a *Account) error {
 	if err != nil {
 		return err
 	}
-	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
-		return slack.New(slack.Config{Token: secret.Value(srv.Token()), AppToken: secret.Value(srv.AppToken()), BaseURL: srv.URL()}, slack.Deps{HTTP: a.client(), Log: log})
+	a.Server = srv
+	a.Connect = func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error) {
+		return slack.New(slack.Config{Token: secret.Value(srv.Token()), AppToken: secret.Value(srv.AppToken()), BaseURL: srv.URL()}, platform.Deps{HTTP: a.client(), Log: log, Health: part})
 	}
 	name := named()
 	a.Chat = func() Chat {
 		who := srv.AddUser(name())
 		channel := srv.Direct(who)
 		return chatOf(slack.Name, channel, func() []string {
-			return shown(srv.Messages(channel), func(m slackfake.Message) (string, bool) { return m.Text, m.FromBot })
+			return shown(srv.Messages(channel), func(m slackfake.Message) (string, bool) {
+				text := m.Text
+				if strings.HasPrefix(text, "📎 ") { // it stands before the files of a message without words
+					text = ""
+				}
+				return withFiles(text, names(m.Files, func(f slackfake.File) string { return f.Name })...), m.FromBot
+			})
 		}, func(text string, files ...File) {
 			p := slackfake.Post{From: who, Channel: channel, Text: text}
 			for _, f := range files {
@@ -321,12 +359,7 @@ func newSlack(a *Account) error {
 		})
 	}
 	a.Upset = func(u Upset, times int, all bool) {
-		f := map[Upset]slackfake.Fault{
-			TooMany: slackfake.TooMany(3), Unavailable: slackfake.BadGateway(), CutBefore: slackfake.CutBefore(),
-			CutAfter: slackfake.CutAfter(), NoAnswer: {BlackHole: true}, LateAnswer: {Act: true, Then: make(chan struct{}), Cut: true},
-		}[u]
-		f.Times = times
-		srv.Fail(only(all, "chat.postMessage"), f)
+		srv.Fail(only(all, "chat.postMessage"), u.fault(times, fault.TooMany(3)))
 	}
 	return nil
 }
@@ -341,15 +374,18 @@ func newMattermost(a *Account) error {
 	if err != nil {
 		return err
 	}
-	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
-		return mattermost.New(mattermost.Config{Token: secret.Value(srv.Token()), URL: srv.URL()}, mattermost.Deps{HTTP: a.client(), Log: log})
+	a.Server = srv
+	a.Connect = func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error) {
+		return mattermost.New(mattermost.Config{Token: secret.Value(srv.Token()), URL: srv.URL()}, platform.Deps{HTTP: a.client(), Log: log, Health: part})
 	}
 	name := named()
 	a.Chat = func() Chat {
 		who := srv.AddUser(name())
 		channel := srv.Direct(who)
 		return chatOf(mattermost.Name, channel, func() []string {
-			return shown(srv.Messages(channel), func(m mattermostfake.Message) (string, bool) { return m.Text, m.FromBot && !m.Deleted })
+			return shown(srv.Messages(channel), func(m mattermostfake.Message) (string, bool) {
+				return withFiles(m.Text, names(m.Files, func(f mattermostfake.File) string { return f.Name })...), m.FromBot && !m.Deleted
+			})
 		}, func(text string, files ...File) {
 			p := mattermostfake.Post{From: who, Text: text}
 			for _, f := range files {
@@ -359,12 +395,7 @@ func newMattermost(a *Account) error {
 		})
 	}
 	a.Upset = func(u Upset, times int, all bool) {
-		f := map[Upset]mattermostfake.Fault{
-			TooMany: mattermostfake.TooMany(3), Unavailable: mattermostfake.BadGateway(), CutBefore: mattermostfake.CutBefore(),
-			CutAfter: mattermostfake.CutAfter(), NoAnswer: {BlackHole: true}, LateAnswer: {Act: true, Then: make(chan struct{}), Cut: true},
-		}[u]
-		f.Times = times
-		srv.Fail(only(all, "POST /posts"), f)
+		srv.Fail(only(all, "POST /posts"), u.fault(times, mattermostfake.TooMany(3)))
 	}
 	return nil
 }
@@ -379,8 +410,9 @@ func newMatrix(a *Account) error {
 	if err != nil {
 		return err
 	}
-	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
-		return matrix.New(matrix.Config{Homeserver: srv.URL(), Token: secret.Value(srv.Token())}, matrix.Deps{HTTP: a.client(), Log: log,
+	a.Server = srv
+	a.Connect = func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error) {
+		return matrix.New(matrix.Config{Homeserver: srv.URL(), Token: secret.Value(srv.Token())}, matrix.Deps{Deps: platform.Deps{HTTP: a.client(), Log: log, Health: part},
 			Admits: func(context.Context, string) (bool, error) { return true, nil }})
 	}
 	name := named()
@@ -388,7 +420,12 @@ func newMatrix(a *Account) error {
 		who := srv.AddUser(name())
 		room := srv.Invite(who, true)
 		return chatOf(matrix.Name, room, func() []string {
-			return shown(srv.Messages(room), func(m matrixfake.Message) (string, bool) { return m.Text, m.FromBot })
+			return shown(srv.Messages(room), func(m matrixfake.Message) (string, bool) {
+				if m.File != nil && m.File.Name == m.Text { // which is its name then, for old clients
+					return withFiles("", m.File.Name), m.FromBot
+				}
+				return m.Text, m.FromBot
+			})
 		}, func(text string, files ...File) {
 			if len(files) == 0 {
 				srv.Say(who, room, text)
@@ -399,12 +436,7 @@ func newMatrix(a *Account) error {
 		})
 	}
 	a.Upset = func(u Upset, times int, all bool) {
-		f := map[Upset]matrixfake.Fault{
-			TooMany: matrixfake.TooMany(3000), Unavailable: matrixfake.BadGateway(), CutBefore: matrixfake.CutBefore(),
-			CutAfter: matrixfake.CutAfter(), NoAnswer: {BlackHole: true}, LateAnswer: {Act: true, Then: make(chan struct{}), Cut: true},
-		}[u]
-		f.Times = times
-		srv.Fail(only(all, matrixfake.Send), f)
+		srv.Fail(only(all, matrixfake.Send), u.fault(times, matrixfake.TooMany(3000)))
 	}
 	return nil
 }
@@ -415,16 +447,19 @@ func newEmail(a *Account) error {
 		return err
 	}
 	a.closing = append(a.closing, srv.Close)
-	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
+	a.Server = srv
+	a.Connect = func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error) {
 		return email.New(email.Config{Address: srv.Address(), Password: secret.Value(srv.Password()),
 			IMAP: email.Server{Host: "127.0.0.1", Port: srv.IMAPPort(), Security: email.Plain}, SMTP: email.Server{Host: "127.0.0.1", Port: srv.SMTPPort(), Security: email.Plain},
-		}, email.Deps{Dial: a.network.Dial, Log: log})
+		}, email.Deps{Dial: a.network.Dial, Log: log, Health: part})
 	}
 	name := named()
 	a.Chat = func() Chat {
 		address := name() + "@people.test"
 		return chatOf(email.Name, address, func() []string {
-			return shown(srv.Sent(), func(m emailfake.Mail) (string, bool) { return m.Text, strings.EqualFold(m.To, address) })
+			return shown(srv.Sent(), func(m emailfake.Mail) (string, bool) {
+				return withFiles(m.Text, slices.Sorted(maps.Keys(m.Files))...), strings.EqualFold(m.To, address)
+			})
 		}, func(text string, files ...File) {
 			l := emailfake.Letter{From: address, Subject: "a question", Text: text}
 			if len(files) > 0 {
@@ -434,13 +469,12 @@ func newEmail(a *Account) error {
 		})
 	}
 	a.Upset = func(u Upset, times int, all bool) {
-		f := map[Upset]emailfake.Fault{
-			TooMany: {Stage: "rcpt", Code: 452, Text: "4.5.3 too many mails, try again later"}, Unavailable: {Stage: "mail", Code: 421, Text: "4.3.2 shutting down"},
-			CutBefore: {Stage: "data"}, CutAfter: {Stage: "end", Act: true}, NoAnswer: {Stage: "mail"}, LateAnswer: {Stage: "end", Act: true},
-		}[u]
-		for range times {
-			srv.Fail(f)
+		stage := map[Upset]string{TooMany: "rcpt", Unavailable: "mail", CutBefore: "data", CutAfter: "end", NoAnswer: "mail", LateAnswer: "end"}[u]
+		f := u.fault(times, fault.Fault{Status: 452, Message: "4.5.3 too many mails, try again later"})
+		if u == Unavailable {
+			f.Status, f.Message = 421, "4.3.2 shutting down"
 		}
+		srv.Fail(stage, f)
 		if all {
 			srv.Drop()
 		}
@@ -472,22 +506,24 @@ func newWebhook(a *Account) error {
 	const key = "whsec_dGhlIHNlY3JldCBvZiBhbGwgdGhlc2UgcmVjZWl2ZXJz"
 	var rec *webhookfake.Receiver
 	err := a.listen(func(l net.Listener) (func(), error) {
-		rec = webhookfake.NewReceiverOn(l, key)
-		return rec.Close, nil
+		var err error
+		rec, err = webhookfake.NewReceiver(key, l)
+		return func() { rec.Close() }, err
 	})
 	if err != nil {
 		return err
 	}
+	a.Server = rec
 	c := webhook.Config{Host: "127.0.0.1", Port: -1, Targets: map[string]webhook.Target{}}
 	for i := range targets {
 		c.Targets[fmt.Sprintf("target%d", i+1)] = webhook.Target{URL: rec.URL(), Secrets: []secret.Value{key}}
 	}
-	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
+	a.Connect = func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error) {
 		l, err := a.network.Listen()
 		if err != nil {
 			return nil, err
 		}
-		return webhook.New(c, webhook.Deps{HTTP: a.client(), Log: log, Listener: l})
+		return webhook.New(c, webhook.Deps{HTTP: a.client(), Log: log, Health: part, Listener: l})
 	}
 	n := 0
 	a.Chat = func() Chat {
@@ -498,13 +534,7 @@ func newWebhook(a *Account) error {
 		}, nil)
 	}
 	a.Upset = func(u Upset, times int, _ bool) {
-		f := map[Upset]webhookfake.Fault{
-			TooMany: {Status: http.StatusTooManyRequests, RetryAfter: "3"}, Unavailable: {Status: http.StatusBadGateway}, CutBefore: {Status: http.StatusServiceUnavailable},
-			CutAfter: {Cut: true}, NoAnswer: {Status: http.StatusGatewayTimeout}, LateAnswer: {Hang: true},
-		}[u]
-		for range times {
-			rec.Fail(f)
-		}
+		rec.Fail("post", u.fault(times, fault.TooMany(3)))
 	}
 	return nil
 }

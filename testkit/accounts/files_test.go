@@ -3,12 +3,16 @@ package accounts
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,7 +46,7 @@ func listen(t *testing.T, name string, f func(t *testing.T, l listening)) {
 			t.Fatal(err)
 		}
 		defer a.Close()
-		one, err := a.Connect(slog.New(slog.NewTextHandler(t.Output(), nil)))
+		one, err := a.Connect(slog.New(slog.NewTextHandler(t.Output(), nil)), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -229,5 +233,39 @@ func (s slow) Read(p []byte) (int, error) {
 		return 1, nil
 	case <-s.ctx.Done():
 		return 0, s.ctx.Err()
+	}
+}
+
+// TestFilesThatCannotGo sends what is no file, what is not there and what is larger
+// than the platform takes: each is given up at once, with a reason for people, and
+// shown to nobody.
+func TestFilesThatCannotGo(t *testing.T) {
+	for _, name := range senders() {
+		t.Run(name, func(t *testing.T) {
+			listen(t, name, func(t *testing.T, l listening) {
+				dir := t.TempDir()
+				at := func(name string) string { return filepath.Join(dir, name) }
+				large := l.Capabilities().MaxUpload + 1
+				if err := errors.Join(syscall.Mkfifo(at("pipe"), 0o600), os.Mkdir(at("folder"), 0o700), os.WriteFile(at("empty"), nil, 0o600),
+					os.WriteFile(at("large.bin"), nil, 0o600), os.Truncate(at("large.bin"), large), os.Symlink(at("pipe"), at("link"))); err != nil {
+					t.Fatal(err)
+				}
+				bad := []string{at("pipe"), at("link"), at("folder"), at("missing"), at("large.bin"), "/dev/zero", ""}
+				if name != "email" { // a mail may have an empty file
+					bad = append(bad, at("empty"))
+				}
+				for _, bad := range bad {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+					_, err := l.Send(ctx, l.chat.To, domain.Part{Attachments: []domain.Attachment{{Path: bad, Name: "report.bin"}}}, "nonce-of-"+filepath.Base(bad))
+					cancel()
+					if e := platform.AsError(err); err == nil || e.Kind != platform.GiveUp || !strings.Contains(e.Reason, " ") {
+						t.Errorf("%q: %v", bad, err)
+					}
+				}
+				if shown := l.chat.Shown(); len(shown) > 0 {
+					t.Errorf("the chat shows %q", shown)
+				}
+			})
+		})
 	}
 }

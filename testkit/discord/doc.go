@@ -26,7 +26,7 @@
 // headers (https://discord.com/developers/docs/topics/rate-limits), and the
 // codes and messages of errors.
 //
-// What can go wrong on request: any answer of any call (Fault), and on the
+// What can go wrong on request: any answer of any call (testkit/fault), and on the
 // gateway lost acknowledgements, silence, closes with any code, invalid
 // sessions, orders to reconnect, refused intents, and a server that is gone for
 // a while (GoDark).

@@ -71,16 +71,16 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	ws.SetReadLimit(4096) // "clients are limited to sending payloads of 4096 bytes"
 	c := &gwConn{s: s, ws: ws, out: make(chan frame, maxOut), gone: make(chan struct{})}
 	s.mu.Lock()
-	if s.closed || s.http == nil {
+	leave := s.Enter()
+	if leave == nil {
 		s.mu.Unlock()
 		_ = ws.CloseNow()
 		return
 	}
+	defer leave()
 	s.conns[c] = true
-	s.wg.Add(1)
-	s.touch()
+	s.Touch()
 	s.mu.Unlock()
-	defer s.wg.Done()
 	var wg sync.WaitGroup
 	wg.Go(c.writer)
 	c.write(frame{Op: opHello, Data: map[string]any{"heartbeat_interval": s.beat.Milliseconds()}})
@@ -92,7 +92,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	if c.ses != nil && c.ses.conn == c {
 		c.ses.conn = nil
 	}
-	s.touch()
+	s.Touch()
 	s.mu.Unlock()
 }
 
@@ -189,7 +189,7 @@ func (c *gwConn) take(op int, data json.RawMessage) (code int, reason string) {
 		s.mu.Lock()
 		s.gateway.beats++
 		deaf := s.gateway.deaf
-		s.touch()
+		s.Touch()
 		s.mu.Unlock()
 		if !deaf {
 			c.write(frame{Op: opAck})
@@ -220,7 +220,7 @@ func (c *gwConn) identify(data json.RawMessage) (int, string) {
 	defer s.mu.Unlock()
 	s.gateway.identifies++
 	s.gateway.remaining--
-	s.touch()
+	s.Touch()
 	switch {
 	case c.ses != nil:
 		return 4005, "Already authenticated."
@@ -236,7 +236,7 @@ func (c *gwConn) identify(data json.RawMessage) (int, string) {
 		away = append(away, map[string]any{"id": g.id, "unavailable": true})
 	}
 	s.dispatch(c.ses, "READY", map[string]any{
-		"v": 10, "user": s.self, "session_id": c.ses.id, "resume_gateway_url": "ws://" + s.addr + "/gateway",
+		"v": 10, "user": s.self, "session_id": c.ses.id, "resume_gateway_url": "ws://" + s.Addr() + "/gateway",
 		"guilds": away, "application": map[string]any{"id": s.self.ID, "flags": 0},
 	})
 	if c.ses.intents&IntentGuilds != 0 {
@@ -260,7 +260,7 @@ func (c *gwConn) resume(data json.RawMessage) (int, string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.gateway.resumes++
-	s.touch()
+	s.Touch()
 	ses := s.sessions[r.Session]
 	switch {
 	case bare(r.Token) != s.token:
@@ -307,7 +307,7 @@ func (s *Server) tellAll(intent int, kind string, data func(ses *gwSession) any)
 			s.dispatch(ses, kind, data(ses))
 		}
 	}
-	s.touch()
+	s.Touch()
 }
 
 // Connected tells whether a bot has a session and a connection.
@@ -327,11 +327,11 @@ func (s *Server) connected() bool {
 }
 
 // WaitConnected waits until a bot has a session and a connection.
-func (s *Server) WaitConnected(ctx context.Context) error { return s.until(ctx, s.connected) }
+func (s *Server) WaitConnected(ctx context.Context) error { return s.Until(ctx, s.connected) }
 
 // WaitGone waits until no connection is open.
 func (s *Server) WaitGone(ctx context.Context) error {
-	return s.until(ctx, func() bool { return len(s.conns) == 0 })
+	return s.Until(ctx, func() bool { return len(s.conns) == 0 })
 }
 
 // Identifies counts the sessions that were asked for.
@@ -348,15 +348,15 @@ func (s *Server) counted(f func(gatewayState) int) int {
 
 // WaitIdentifies waits until n sessions were asked for.
 func (s *Server) WaitIdentifies(ctx context.Context, n int) error {
-	return s.until(ctx, func() bool { return s.gateway.identifies >= n })
+	return s.Until(ctx, func() bool { return s.gateway.identifies >= n })
 }
 
 // WaitResumes waits until n resumes were asked for.
 func (s *Server) WaitResumes(ctx context.Context, n int) error {
-	return s.until(ctx, func() bool { return s.gateway.resumes >= n })
+	return s.Until(ctx, func() bool { return s.gateway.resumes >= n })
 }
 
 // WaitBeats waits until n heartbeats have come.
 func (s *Server) WaitBeats(ctx context.Context, n int) error {
-	return s.until(ctx, func() bool { return s.gateway.beats >= n })
+	return s.Until(ctx, func() bool { return s.gateway.beats >= n })
 }

@@ -248,7 +248,7 @@ func (s *Server) add(c *channelState, m *Message) {
 		intent = IntentDirectMessages
 	}
 	if c.hidden {
-		s.touch()
+		s.Touch()
 		return
 	}
 	s.tellAll(intent, "MESSAGE_CREATE", func(ses *gwSession) any {
@@ -264,7 +264,7 @@ func (s *Server) add(c *channelState, m *Message) {
 // store keeps a file; the caller holds s.mu.
 func (s *Server) store(channel, name, mime string, data []byte) File {
 	f := File{ID: s.newID(), Filename: name, ContentType: mime, Size: len(data)}
-	f.URL = "http://" + s.addr + "/attachments/" + channel + "/" + f.ID + "/" + strings.Map(func(r rune) rune {
+	f.URL = "http://" + s.Addr() + "/attachments/" + channel + "/" + f.ID + "/" + strings.Map(func(r rune) rune {
 		if strings.ContainsRune(`/\?#% `, r) {
 			return '_' // as Discord does
 		}
@@ -313,7 +313,7 @@ func (s *Server) interact(u User, c *channelState, kind int, data any, m *Messag
 
 // WaitAnswered waits until the bot has answered an interaction.
 func (s *Server) WaitAnswered(ctx context.Context, id string) error {
-	return s.until(ctx, func() bool { return s.presses[id] })
+	return s.Until(ctx, func() bool { return s.presses[id] })
 }
 
 // find gives a message; the caller holds s.mu.
@@ -342,7 +342,7 @@ func (s *Server) Delete(channel, id string) {
 // after the last that was given. Edits are no messages of their own.
 func (s *Server) Next(ctx context.Context, channel string) (Message, error) {
 	var found Message
-	err := s.until(ctx, func() bool {
+	err := s.Until(ctx, func() bool {
 		c := s.channels[channel]
 		for ; c != nil && c.read < len(c.messages); c.read++ {
 			if m := c.messages[c.read]; m.FromBot {
@@ -363,7 +363,7 @@ func (s *Server) Next(ctx context.Context, channel string) (Message, error) {
 // must not call the server.
 func (s *Server) WaitFor(ctx context.Context, channel string, match func(Message) bool) (Message, error) {
 	var found Message
-	err := s.until(ctx, func() bool {
+	err := s.Until(ctx, func() bool {
 		c := s.channels[channel]
 		if c == nil {
 			return false
@@ -395,21 +395,6 @@ func (s *Server) Messages(channel string) []Message {
 // Replies is what the bot wrote in a channel, oldest first.
 func (s *Server) Replies(channel string) []Message {
 	return slices.DeleteFunc(s.Messages(channel), func(m Message) bool { return !m.FromBot })
-}
-
-// Calls counts the calls by name, failed ones included: gateway,
-// gateway_url, create_message,
-// edit_message, get_message, get_messages, get_channel, typing, reaction,
-// start_thread, callback, application, commands, open_dm, file, user.
-func (s *Server) Calls(name string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.calls[name]
-}
-
-// WaitCalls waits until a call was made n times.
-func (s *Server) WaitCalls(ctx context.Context, name string, n int) error {
-	return s.until(ctx, func() bool { return s.calls[name] >= n })
 }
 
 // Typing counts the typing signals that a channel was shown.

@@ -121,49 +121,31 @@ func (s *Server) getMember(r *http.Request, _ []byte) (any, *refusal) {
 func (s *Server) call(name string, f method) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 64<<20))
-		s.mu.Lock()
-		s.calls[name]++
-		s.touch()
-		s.mu.Unlock()
-		fault := s.fault(name, r.PathValue("channel"))
-		if fault != nil && !fault.wait(s, r) {
-			cut(w)
-			return
-		}
-		act := func() (any, *refusal) {
-			if err != nil {
-				return nil, &refusal{status: 413, Code: 40005, Message: "Request entity too large"}
+		s.Serve(w, r, name, r.PathValue("channel"), func(w http.ResponseWriter) {
+			v, ref := func() (any, *refusal) {
+				if err != nil {
+					return nil, &refusal{status: 413, Code: 40005, Message: "Request entity too large"}
+				}
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				if bare(r.Header.Get("Authorization")) != s.token && name != "callback" && name != "gateway_url" { // which need none
+					return nil, unauthorized
+				}
+				if ref := s.limited(w, name, r.PathValue("channel")); ref != nil {
+					return nil, ref
+				}
+				return f(r, body)
+			}()
+			switch {
+			case ref != nil:
+				tell(w, *ref)
+			case v == nil:
+				w.WriteHeader(http.StatusNoContent)
+			default:
+				w.Header().Set("Content-Type", "application/json")
+				_ = json.NewEncoder(w).Encode(v) // the client may be gone
 			}
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if bare(r.Header.Get("Authorization")) != s.token && name != "callback" && name != "gateway_url" { // which need none
-				return nil, unauthorized
-			}
-			if ref := s.limited(w, name, r.PathValue("channel")); ref != nil {
-				return nil, ref
-			}
-			return f(r, body)
-		}
-		if fault != nil && fault.answers() {
-			if fault.Act {
-				_, _ = act() // the answer is what gets lost
-			}
-			if fault.Stall {
-				fault.stall(s, r)
-			}
-			fault.answer(w)
-			return
-		}
-		v, ref := act()
-		switch {
-		case ref != nil:
-			tell(w, *ref)
-		case v == nil:
-			w.WriteHeader(http.StatusNoContent)
-		default:
-			w.Header().Set("Content-Type", "application/json")
-			_ = json.NewEncoder(w).Encode(v) // the client may be gone
-		}
+		})
 	}
 }
 
@@ -195,7 +177,7 @@ func (s *Server) limited(w http.ResponseWriter, name, channel string) *refusal {
 }
 
 func (s *Server) getGateway(*http.Request, []byte) (any, *refusal) {
-	return map[string]any{"url": "ws://" + s.addr + "/gateway", "shards": 1, "session_start_limit": map[string]any{
+	return map[string]any{"url": "ws://" + s.Addr() + "/gateway", "shards": 1, "session_start_limit": map[string]any{
 		"total": 1000, "remaining": max(s.gateway.remaining, 0), "reset_after": 3_600_000, "max_concurrency": 1}}, nil
 }
 
@@ -227,7 +209,7 @@ func (s *Server) putCommands(_ *http.Request, body []byte) (any, *refusal) {
 		}
 	}
 	s.commands = c
-	s.touch()
+	s.Touch()
 	return c, nil
 }
 
@@ -495,7 +477,7 @@ func (s *Server) editMessage(r *http.Request, body []byte) (any, *refusal) {
 	if p.Components != nil {
 		m.Buttons = buttons
 	}
-	s.touch()
+	s.Touch()
 	return s.showMessage(c, m, true), nil
 }
 
@@ -533,7 +515,7 @@ func (s *Server) react(r *http.Request, _ []byte) (any, *refusal) {
 		return nil, unknownMessage
 	}
 	m.Reactions = append(m.Reactions, r.PathValue("emoji"))
-	s.touch()
+	s.Touch()
 	return nil, nil
 }
 
@@ -543,7 +525,7 @@ func (s *Server) typing(r *http.Request, _ []byte) (any, *refusal) {
 		return nil, ref
 	}
 	c.typing++
-	s.touch()
+	s.Touch()
 	return nil, nil
 }
 
@@ -562,24 +544,19 @@ func (s *Server) callback(r *http.Request, body []byte) (any, *refusal) {
 		return nil, invalidForm("type", "BASE_TYPE_REQUIRED", "This field is required")
 	}
 	s.presses[id] = true
-	s.touch()
+	s.Touch()
 	return nil, nil
 }
 
 func (s *Server) download(w http.ResponseWriter, r *http.Request) {
-	s.mu.Lock()
-	s.calls["file"]++
-	data, ok := s.files[r.PathValue("id")]
-	s.mu.Unlock()
-	f := s.fault("file", r.PathValue("channel"))
-	switch {
-	case f != nil && !f.wait(s, r):
-		cut(w)
-	case f != nil && f.answers():
-		f.answer(w)
-	case !ok:
-		http.NotFound(w, r)
-	default:
+	s.Serve(w, r, "file", r.PathValue("channel"), func(w http.ResponseWriter) {
+		s.mu.Lock()
+		data, ok := s.files[r.PathValue("id")]
+		s.mu.Unlock()
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
 		_, _ = w.Write(data) // the client may be gone
-	}
+	})
 }

@@ -8,6 +8,7 @@ import (
 	"hermes/internal/control"
 	"hermes/internal/health"
 	"hermes/testkit/discord"
+	"hermes/testkit/fault"
 	"hermes/testkit/llm"
 )
 
@@ -84,7 +85,9 @@ func TestDiscord(t *testing.T) {
 	sees(late, "you said: anybody here?")
 	w.settled()
 
-	dc.Fail("create_message", discord.Fault{Channel: dm, Act: true, Stall: true})
+	lost := fault.Lost()
+	lost.Chat = dm
+	dc.Fail("create_message", lost)
 	dc.Say(ann, dm, "crash")
 	sees(dm, "you said: crash")
 	p.Kill()

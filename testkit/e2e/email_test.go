@@ -8,6 +8,7 @@ import (
 	"hermes/internal/control"
 	"hermes/internal/health"
 	"hermes/testkit/email"
+	"hermes/testkit/fault"
 	"hermes/testkit/llm"
 )
 
@@ -78,7 +79,7 @@ func TestEmail(t *testing.T) {
 	w.settled()
 
 	// The server has taken the answer and says nothing; then comes the crash.
-	mx.Fail(email.Fault{Stage: "end", Act: true})
+	mx.Fail("end", fault.CutAfter())
 	ann("crash", "before the crash", "")
 	sees("before the crash")
 	p.Kill()

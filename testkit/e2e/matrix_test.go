@@ -9,6 +9,7 @@ import (
 
 	"hermes/internal/control"
 	"hermes/internal/health"
+	"hermes/testkit/fault"
 	"hermes/testkit/llm"
 	"hermes/testkit/matrix"
 )
@@ -97,7 +98,7 @@ func TestMatrix(t *testing.T) {
 	w.settled()
 
 	// The homeserver has taken the answer and says nothing; then comes the crash.
-	defer mx.Fail(matrix.Send, matrix.Fault{Act: true, Then: make(chan struct{}), Cut: true})()
+	defer mx.Fail(matrix.Send, fault.Lost())()
 	mx.Say(ann, dm, "crash")
 	sees(dm, "you said: crash")
 	p.Kill()

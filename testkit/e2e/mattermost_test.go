@@ -8,6 +8,7 @@ import (
 
 	"hermes/internal/control"
 	"hermes/internal/health"
+	"hermes/testkit/fault"
 	"hermes/testkit/llm"
 	"hermes/testkit/mattermost"
 )
@@ -71,7 +72,7 @@ func TestMattermost(t *testing.T) {
 	sees(dm, "you said: anybody there?")
 	w.settled()
 
-	defer mm.Fail("POST /posts", mattermost.Fault{Act: true, Then: make(chan struct{}), Cut: true})()
+	defer mm.Fail("POST /posts", fault.Lost())()
 	mm.Say(ann, "crash")
 	sees(dm, "you said: crash")
 	p.Kill()

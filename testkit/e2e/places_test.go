@@ -28,7 +28,7 @@ var vital = []string{".env", "config.yaml", "active_profile", "ledger.db", "ledg
 var idle = []string{
 	"profile.yaml", "SOUL.md", "memories/MEMORY.md", "memories/USER.md", "skills/x/SKILL.md", "auth.lock",
 	"cron/jobs.json", "cron/scheduler_zone", "cron/ticker_heartbeat", "cron/ticker_last_success", "cron/ticker_last_error", "cron/usage_audit.jsonl", "cron/poke",
-	"binary.pin", "binaries.json", "rescue.json", "gateway-starts.json", "gateway-starts.journal", ".gateway-starts.lock", ".config.lock", "gateway_state.json", "gateway.sock",
+	"binary.pin", "binaries.json", "rescue.json", "gateway-starts.json", "gateway-starts.journal", ".gateway-starts.lock", ".config.lock", ".config-change.json", "gateway_state.json", "gateway.sock",
 	"channel_directory.json", "webhook_subscriptions.json", "webhook_subscriptions.json.lock", "matrix_session.json",
 	"ledger.ballast", "run/aside.lock", "run/migrate.lock", "cache/env-seen.json",
 	"config-history/0001/entry.json", "config-history/0001/config.yaml", "config-history/0001/.env", ".env.bak", "config.yaml.bak",

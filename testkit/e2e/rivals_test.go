@@ -5,14 +5,15 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"hermes/internal/control"
 	"hermes/internal/health"
+	"hermes/testkit/fault"
 	"hermes/testkit/rig"
-	"hermes/testkit/telegram"
 )
 
 // Of many that start at once exactly one serves; the others are refused.
@@ -121,7 +122,7 @@ func TestAChatThatIsGone(t *testing.T) {
 	w := setUp(t, options{})
 	p := w.start()
 	ann, bob := w.tg.AddUser("Ann"), w.tg.AddUser("Bob")
-	release := w.tg.Fail("sendMessage", telegram.Fault{Chat: bob.ID, Times: -1, Status: 403, Description: "Forbidden: bot was blocked by the user"})
+	release := w.tg.Fail("sendMessage", fault.Fault{Chat: strconv.FormatInt(bob.ID, 10), Times: -1, Status: 403, Message: "Forbidden: bot was blocked by the user"})
 	for i := range 3 {
 		w.tg.Say(bob, fmt.Sprintf("blocked %d", i))
 	}

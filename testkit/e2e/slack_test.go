@@ -8,6 +8,7 @@ import (
 
 	"hermes/internal/control"
 	"hermes/internal/health"
+	"hermes/testkit/fault"
 	"hermes/testkit/llm"
 	"hermes/testkit/slack"
 )
@@ -98,7 +99,7 @@ func TestSlack(t *testing.T) {
 	sees(general, "you said: and in the thread?")
 	w.settled()
 
-	defer sl.Fail("chat.postMessage", slack.Fault{Act: true, Then: make(chan struct{}), Cut: true})()
+	defer sl.Fail("chat.postMessage", fault.Lost())()
 	sl.Say(ann, dm, "crash")
 	sees(dm, "you said: crash")
 	p.Kill()

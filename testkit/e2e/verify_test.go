@@ -7,9 +7,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
-	"hermes/testkit/telegram"
+	"hermes/internal/home"
+	"hermes/testkit/fault"
 )
 
 // verified is `gateway verify --json`: state and evidence by the check's name.
@@ -82,7 +84,7 @@ func TestVerify(t *testing.T) {
 	}
 
 	// What does not.
-	cancel := w.tg.Fail("sendMessage", telegram.Fault{Status: 403, Description: "Forbidden: bot was blocked by the user"})
+	cancel := w.tg.Fail("sendMessage", fault.Fault{Status: 403, Message: "Forbidden: bot was blocked by the user"})
 	w.brain.RequireKey("another")
 	env := filepath.Join(w.home.Dir, ".env")
 	text, err := os.ReadFile(env)
@@ -111,6 +113,58 @@ func TestVerify(t *testing.T) {
 	w.says(checks, "gateway", "failed", "hermes gateway start")
 	if _, asked := checks["API"]; asked {
 		t.Error("the API of a gateway that does not run was asked")
+	}
+}
+
+// A broken configuration on disk is a line of its own, and the others prove what is
+// served in its place.
+func TestVerifyOnTheLastHealthyConfiguration(t *testing.T) {
+	t.Parallel()
+	w := setUp(t, options{api: true, env: "TELEGRAM_HOME_CHANNEL=1001\n"})
+	ann := w.tg.AddUserID(1001, "Ann")
+	w.tg.Say(ann, "hello")
+	p := w.start()
+	w.sees(ann.ID, "hello")
+	profile := home.Profile{Name: home.DefaultProfile, Root: w.home.Dir, Home: w.home.Dir}
+	files, err := home.ReadFiles(profile)
+	if err == nil { // as the gateway notes once it has served for a while
+		_, err = home.OpenHistory(profile).Healthy(files, "test", time.Now())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write("config.yaml", "model: {default: x\nb: [1, 2\n")
+
+	held := func(state string) {
+		t.Helper()
+		checks, code := w.verified()
+		w.says(checks, "config", "failed", state)
+		w.says(checks, "config", "failed", "is not valid YAML")
+		w.says(checks, "config", "failed", "config rollback")
+		w.says(checks, "model", "ok", "fake-1 by custom answered")
+		if code != 1 {
+			t.Errorf("exit %d", code)
+		}
+		if _, runs := checks["gateway"]; !runs {
+			w.says(checks, "message", "ok", "delivered to telegram:1001 (receipt ")
+			w.says(checks, "API", "ok", "answered with its key")
+			w.says(checks, "next tick", "not wanted", "the scheduler runs")
+		}
+	}
+	held("serves on the last healthy configuration since")
+	w.stop(p)
+	held("does not run, and would start with the last healthy configuration")
+	w.start() // in safe mode
+	held("serves on the last healthy configuration since")
+}
+
+// Without a healthy one nothing could serve, and there is nothing to prove.
+func TestVerifyWithoutAConfiguration(t *testing.T) {
+	t.Parallel()
+	w := setUp(t, options{})
+	w.write("config.yaml", "model: {default: x\nb: [1, 2\n")
+	if out, code := w.run("gateway", "verify"); code != 78 || !strings.Contains(out, "is not valid YAML") {
+		t.Errorf("exit %d: %s", code, out)
 	}
 }
 

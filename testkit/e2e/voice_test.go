@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"hermes/internal/control"
+	"hermes/internal/health"
 	"hermes/testkit/llm"
 	"hermes/testkit/telegram"
 )
@@ -58,9 +61,16 @@ func TestAVoiceMessageIsHeard(t *testing.T) {
 	if text := told(t, w); !strings.Contains(text, "what it says follows]\n/stop please buy milk") {
 		t.Errorf("the model was told %q", text)
 	}
+	speech := func(state health.State) func(control.Status) bool {
+		return func(s control.Status) bool {
+			return slices.ContainsFunc(s.Parts, func(p health.Part) bool { return p.Name == "speech" && p.State == state })
+		}
+	}
+	w.waitStatus("the status to tell of speech", speech(health.OK))
 	answers <- llm.Heard{Failure: &fault}
 	speak(w, ann)
 	w.sees(ann.ID, "could not be transcribed")
+	w.waitStatus("the status to tell that it failed", speech(health.Degraded))
 	if text := told(t, w); strings.Count(text, "\n") != 0 || !strings.Contains(text, "has a fault (HTTP 500)") {
 		t.Errorf("the model was told %q", text)
 	}

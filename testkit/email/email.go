@@ -30,6 +30,8 @@ import (
 	"github.com/emersion/go-message/mail"
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
+
+	"hermes/testkit/fault"
 )
 
 // Options change the provider. The zero value speaks without TLS and pushes.
@@ -55,25 +57,15 @@ type Server struct {
 	smtpAt  *net.TCPAddr
 	mailbox *imapmemserver.User
 	ids     atomic.Int64
+	faults  *fault.Rules
 
-	mu       sync.Mutex
-	conns    map[*conn]bool
-	sent     []Mail
-	changed  chan struct{}
-	faults   []Fault
-	refuse   error // every IMAP login
-	refuseTx error // every SMTP login
-	logins   int
-	watch    func(taken bool)
-	search   func()
-}
-
-// Fault is how the SMTP server treats one mail.
-type Fault struct {
-	Stage string // mail, rcpt, data or end
-	Code  int    // 0: the connection is cut
-	Text  string
-	Act   bool // at the end: the mail is taken all the same
+	mu      sync.Mutex
+	conns   map[*conn]bool
+	sent    []Mail
+	changed chan struct{}
+	logins  int
+	watch   func(taken bool)
+	search  func()
 }
 
 // Mail is one that was sent.
@@ -101,7 +93,7 @@ func New(o Options) (*Server, error) {
 	if o.Listen == nil {
 		o.Listen = func() (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") }
 	}
-	s := &Server{o: o, mailbox: imapmemserver.NewUser(o.Address, o.Password), conns: map[*conn]bool{}, changed: make(chan struct{})}
+	s := &Server{o: o, mailbox: imapmemserver.NewUser(o.Address, o.Password), conns: map[*conn]bool{}, changed: make(chan struct{}), faults: fault.New(nil)}
 	if err := errors.Join(s.mailbox.Create("INBOX", nil), s.mailbox.Create("Sent", nil), s.certify()); err != nil {
 		return nil, err
 	}
@@ -183,6 +175,7 @@ func (s *Server) Roots() *x509.CertPool { return s.roots }
 
 // Close ends both servers.
 func (s *Server) Close() {
+	s.faults.Close()
 	if s.imap != nil {
 		_ = s.imap.Close()
 	}
@@ -282,44 +275,10 @@ func (s *Server) Open() int {
 	return len(s.conns)
 }
 
-// RefuseIMAP answers every login with a response; "" lets them in again.
-func (s *Server) RefuseIMAP(code, text string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.refuse = nil
-	if text != "" {
-		s.refuse = &imap.Error{Type: imap.StatusResponseTypeNo, Code: imap.ResponseCode(code), Text: text}
-	}
-}
-
-// RefuseSMTP answers every login with a code; 0 lets them in again.
-func (s *Server) RefuseSMTP(code int, text string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.refuseTx = nil
-	if code != 0 {
-		s.refuseTx = &smtp.SMTPError{Code: code, EnhancedCode: smtp.NoEnhancedCode, Message: text}
-	}
-}
-
-// Fail lets the next mails fail, one each.
-func (s *Server) Fail(f ...Fault) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.faults = append(s.faults, f...)
-}
-
-// fault takes the next fault if it concerns a stage.
-func (s *Server) fault(stage string) *Fault {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.faults) == 0 || s.faults[0].Stage != stage {
-		return nil
-	}
-	f := s.faults[0]
-	s.faults = s.faults[1:]
-	return &f
-}
+// Fail arms a fault (fault.Rules.Fail) for a stage: "login" of IMAP, whose response
+// code is the fault's Code, or of SMTP "auth", "mail", "rcpt", "data" or "end", whose
+// reply has the fault's Status, and which Act takes the mail all the same.
+func (s *Server) Fail(stage string, f fault.Fault) (cancel func()) { return s.faults.Fail(stage, f) }
 
 // Watch sets a function that is called with each mail that has come in whole:
 // before it is taken, and before the client is told that it was. nil takes it
@@ -443,15 +402,12 @@ type imapSession struct {
 }
 
 func (i *imapSession) Login(user, password string) error {
+	if f := i.s.faults.Take("login", ""); f.Answers() {
+		return &imap.Error{Type: imap.StatusResponseTypeNo, Code: imap.ResponseCode(f.Code), Text: f.Message}
+	}
 	i.s.mu.Lock()
-	refuse := i.s.refuse
-	if refuse == nil {
-		i.s.logins++
-	}
+	i.s.logins++
 	i.s.mu.Unlock()
-	if refuse != nil {
-		return refuse
-	}
 	return i.s.mailbox.Login(user, password)
 }
 
@@ -486,11 +442,8 @@ func (t *smtpSession) AuthMechanisms() []string { return []string{sasl.Plain} }
 
 func (t *smtpSession) Auth(string) (sasl.Server, error) {
 	return sasl.NewPlainServer(func(_, user, password string) error {
-		t.s.mu.Lock()
-		refuse := t.s.refuseTx
-		t.s.mu.Unlock()
-		if refuse != nil {
-			return refuse
+		if err := t.stage("auth"); err != nil {
+			return err
 		}
 		if user != t.s.o.Address || password != t.s.o.Password {
 			return smtp.ErrAuthFailed
@@ -500,16 +453,18 @@ func (t *smtpSession) Auth(string) (sasl.Server, error) {
 	}), nil
 }
 
-func (t *smtpSession) stage(name string) error {
-	f := t.s.fault(name)
-	if f == nil {
+// stage fails where a fault says so.
+func (t *smtpSession) stage(name string) error { return t.fail(t.s.faults.Take(name, "")) }
+
+func (t *smtpSession) fail(f *fault.Armed) error {
+	switch alive := f.Wait(context.Background()); {
+	case alive && !f.Answers():
 		return nil
-	}
-	if f.Code == 0 {
+	case !alive || f.Cut:
 		_ = t.c.Conn().Close()
 		return io.EOF
 	}
-	return &smtp.SMTPError{Code: f.Code, EnhancedCode: smtp.NoEnhancedCode, Message: f.Text}
+	return &smtp.SMTPError{Code: f.Status, EnhancedCode: smtp.NoEnhancedCode, Message: f.Message}
 }
 
 func (t *smtpSession) Mail(from string, _ *smtp.MailOptions) error {
@@ -534,19 +489,13 @@ func (t *smtpSession) Data(r io.Reader) error {
 		return err
 	}
 	t.s.tell(false)
-	f := t.s.fault("end")
-	if f == nil || f.Act {
+	f := t.s.faults.Take("end", "")
+	if !f.Answers() || f.Act {
 		t.s.take(t.from, t.to, raw)
 	}
 	t.s.tell(true)
-	switch {
-	case f == nil:
-		return nil
-	case f.Code == 0:
-		_ = t.c.Conn().Close()
-		return io.EOF
-	}
-	return &smtp.SMTPError{Code: f.Code, EnhancedCode: smtp.NoEnhancedCode, Message: f.Text}
+	f.Linger(context.Background())
+	return t.fail(f)
 }
 
 func (t *smtpSession) Reset()        {}

@@ -45,6 +45,11 @@ func TestHealthy(t *testing.T) {
 			w.until("an answer", func() bool { return len(w.tg.Replies(ada.ID)) > 0 })
 			w.hermes("gateway", "restart")
 		}},
+		{"voice messages are transcribed", shape{}, func(w *world) {
+			w.add("config.yaml", "stt:\n  base_url: "+w.brain.URL()+"\n")
+			w.add(".env", "VOICE_TOOLS_OPENAI_KEY="+modelKey+"\n")
+			w.hermes("gateway", "restart")
+		}},
 		{"after a crash and a start", shape{}, func(w *world) { w.procs[0].Kill(); w.start() }},
 	} {
 		t.Run(c.what, func(t *testing.T) {

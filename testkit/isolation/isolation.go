@@ -59,8 +59,8 @@ func (c Cell) String() string {
 	return fmt.Sprintf("%-10s %-22s before: %s; during: %s (worst: %s); %s%s", c.Platform, c.Fault, c.Before, c.During, c.Worst, c.Shown, back)
 }
 
-// fault is one way for a platform to misbehave.
-type fault struct {
+// misbehaviour is one way for a platform to misbehave.
+type misbehaviour struct {
 	name string
 	// settings are wrong from the start; nil for a fault that comes later.
 	settings func(*people.Platform) people.Settings
@@ -71,8 +71,8 @@ type fault struct {
 	least time.Duration // of the measurement
 }
 
-func faults() []fault {
-	return []fault{
+func faults() []misbehaviour {
+	return []misbehaviour{
 		{name: "bad token", settings: (*people.Platform).WrongToken, shows: true},
 		{name: "DNS failure", settings: (*people.Platform).NoSuchName, shows: true},
 		{name: "TLS failure", settings: (*people.Platform).NoTLS, shows: true},
@@ -164,7 +164,7 @@ type Options struct {
 func Run(ctx context.Context, o Options) ([]Cell, error) {
 	var out []Cell
 	for _, victim := range o.Platforms {
-		later := make([]fault, 0, len(faults()))
+		later := make([]misbehaviour, 0, len(faults()))
 		for _, f := range faults() {
 			if f.settings == nil {
 				later = append(later, f)
@@ -172,7 +172,7 @@ func Run(ctx context.Context, o Options) ([]Cell, error) {
 					continue
 				}
 			} else {
-				later = []fault{f}
+				later = []misbehaviour{f}
 			}
 			cells, err := life(ctx, o, victim, later)
 			out = append(out, cells...)
@@ -186,7 +186,7 @@ func Run(ctx context.Context, o Options) ([]Cell, error) {
 }
 
 // life is one life of a gateway, with one fault after another.
-func life(ctx context.Context, o Options, victim string, fs []fault) (cells []Cell, err error) {
+func life(ctx context.Context, o Options, victim string, fs []misbehaviour) (cells []Cell, err error) {
 	w, err := setUp(o, victim, fs[0].settings)
 	if err != nil {
 		return nil, err
@@ -412,6 +412,7 @@ func (w *world) measure(ctx context.Context, but string, window time.Duration) (
 				d, err := w.ask(ctx, p, w.o.patience())
 				mu.Lock()
 				if err != nil {
+					w.o.Logf("%s: no answer within %s: %v", p.Name, w.o.patience(), err)
 					lost++
 				} else {
 					waits = append(waits, d)

@@ -2,118 +2,27 @@ package isolation
 
 import (
 	"context"
-	"net"
-	"net/http"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
-	"hermes/internal/platform/discord"
-	"hermes/internal/platform/email"
-	"hermes/internal/platform/matrix"
-	"hermes/internal/platform/mattermost"
-	"hermes/internal/platform/slack"
-	"hermes/internal/platform/telegram"
-	"hermes/internal/secret"
-	discordfake "hermes/testkit/discord"
-	emailfake "hermes/testkit/email"
-	matrixfake "hermes/testkit/matrix"
-	mattermostfake "hermes/testkit/mattermost"
-	"hermes/testkit/port"
-	slackfake "hermes/testkit/slack"
-	telegramfake "hermes/testkit/telegram"
+	"hermes/testkit/accounts"
+	"hermes/testkit/adapter"
 )
-
-// account is one adapter and its fake on a network in memory.
-type account struct {
-	platform.Adapter
-	say   func(text string)
-	close func()
-}
-
-// connections make an account each. Whatever they wait for is as in production.
-func connections() map[string]func(t *testing.T, n *port.Network, part *health.Reporter) account {
-	listen := func(t *testing.T, n *port.Network) (net.Listener, *http.Client) {
-		l, err := n.Listen()
-		must(t, err)
-		return l, &http.Client{Transport: &http.Transport{DialContext: n.Dial, DisableCompression: true}}
-	}
-	return map[string]func(*testing.T, *port.Network, *health.Reporter) account{
-		"telegram": func(t *testing.T, n *port.Network, part *health.Reporter) account {
-			l, client := listen(t, n)
-			srv, err := telegramfake.New(telegramfake.Options{Listener: l})
-			must(t, err)
-			a, err := telegram.New(telegram.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, telegram.Deps{HTTP: client, Health: part})
-			must(t, err)
-			ann := srv.AddUser("ann")
-			return account{a, func(text string) { srv.Say(ann, text) }, func() { client.CloseIdleConnections(); srv.Close() }}
-		},
-		"discord": func(t *testing.T, n *port.Network, part *health.Reporter) account {
-			l, client := listen(t, n)
-			srv, err := discordfake.New(discordfake.Options{Listener: l})
-			must(t, err)
-			a, err := discord.New(discord.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, discord.Deps{HTTP: client, Health: part})
-			must(t, err)
-			ann := srv.AddUser("ann")
-			channel := srv.AddChannel(srv.AddGuild("guild"), "general")
-			return account{a, func(text string) { srv.Say(ann, channel, text) }, func() { client.CloseIdleConnections(); srv.Close() }}
-		},
-		"mattermost": func(t *testing.T, n *port.Network, part *health.Reporter) account {
-			l, client := listen(t, n)
-			srv, err := mattermostfake.New(mattermostfake.Options{Listener: l})
-			must(t, err)
-			a, err := mattermost.New(mattermost.Config{Token: secret.Value(srv.Token()), URL: srv.URL()}, mattermost.Deps{HTTP: client, Health: part})
-			must(t, err)
-			ann := srv.AddUser("ann")
-			return account{a, func(text string) { srv.Say(ann, text) }, func() { client.CloseIdleConnections(); srv.Close() }}
-		},
-		"matrix": func(t *testing.T, n *port.Network, part *health.Reporter) account {
-			l, client := listen(t, n)
-			srv, err := matrixfake.New(matrixfake.Options{Listener: l})
-			must(t, err)
-			a, err := matrix.New(matrix.Config{Homeserver: srv.URL(), Token: secret.Value(srv.Token())}, matrix.Deps{HTTP: client, Health: part,
-				Admits: func(context.Context, string) (bool, error) { return true, nil }})
-			must(t, err)
-			ann := srv.AddUser("ann")
-			dm := srv.Invite(ann, true)
-			return account{a, func(text string) { srv.Say(ann, dm, text) }, func() { client.CloseIdleConnections(); srv.Close() }}
-		},
-		"slack": func(t *testing.T, n *port.Network, part *health.Reporter) account {
-			l, client := listen(t, n)
-			srv, err := slackfake.New(slackfake.Options{Listener: l, PingEvery: 10 * time.Second, RedeliverAfter: 3 * time.Second})
-			must(t, err)
-			a, err := slack.New(slack.Config{Token: secret.Value(srv.Token()), AppToken: secret.Value(srv.AppToken()), BaseURL: srv.URL()}, slack.Deps{HTTP: client, Health: part})
-			must(t, err)
-			ann := srv.AddUser("ann")
-			dm := srv.Direct(ann)
-			return account{a, func(text string) { srv.Say(ann, dm, text) }, func() { client.CloseIdleConnections(); srv.Close() }}
-		},
-		"email": func(t *testing.T, n *port.Network, part *health.Reporter) account {
-			srv, err := emailfake.New(emailfake.Options{Listen: n.Listen})
-			must(t, err)
-			a, err := email.New(email.Config{Address: srv.Address(), Password: secret.Value(srv.Password()),
-				IMAP: email.Server{Host: "127.0.0.1", Port: srv.IMAPPort(), Security: email.Plain}, SMTP: email.Server{Host: "127.0.0.1", Port: srv.SMTPPort(), Security: email.Plain},
-			}, email.Deps{Dial: n.Dial, Health: part})
-			must(t, err)
-			return account{a, func(text string) {
-				srv.Write(emailfake.Letter{From: "ann@people.test", Subject: "a question", Text: text})
-			}, srv.Close}
-		},
-	}
-}
 
 // TestABlackHoleIsSeenAndLeft lets each connection be swallowed for ten minutes:
 // status must show it, and what was said meanwhile is heard once packets come
 // through again.
 func TestABlackHoleIsSeenAndLeft(t *testing.T) {
-	for name, connect := range connections() {
+	for _, name := range accounts.Names() {
+		if name == "webhook" { // which has no connection of its own; see TestABlackHoleOutwardsIsSeenAndLeft
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { swallow(t, connect) })
+			synctest.Test(t, func(t *testing.T) { swallow(t, name) })
 		})
 	}
 }
@@ -124,18 +33,22 @@ const (
 	leftWithin = 6 * time.Minute // the longest back-off
 )
 
-func swallow(t *testing.T, connect func(*testing.T, *port.Network, *health.Reporter) account) {
-	n := &port.Network{}
+func swallow(t *testing.T, name string) {
+	account, err := accounts.New(name)
+	must(t, err)
+	n := account.Network()
 	registry := health.New(time.Now)
 	part := registry.Part("platform")
-	a := connect(t, n, part)
-	in := &inbox{}
+	a, err := account.Connect(nil, part)
+	must(t, err)
+	say := account.Chat().Say
+	in := adapter.NewInbox()
 	ctx, cancel := context.WithCancel(t.Context())
 	var run sync.WaitGroup
 	run.Go(func() { supervise(ctx, a, in, part) })
 	defer func() {
 		cancel()
-		a.close()
+		account.Close()
 		run.Wait()
 	}()
 	until := func(what string, limit time.Duration, ok func() bool) time.Duration {
@@ -145,19 +58,19 @@ func swallow(t *testing.T, connect func(*testing.T, *port.Network, *health.Repor
 				return time.Since(began)
 			}
 			if time.Since(began) > limit {
-				t.Fatalf("not within %s: %s\nstatus: %+v\nheard: %q", limit, what, registry.Parts(), in.heard())
+				t.Fatalf("not within %s: %s\nstatus: %+v\nheard: %q", limit, what, registry.Parts(), adapter.Texts(in.Events()))
 			}
 		}
 	}
 	state := func() health.State { return registry.Parts()[0].State }
 	until("it is connected", time.Minute, func() bool { return state() == health.OK })
-	a.say("before")
-	until("it hears", time.Minute, func() bool { return in.has("before") })
+	say("before")
+	until("it hears", time.Minute, func() bool { return heard(in, "before") > 0 })
 	time.Sleep(time.Minute) // of quiet, simulated
 
 	n.BlackHole(true)
 	began := time.Now()
-	a.say("meanwhile")
+	say("meanwhile")
 	seen := until("status shows the black hole", seenWithin, func() bool { return state() != health.OK })
 	shown := registry.Parts()[0]
 	dials := n.Dials()
@@ -168,23 +81,23 @@ func swallow(t *testing.T, connect func(*testing.T, *port.Network, *health.Repor
 	if n.Dials() == dials {
 		t.Error("after it was seen no new connection was tried")
 	}
-	if in.has("meanwhile") {
+	if heard(in, "meanwhile") > 0 {
 		t.Error("something came through the black hole")
 	}
 	n.BlackHole(false)
-	left := until("what was said meanwhile is heard, and status shows it well", leftWithin, func() bool { return in.has("meanwhile") && state() == health.OK })
-	a.say("after")
-	until("it hears again", time.Minute, func() bool { return in.has("after") })
+	left := until("what was said meanwhile is heard, and status shows it well", leftWithin, func() bool { return heard(in, "meanwhile") > 0 && state() == health.OK })
+	say("after")
+	until("it hears again", time.Minute, func() bool { return heard(in, "after") > 0 })
 	for _, text := range []string{"before", "meanwhile", "after"} {
-		if in.count(text) != 1 {
-			t.Errorf("%q was accepted %d times", text, in.count(text))
+		if heard(in, text) != 1 {
+			t.Errorf("%q was accepted %d times", text, heard(in, text))
 		}
 	}
 	t.Logf("shown after %s as %s %s, heard again %s after it had ended", seen, shown.State, shown.Code, left)
 }
 
 // supervise runs the adapter again when it gives up, as the gateway does.
-func supervise(ctx context.Context, a platform.Adapter, in *inbox, part *health.Reporter) {
+func supervise(ctx context.Context, a platform.Adapter, in *adapter.Inbox, part *health.Reporter) {
 	for pause := time.Second; ctx.Err() == nil; pause = min(2*pause, 5*time.Minute) {
 		err := a.Run(ctx, in)
 		if ctx.Err() != nil || err == nil {
@@ -199,49 +112,10 @@ func supervise(ctx context.Context, a platform.Adapter, in *inbox, part *health.
 	}
 }
 
-// inbox keeps what an adapter hears, and drops what it knows, as the ledger does.
-type inbox struct {
-	mu     sync.Mutex
-	cursor string
-	known  map[string]bool
-	texts  []string
-}
-
-func (in *inbox) Accept(_ context.Context, _ string, events []domain.Inbound, cursor string) error {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.known == nil {
-		in.known = map[string]bool{}
-	}
-	for _, e := range events {
-		if !in.known[e.EventID] {
-			in.known[e.EventID] = true
-			in.texts = append(in.texts, lastWord(e.Text))
-		}
-	}
-	if cursor != "" {
-		in.cursor = cursor
-	}
-	return nil
-}
-
-func (in *inbox) Cursor(context.Context, string) (string, error) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.cursor, nil
-}
-
-func (in *inbox) heard() []string {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return slices.Clone(in.texts)
-}
-
-func (in *inbox) has(text string) bool { return slices.Contains(in.heard(), text) }
-
-func (in *inbox) count(text string) (n int) {
-	for _, s := range in.heard() {
-		if s == text {
+// heard counts the events that say a text.
+func heard(in *adapter.Inbox, text string) (n int) {
+	for _, e := range in.Events() {
+		if lastWord(e.Text) == text {
 			n++
 		}
 	}

@@ -51,7 +51,14 @@ func (s *Server) transcribe(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer func() { _ = r.MultipartForm.RemoveAll() }()
+	s.mu.Lock()
+	wrong := s.key != "" && r.Header.Get("Authorization") != "Bearer "+s.key
+	s.mu.Unlock()
 	f, head, err := r.FormFile("file")
+	if err != nil && wrong { // the key is looked at before the form
+		Fail(http.StatusUnauthorized).write(w, "invalid_request_error", "invalid_api_key", "Incorrect API key provided: "+r.Header.Get("Authorization")+".")
+		return
+	}
 	if err != nil {
 		invalid(http.StatusBadRequest, "you must provide a file")
 		return

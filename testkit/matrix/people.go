@@ -145,7 +145,7 @@ func (s *Server) Revoke(soft bool) {
 	defer s.mu.Unlock()
 	clear(s.devices)
 	s.soft = soft
-	s.touch()
+	s.Touch()
 }
 
 // ForgetTransactions empties what is remembered of transaction ids.
@@ -161,7 +161,7 @@ func (s *Server) ForgetTokens() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.epoch++
-	s.touch()
+	s.Touch()
 }
 
 // member sets a membership; the caller holds s.mu.
@@ -187,7 +187,7 @@ func (s *Server) add(r *room, e *event) {
 	s.stream++
 	e.at, e.ID, e.TS = s.stream, "$event"+s.newID(), s.stamp()
 	r.events = append(r.events, e)
-	s.touch()
+	s.Touch()
 }
 
 // Say lets a person write in a room, as a client of today does.
@@ -281,6 +281,19 @@ func (s *Server) Press(by User, room, id, key string) string {
 	return s.Post(Post{From: by, Room: room, Type: "m.reaction", Content: map[string]any{"m.relates_to": map[string]any{"rel_type": "m.annotation", "event_id": id, "key": key}}})
 }
 
+// Redact lets a person take back what they wrote,
+// https://spec.matrix.org/v1.15/client-server-api/#redactions.
+func (s *Server) Redact(by User, room, id string) {
+	s.mu.Lock()
+	for _, e := range s.rooms[room].events {
+		if e.ID == id {
+			e.Content = map[string]any{}
+		}
+	}
+	s.mu.Unlock()
+	s.Post(Post{From: by, Room: room, Type: "m.room.redaction", Content: map[string]any{"redacts": id}})
+}
+
 // Edit lets a person change what they wrote.
 func (s *Server) Edit(by User, room, id, text string) string {
 	return s.Post(Post{From: by, Room: room, Text: "* " + text, Content: map[string]any{
@@ -348,7 +361,7 @@ func (s *Server) Replies(room string) []Message {
 // after the last that was given. Edits are no messages of their own.
 func (s *Server) Next(ctx context.Context, room string) (Message, error) {
 	var found Message
-	err := s.until(ctx, func() bool {
+	err := s.Until(ctx, func() bool {
 		r, n := s.rooms[room], 0
 		for _, m := range s.shown(r) {
 			if !m.FromBot {
@@ -370,7 +383,7 @@ func (s *Server) Next(ctx context.Context, room string) (Message, error) {
 // WaitFor waits until a room shows a message, of anybody, that matches.
 func (s *Server) WaitFor(ctx context.Context, room string, match func(Message) bool) (Message, error) {
 	var found Message
-	err := s.until(ctx, func() bool {
+	err := s.Until(ctx, func() bool {
 		for _, m := range s.shown(s.rooms[room]) {
 			if match(m) {
 				found = m
@@ -384,7 +397,7 @@ func (s *Server) WaitFor(ctx context.Context, room string, match func(Message) b
 
 // WaitJoined waits until the account is in a room.
 func (s *Server) WaitJoined(ctx context.Context, room string) error {
-	return s.until(ctx, func() bool { return s.rooms[room].membership(s.self.ID) == "join" })
+	return s.Until(ctx, func() bool { return s.rooms[room].membership(s.self.ID) == "join" })
 }
 
 // Membership is the account's in a room; "" when it has none.
@@ -396,7 +409,7 @@ func (s *Server) Membership(room string) string {
 
 // WaitRead waits until the account has read up to an event.
 func (s *Server) WaitRead(ctx context.Context, room, id string) error {
-	return s.until(ctx, func() bool { return s.rooms[room].receipt == id })
+	return s.Until(ctx, func() bool { return s.rooms[room].receipt == id })
 }
 
 // Typing tells whether the account is shown as writing, and how often that was said.
@@ -408,7 +421,7 @@ func (s *Server) Typing(room string) (now bool, times int) {
 
 // WaitStill waits until the account is not shown as writing.
 func (s *Server) WaitStill(ctx context.Context, room string) error {
-	return s.until(ctx, func() bool { return !s.rooms[room].typing })
+	return s.Until(ctx, func() bool { return !s.rooms[room].typing })
 }
 
 // AccountData is what the account has stored under a type.
@@ -426,16 +439,4 @@ func (s *Server) Devices() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.devices)
-}
-
-// Calls counts the requests of a pattern, failed ones included.
-func (s *Server) Calls(pattern string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.calls[pattern]
-}
-
-// WaitCalls waits until a pattern was requested n times.
-func (s *Server) WaitCalls(ctx context.Context, pattern string, n int) error {
-	return s.until(ctx, func() bool { return s.calls[pattern] >= n })
 }

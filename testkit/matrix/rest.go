@@ -27,7 +27,7 @@ func (s *Server) routes() {
 	s.route("POST /v3/login", true, s.login)
 	s.route("POST /v3/logout", false, func(c *caller) (any, *apiError) {
 		delete(s.devices, c.token)
-		s.touch()
+		s.Touch()
 		return struct{}{}, nil
 	})
 	s.route("GET /v3/account/whoami", false, func(c *caller) (any, *apiError) {
@@ -105,7 +105,7 @@ func (s *Server) putData(c *caller) (any, *apiError) {
 	}
 	s.stream++
 	s.account[c.path("type")], s.dataAt[c.path("type")] = slices.Clone(c.body), s.stream
-	s.touch()
+	s.Touch()
 	return struct{}{}, nil
 }
 
@@ -289,7 +289,7 @@ func (s *Server) setTyping(c *caller) (any, *apiError) {
 	if in.Typing {
 		r.typed++
 	}
-	s.touch()
+	s.Touch()
 	return struct{}{}, nil
 }
 
@@ -302,7 +302,7 @@ func (s *Server) setReceipt(c *caller) (any, *apiError) {
 		return nil, refuse(http.StatusBadRequest, "M_INVALID_PARAM", "Invalid receipt")
 	}
 	r.receipt = c.path("event")
-	s.touch()
+	s.Touch()
 	return struct{}{}, nil
 }
 

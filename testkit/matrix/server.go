@@ -1,9 +1,7 @@
 package matrix
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"hermes/testkit/port"
+	"hermes/testkit/wire"
 )
 
 // Domain is the server's name in ids.
@@ -40,17 +38,12 @@ type User struct {
 // Server is a fake homeserver with one account. Its methods are safe for
 // concurrent use.
 type Server struct {
+	*wire.Server
+	mux  *http.ServeMux
 	o    Options
 	self User
-	addr string
-	port *port.Port
-	mux  *http.ServeMux
-	done chan struct{}
 
 	mu      sync.Mutex
-	changed chan struct{} // closed at the next change, while somebody waits
-	http    *http.Server  // nil while dark
-	closed  bool
 	epoch   int               // in the tokens of syncs: another one knows none of them
 	devices map[string]string // by token
 	soft    bool              // tokens that are not known are said to be logged out softly
@@ -66,16 +59,10 @@ type Server struct {
 	dataAt  map[string]int             // where in the stream they were set
 	txns    map[string]string          // events by device, room, type and transaction
 	files   map[string]*File
-
-	faults []*armed
-	calls  map[string]int
 }
 
 // New starts a server.
 func New(o Options) (*Server, error) {
-	if o.Addr == "" {
-		o.Addr = "127.0.0.1:0"
-	}
 	if o.Token == "" {
 		o.Token = "syt_aGVybWVz_fakeTokenOfTheTest_0Zk1Lx"
 	}
@@ -92,26 +79,19 @@ func New(o Options) (*Server, error) {
 		o.Now = time.Now
 	}
 	s := &Server{
-		o: o, done: make(chan struct{}), devices: map[string]string{o.Token: "FAKEDEVICE"}, users: map[string]*User{}, rooms: map[string]*room{}, aliases: map[string]string{},
-		account: map[string]json.RawMessage{}, dataAt: map[string]int{}, txns: map[string]string{}, files: map[string]*File{}, calls: map[string]int{},
+		o: o, devices: map[string]string{o.Token: "FAKEDEVICE"}, users: map[string]*User{}, rooms: map[string]*room{}, aliases: map[string]string{},
+		account: map[string]json.RawMessage{}, dataAt: map[string]int{}, txns: map[string]string{}, files: map[string]*File{},
 	}
 	s.self = User{ID: "@" + o.Name + ":" + Domain, Name: "Hermes"}
 	s.users[s.self.ID] = &s.self
 	s.routes()
 	var err error
-	if s.port, err = port.Open(o.Addr, o.Listener); err != nil {
+	s.Server, err = wire.New(wire.Options{Name: "matrix", Addr: o.Addr, Listener: o.Listener, State: &s.mu, Refuse: misbehave})
+	if err != nil {
 		return nil, err
 	}
-	s.addr = s.port.Addr()
-	if err = s.ComeBack(); err != nil {
-		s.port.Release()
-		return nil, err
-	}
-	return s, nil
+	return s, s.Start(s.mux)
 }
-
-// URL is the server's address, as MATRIX_HOMESERVER takes it.
-func (s *Server) URL() string { return "http://" + s.addr }
 
 // Token is the account's token.
 func (s *Server) Token() string { return s.o.Token }
@@ -121,53 +101,6 @@ func (s *Server) Password() string { return s.o.Password }
 
 // User is the account itself.
 func (s *Server) User() User { return s.self }
-
-// Close stops the server and cuts every connection.
-func (s *Server) Close() {
-	s.mu.Lock()
-	if !s.closed {
-		s.closed = true
-		close(s.done)
-	}
-	s.mu.Unlock()
-	s.GoDark()
-	s.port.Release()
-}
-
-// GoDark cuts every connection and refuses new ones until ComeBack. What the
-// server knows stays.
-func (s *Server) GoDark() {
-	s.mu.Lock()
-	h := s.http
-	s.http = nil
-	s.mu.Unlock()
-	if h != nil {
-		h.Close()
-	}
-}
-
-// ComeBack listens again at the same address, which stayed its own.
-func (s *Server) ComeBack() error {
-	ln, err := s.port.Listen()
-	if err != nil {
-		return err
-	}
-	s.serve(ln)
-	return nil
-}
-
-func (s *Server) serve(ln net.Listener) {
-	h := &http.Server{Handler: s.mux, ReadHeaderTimeout: time.Minute}
-	s.mu.Lock()
-	if s.closed || s.http != nil {
-		s.mu.Unlock()
-		ln.Close()
-		return
-	}
-	s.http = h
-	s.mu.Unlock()
-	go h.Serve(ln) //nolint:errcheck // it ends when the server is closed
-}
 
 // newID gives a number for an id; the caller holds s.mu.
 func (s *Server) newID() string {
@@ -227,35 +160,23 @@ func (s *Server) route(pattern string, public bool, h handler) {
 		if err != nil {
 			return
 		}
-		act := func() (any, *apiError) {
-			c := &caller{r: r, body: body}
-			if pattern == "GET /v3/sync" {
-				return s.sync(c)
-			}
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if e := s.admit(c); e != nil && !public {
-				return nil, e
-			}
-			return h(c)
-		}
-		s.count(pattern)
-		f := s.fault(pattern)
-		if f != nil && !f.wait(s, r) {
-			cut(w)
-			return
-		}
-		if f == nil || !f.answers() {
-			result, refusal := act()
+		s.Serve(w, r, pattern, "", func(w http.ResponseWriter) {
+			result, refusal := s.handle(&caller{r: r, body: body}, pattern, public, h)
 			answer(w, result, refusal)
-			return
-		}
-		if f.Act {
-			act() //nolint:errcheck // the answer is what gets lost
-			f.linger(s, r)
-		}
-		f.answer(w)
+		})
 	})
+}
+
+func (s *Server) handle(c *caller, pattern string, public bool, h handler) (any, *apiError) {
+	if pattern == "GET /v3/sync" {
+		return s.sync(c)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.admit(c); e != nil && !public {
+		return nil, e
+	}
+	return h(c)
 }
 
 // admit finds out whose request it is; the caller holds s.mu.
@@ -287,57 +208,4 @@ func answer(w http.ResponseWriter, result any, refusal *apiError) {
 		result = refusal
 	}
 	json.NewEncoder(w).Encode(result) //nolint:errcheck // as above
-}
-
-// cut ends the connection in the middle of the exchange.
-func cut(w http.ResponseWriter) {
-	if h, ok := w.(http.Hijacker); ok {
-		if c, _, err := h.Hijack(); err == nil {
-			if t, ok := c.(*net.TCPConn); ok {
-				t.SetLinger(0) //nolint:errcheck // a reset is nicer, a close will do
-			}
-			c.Close()
-			return
-		}
-	}
-	panic(http.ErrAbortHandler)
-}
-
-// count counts a call and tells those who wait for it.
-func (s *Server) count(pattern string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.calls[pattern]++
-	s.touch()
-}
-
-// touch wakes everybody who waits for a change; the caller holds s.mu.
-func (s *Server) touch() {
-	if s.changed != nil {
-		close(s.changed)
-		s.changed = nil
-	}
-}
-
-// until waits for a condition, which is called with s.mu held.
-func (s *Server) until(ctx context.Context, done func() bool) error {
-	for {
-		s.mu.Lock()
-		if done() {
-			s.mu.Unlock()
-			return nil
-		}
-		if s.changed == nil {
-			s.changed = make(chan struct{})
-		}
-		c := s.changed
-		s.mu.Unlock()
-		select {
-		case <-c:
-		case <-s.done:
-			return errors.New("matrix fake: the server was closed")
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }

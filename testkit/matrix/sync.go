@@ -117,7 +117,7 @@ func (s *Server) sync(c *caller) (any, *apiError) {
 		out, some = s.news(&f, since, full)
 		return some || full
 	}
-	_ = s.until(ctx, look) // what there is when it is over is the answer
+	_ = s.Until(ctx, look) // what there is when it is over is the answer
 	return out, refusal
 }
 

@@ -1,167 +1,20 @@
 package mattermost
 
 import (
-	"encoding/json"
+	"cmp"
 	"net/http"
 	"strconv"
+
+	"hermes/testkit/fault"
 )
-
-// Fault is one way to misbehave. Zero fields do nothing.
-type Fault struct {
-	Times int // how often; 0 means once, below 0 until it is taken back
-
-	Hold <-chan struct{} // wait for this to be closed before anything else
-	// BlackHole never answers: the connection stays open until the client goes,
-	// the fault is taken back or the server closes.
-	BlackHole bool
-
-	Act  bool            // carry the request out before failing
-	Then <-chan struct{} // having carried it out, wait for this to be closed, or for the client to go
-	Cut  bool            // close the connection without an answer
-
-	Status     int    // the answer's HTTP status
-	ID         string // of the error
-	Message    string // of the error
-	RetryAfter int    // seconds, in the header Retry-After
-	Reset      int    // seconds, in the header X-Ratelimit-Reset
-	Location   string // of a redirect
-	Body       string // in place of a JSON answer, e.g. a front end's HTML
-}
-
-// BadGateway is the answer of a front end whose server is away.
-func BadGateway() Fault {
-	return Fault{Status: http.StatusBadGateway, Body: "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n</html>\r\n"}
-}
-
-// CutBefore drops the connection; the request is not carried out.
-func CutBefore() Fault { return Fault{Cut: true} }
-
-// CutAfter carries the request out and drops the connection in place of
-// answering: to the client the outcome is unknown.
-func CutAfter() Fault { return Fault{Cut: true, Act: true} }
 
 // TooMany is a refusal by the rate limiter, which answers in plain text
 // (https://api.mattermost.com/#tag/rate-limiting).
-func TooMany(reset int) Fault {
-	return Fault{Status: http.StatusTooManyRequests, Reset: reset, Body: "limit exceeded\n"}
+func TooMany(reset int) fault.Fault {
+	return fault.Fault{Status: http.StatusTooManyRequests, Header: http.Header{"X-Ratelimit-Reset": {strconv.Itoa(reset)}}, Body: "limit exceeded\n"}
 }
 
-// armed is a fault that waits for its request.
-type armed struct {
-	Fault
-	pattern string // "" means any
-	left    int    // below 0: no end
-	gone    chan struct{}
-}
-
-// Fail arms a fault for a request by its pattern, e.g. "POST /posts" or
-// "GET /websocket"; "" means every one. Faults of one pattern apply one after
-// the other in the order of their arming. The returned function takes it back,
-// and lets go of what it holds.
-func (s *Server) Fail(pattern string, f Fault) (cancel func()) {
-	a := &armed{Fault: f, pattern: pattern, left: f.Times, gone: make(chan struct{})}
-	if a.left == 0 {
-		a.left = 1
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.faults = append(s.faults, a)
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		select {
-		case <-a.gone:
-		default:
-			a.left = 0
-			close(a.gone)
-		}
-	}
-}
-
-// fault takes the fault that applies to a request, or nil.
-func (s *Server) fault(pattern string) *armed {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i, f := range s.faults {
-		if f.left == 0 || f.pattern != "" && f.pattern != pattern {
-			continue
-		}
-		if f.left > 0 {
-			f.left--
-		}
-		if f.left == 0 {
-			s.faults = append(s.faults[:i:i], s.faults[i+1:]...)
-		}
-		return f
-	}
-	return nil
-}
-
-// wait holds a request as its fault says; false when it is never to be answered.
-func (f *armed) wait(s *Server, r *http.Request) bool {
-	hold := f.Hold
-	if f.BlackHole {
-		hold = make(chan struct{})
-	}
-	if hold == nil {
-		return true
-	}
-	select {
-	case <-hold:
-		return true
-	case <-f.gone:
-		return true
-	case <-r.Context().Done():
-	case <-s.done:
-	}
-	return false
-}
-
-// linger waits between carrying a request out and answering it.
-func (f *armed) linger(s *Server, r *http.Request) {
-	if f.Then == nil {
-		return
-	}
-	select {
-	case <-f.Then:
-	case <-f.gone:
-	case <-r.Context().Done():
-	case <-s.done:
-	}
-}
-
-// answers tells whether the fault answers in place of the server.
-func (f *armed) answers() bool { return f.Cut || f.Status != 0 || f.Body != "" }
-
-// answer is the fault's answer.
-func (f *armed) answer(w http.ResponseWriter) {
-	if f.Cut {
-		cut(w)
-		return
-	}
-	h := w.Header()
-	for name, n := range map[string]int{"Retry-After": f.RetryAfter, "X-Ratelimit-Reset": f.Reset} {
-		if n > 0 {
-			h.Set(name, strconv.Itoa(n))
-		}
-	}
-	if f.Location != "" {
-		h.Set("Location", f.Location)
-	}
-	if f.Body != "" {
-		h.Set("Content-Type", "text/html")
-		w.WriteHeader(max(f.Status, http.StatusOK))
-		w.Write([]byte(f.Body)) //nolint:errcheck // the client may be gone
-		return
-	}
-	h.Set("Content-Type", "application/json")
-	w.WriteHeader(f.Status)
-	id, message := f.ID, f.Message
-	if id == "" {
-		id = "api.fake.app_error"
-	}
-	if message == "" {
-		message = http.StatusText(f.Status)
-	}
-	json.NewEncoder(w).Encode(refuse(f.Status, id, message)) //nolint:errcheck // as above
+// misbehave writes a fault's answer, whose Code is the error's id.
+func misbehave(w http.ResponseWriter, f fault.Fault) {
+	answer(w, 0, nil, refuse(f.Status, cmp.Or(f.Code, "api.fake.app_error"), cmp.Or(f.Message, http.StatusText(f.Status))))
 }

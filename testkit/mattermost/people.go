@@ -220,7 +220,7 @@ func (s *Server) show(p *post) {
 	s.posts[p.ID] = p
 	c.shown = append(c.shown, p.ID)
 	c.LastPostAt = p.CreateAt
-	s.touch()
+	s.Touch()
 	text, err := json.Marshal(p)
 	if err != nil {
 		panic(err)
@@ -245,7 +245,7 @@ func (s *Server) edit(p *post, text string) {
 	p.edits = append(p.edits, p.Message)
 	p.Message, p.UpdateAt = text, s.stamp()
 	p.EditAt = p.UpdateAt
-	s.touch()
+	s.Touch()
 }
 
 // Delete deletes a post; it stays in what was changed since.
@@ -255,7 +255,7 @@ func (s *Server) Delete(id string) {
 	p := s.posts[id]
 	p.DeleteAt = s.stamp()
 	p.UpdateAt = p.DeleteAt
-	s.touch()
+	s.Touch()
 }
 
 // Press lets a person add a reaction to a post, and tells the bot.
@@ -272,7 +272,7 @@ func (s *Server) reacted(p *post, user, emoji string) {
 	if err != nil {
 		panic(err)
 	}
-	s.touch()
+	s.Touch()
 	for k := range s.sockets {
 		s.emit(k, event{Event: "reaction_added", Data: map[string]any{"reaction": string(text)}, Broadcast: map[string]any{"channel_id": p.ChannelID}})
 	}
@@ -312,7 +312,7 @@ func (s *Server) Replies(channel string) []Message {
 // after the last that was given. Edits are no posts of their own.
 func (s *Server) Next(ctx context.Context, channel string) (Message, error) {
 	var found Message
-	err := s.until(ctx, func() bool {
+	err := s.Until(ctx, func() bool {
 		c := s.channels[channel]
 		for ; c.read < len(c.shown); c.read++ {
 			if p := s.posts[c.shown[c.read]]; p.UserID == s.self.ID {
@@ -332,7 +332,7 @@ func (s *Server) Next(ctx context.Context, channel string) (Message, error) {
 // WaitFor waits until a channel shows a message, of anybody, that matches.
 func (s *Server) WaitFor(ctx context.Context, channel string, match func(Message) bool) (Message, error) {
 	var found Message
-	err := s.until(ctx, func() bool {
+	err := s.Until(ctx, func() bool {
 		for _, id := range s.channels[channel].shown {
 			if m := s.message(s.posts[id]); match(m) {
 				found = m
@@ -351,26 +351,13 @@ func (s *Server) Typing(channel string) int {
 	return s.channels[channel].typing
 }
 
-// Calls counts the requests of a pattern, failed ones included; "ping" counts
-// those over websockets.
-func (s *Server) Calls(pattern string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.calls[pattern]
-}
-
-// WaitCalls waits until a pattern was requested n times.
-func (s *Server) WaitCalls(ctx context.Context, pattern string, n int) error {
-	return s.until(ctx, func() bool { return s.calls[pattern] >= n })
-}
-
 // RenameChannel gives a channel another name, and tells the bot.
 func (s *Server) RenameChannel(id, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.channels[id]
 	c.Name, c.DisplayName = strings.ToLower(name), name
-	s.touch()
+	s.Touch()
 	for k := range s.sockets {
 		s.emit(k, event{Event: "channel_updated", Data: map[string]any{"channel": "{}"}, Broadcast: map[string]any{"channel_id": id}})
 	}

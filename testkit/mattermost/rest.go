@@ -104,7 +104,7 @@ func (s *Server) publishTyping(r *http.Request, body []byte) (any, *apiError) {
 		return nil, e
 	}
 	c.typing++
-	s.touch()
+	s.Touch()
 	return map[string]string{"status": "OK"}, nil
 }
 

@@ -1,9 +1,7 @@
 package mattermost
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"hermes/testkit/port"
+	"hermes/testkit/wire"
 )
 
 // Options are what a server starts with. The zero value is usable.
@@ -29,20 +27,15 @@ type Options struct {
 
 // Server is a fake server with one bot. Its methods are safe for concurrent use.
 type Server struct {
+	*wire.Server
+	mux  *http.ServeMux
 	o    Options
 	self User
-	addr string // that clients are told
-	port *port.Port
-	mux  *http.ServeMux
-	done chan struct{}
 
-	mu      sync.Mutex
-	changed chan struct{} // closed at the next change, while somebody waits
-	http    *http.Server  // nil while dark
-	closed  bool
-	token   string
-	ids     int
-	last    int64 // create_at or update_at given last
+	mu    sync.Mutex
+	token string
+	ids   int
+	last  int64 // create_at or update_at given last
 
 	users    map[string]*User
 	channels map[string]*channelState
@@ -53,8 +46,6 @@ type Server struct {
 	sockets  map[*socket]bool
 	opened   int // sockets that were ever let in
 
-	faults []*armed
-	calls  map[string]int
 	lose   int  // events that get a number and are not sent
 	mute   bool // pings are not answered
 	silent bool // sockets send nothing at all
@@ -77,9 +68,6 @@ const pendingFor = 30 * time.Second
 
 // New starts a server.
 func New(o Options) (*Server, error) {
-	if o.Addr == "" {
-		o.Addr = "127.0.0.1:0"
-	}
 	if o.Token == "" {
 		o.Token = "fake7token8of9the0test1srv"
 	}
@@ -96,84 +84,25 @@ func New(o Options) (*Server, error) {
 		o.Now = time.Now
 	}
 	s := &Server{
-		o: o, token: o.Token, done: make(chan struct{}), users: map[string]*User{}, channels: map[string]*channelState{},
-		posts: map[string]*post{}, files: map[string]*stored{}, pending: map[string]pending{}, sockets: map[*socket]bool{}, calls: map[string]int{},
+		o: o, token: o.Token, users: map[string]*User{}, channels: map[string]*channelState{},
+		posts: map[string]*post{}, files: map[string]*stored{}, pending: map[string]pending{}, sockets: map[*socket]bool{},
 	}
 	s.self = User{ID: s.newID("b"), Username: o.Username, IsBot: true}
 	s.users[s.self.ID] = &s.self
 	s.routes()
 	var err error
-	if s.port, err = port.Open(o.Addr, o.Listener); err != nil {
+	s.Server, err = wire.New(wire.Options{Name: "mattermost", Addr: o.Addr, Listener: o.Listener, State: &s.mu, Refuse: misbehave, Dark: s.CutSockets})
+	if err != nil {
 		return nil, err
 	}
-	s.addr = s.port.Addr()
-	if err = s.ComeBack(); err != nil {
-		s.port.Release()
-		return nil, err
-	}
-	return s, nil
+	return s, s.Start(s.mux)
 }
-
-// URL is the server's address, as MATTERMOST_URL takes it.
-func (s *Server) URL() string { return "http://" + s.addr }
-
-// Behind makes the server tell clients another address (host and port), that of
-// a proxy in front of it. It is called before anybody connects.
-func (s *Server) Behind(addr string) { s.addr = addr }
 
 // Token is the bot's token.
 func (s *Server) Token() string { return s.o.Token }
 
 // Bot is the bot itself.
 func (s *Server) Bot() User { return s.self }
-
-// Close stops the server and cuts every connection.
-func (s *Server) Close() {
-	s.mu.Lock()
-	if !s.closed {
-		s.closed = true
-		close(s.done)
-	}
-	s.mu.Unlock()
-	s.GoDark()
-	s.port.Release()
-}
-
-// GoDark cuts every connection and refuses new ones until ComeBack. What the
-// server knows stays.
-func (s *Server) GoDark() {
-	s.mu.Lock()
-	h := s.http
-	s.http = nil
-	s.mu.Unlock()
-	if h != nil {
-		h.Close()
-	}
-	s.CutSockets()
-}
-
-// ComeBack listens again at the same address, which stayed its own.
-func (s *Server) ComeBack() error {
-	ln, err := s.port.Listen()
-	if err != nil {
-		return err
-	}
-	s.serve(ln)
-	return nil
-}
-
-func (s *Server) serve(ln net.Listener) {
-	h := &http.Server{Handler: s.mux, ReadHeaderTimeout: time.Minute}
-	s.mu.Lock()
-	if s.closed || s.http != nil {
-		s.mu.Unlock()
-		ln.Close()
-		return
-	}
-	s.http = h
-	s.mu.Unlock()
-	go h.Serve(ln) //nolint:errcheck // it ends when the server is closed
-}
 
 // newID gives an id of 26 letters and digits; the caller holds s.mu, or is New.
 func (s *Server) newID(kind string) string {
@@ -221,31 +150,20 @@ func (s *Server) route(pattern string, status int, h handler) {
 		if err != nil {
 			return
 		}
-		act := func() (any, *apiError) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if r.Header.Get("Authorization") != "Bearer "+s.token {
-				return nil, refuse(http.StatusUnauthorized, "api.context.session_expired.app_error", "Invalid or expired session, please login again.")
-			}
-			return h(r, body)
-		}
-		s.count(pattern)
-		f := s.fault(pattern)
-		if f != nil && !f.wait(s, r) {
-			cut(w)
-			return
-		}
-		if f == nil || !f.answers() {
-			result, refusal := act()
+		s.Serve(w, r, pattern, "", func(w http.ResponseWriter) {
+			result, refusal := s.handle(r, body, h)
 			answer(w, status, result, refusal)
-			return
-		}
-		if f.Act {
-			act() //nolint:errcheck // the answer is what gets lost
-			f.linger(s, r)
-		}
-		f.answer(w)
+		})
 	})
+}
+
+func (s *Server) handle(r *http.Request, body []byte, h handler) (any, *apiError) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.Header.Get("Authorization") != "Bearer "+s.token {
+		return nil, refuse(http.StatusUnauthorized, "api.context.session_expired.app_error", "Invalid or expired session, please login again.")
+	}
+	return h(r, body)
 }
 
 // answer writes a result or a refusal.
@@ -262,57 +180,4 @@ func answer(w http.ResponseWriter, status int, result any, refusal *apiError) {
 	}
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(result) //nolint:errcheck // as above
-}
-
-// cut ends the connection in the middle of the exchange.
-func cut(w http.ResponseWriter) {
-	if h, ok := w.(http.Hijacker); ok {
-		if c, _, err := h.Hijack(); err == nil {
-			if t, ok := c.(*net.TCPConn); ok {
-				t.SetLinger(0) //nolint:errcheck // a reset is nicer, a close will do
-			}
-			c.Close()
-			return
-		}
-	}
-	panic(http.ErrAbortHandler)
-}
-
-// count counts a call and tells those who wait for it.
-func (s *Server) count(pattern string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.calls[pattern]++
-	s.touch()
-}
-
-// touch wakes everybody who waits for a change; the caller holds s.mu.
-func (s *Server) touch() {
-	if s.changed != nil {
-		close(s.changed)
-		s.changed = nil
-	}
-}
-
-// until waits for a condition, which is called with s.mu held.
-func (s *Server) until(ctx context.Context, done func() bool) error {
-	for {
-		s.mu.Lock()
-		if done() {
-			s.mu.Unlock()
-			return nil
-		}
-		if s.changed == nil {
-			s.changed = make(chan struct{})
-		}
-		c := s.changed
-		s.mu.Unlock()
-		select {
-		case <-c:
-		case <-s.done:
-			return errors.New("mattermost fake: the server was closed")
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }

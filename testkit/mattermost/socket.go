@@ -45,18 +45,10 @@ type reply struct {
 }
 
 func (s *Server) websocket(w http.ResponseWriter, r *http.Request) {
-	const pattern = "GET /websocket"
-	s.count(pattern)
-	if f := s.fault(pattern); f != nil {
-		if !f.wait(s, r) {
-			cut(w)
-			return
-		}
-		if f.answers() {
-			f.answer(w)
-			return
-		}
-	}
+	s.Serve(w, r, "GET /websocket", "", func(w http.ResponseWriter) { s.serveSocket(w, r) })
+}
+
+func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request) {
 	conn, err := websocket.Accept(w, r, nil)
 	if err != nil {
 		return
@@ -74,7 +66,7 @@ func (s *Server) websocket(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	delete(s.sockets, k)
-	s.touch()
+	s.Touch()
 	s.mu.Unlock()
 	cancel()
 	conn.CloseNow()
@@ -123,14 +115,13 @@ func (s *Server) serveAction(ctx context.Context, k *socket) bool {
 		k.authed = true
 		s.sockets[k] = true
 		s.opened++
-		s.touch()
+		s.Touch()
 		s.emit(k, event{Event: "hello", Data: map[string]any{"connection_id": s.newID("w"), "server_version": "10.5.0"}, Broadcast: map[string]any{"user_id": s.self.ID}})
 		s.push(k, reply{Status: "OK", SeqReply: a.Seq})
 	case !k.authed:
 		s.push(k, reply{Status: "FAIL", SeqReply: a.Seq, Error: refuse(http.StatusUnauthorized, "api.web_socket_router.not_authenticated.app_error", "WebSocket connection is not authenticated. Please log in and try again.")})
 	case a.Action == "ping":
-		s.calls["ping"]++
-		s.touch()
+		s.Count("ping")
 		if !s.mute {
 			s.push(k, reply{Status: "OK", Data: map[string]any{"text": "pong", "version": "10.5.0"}, SeqReply: a.Seq})
 		}
@@ -204,5 +195,5 @@ func (s *Server) Sockets() int {
 
 // WaitSockets waits until n websockets have ever been let in.
 func (s *Server) WaitSockets(ctx context.Context, n int) error {
-	return s.until(ctx, func() bool { return s.opened >= n })
+	return s.Until(ctx, func() bool { return s.opened >= n })
 }

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"hermes/testkit/discord"
+	"hermes/testkit/fault"
 	"hermes/testkit/matrix"
 	"hermes/testkit/mattermost"
 	"hermes/testkit/slack"
@@ -66,11 +67,11 @@ func newTelegram(o Options) (*Platform, error) {
 		return ""
 	})
 	if o.Watched {
-		p.points = append(p.points, "poll.before", "poll.after")
+		p.points = append(p.points, PollBefore, PollAfter)
 	}
 	p.Env = fmt.Sprintf("TELEGRAM_BOT_TOKEN=%s\nTELEGRAM_BASE_URL=http://%s\nTELEGRAM_ALLOW_ALL_USERS=true\n", srv.Token(), addr)
 	p.Revoke = func() {
-		srv.Fail("", telegram.Fault{Times: -1, Status: http.StatusUnauthorized, Description: "Unauthorized"})
+		srv.Fail("", fault.Fault{Times: -1, Status: http.StatusUnauthorized, Message: "Unauthorized"})
 	}
 	var names counter
 	p.Join = func() Person {
@@ -196,11 +197,17 @@ func newMatrix(o Options) (*Platform, error) {
 	}
 	p := &Platform{OwnLife: true, secret: srv.Token(), closing: []func(){srv.Close}}
 	addr, err := p.front(o, srv.URL(), func(r *http.Request) string {
-		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/send/m.room.message/") {
+		switch {
+		case r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/send/m.room.message/"):
 			return "send"
+		case strings.HasSuffix(r.URL.Path, "/sync"):
+			return "poll"
 		}
 		return ""
 	})
+	if o.Watched {
+		p.points = append(p.points, PollBefore, PollAfter)
+	}
 	p.Env = fmt.Sprintf("MATRIX_HOMESERVER=http://%s\nMATRIX_ACCESS_TOKEN=%s\nMATRIX_ALLOW_ALL_USERS=true\n", addr, srv.Token())
 	p.Revoke = func() { srv.Revoke(false) }
 	var names counter

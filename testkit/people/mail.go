@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"hermes/testkit/email"
+	"hermes/testkit/fault"
 )
 
 func newEmail(o Options) (*Platform, error) {
@@ -23,8 +24,8 @@ func newEmail(o Options) (*Platform, error) {
 	p.Env = fmt.Sprintf("EMAIL_ADDRESS=%s\nEMAIL_PASSWORD=%s\nEMAIL_IMAP_HOST=127.0.0.1\nEMAIL_IMAP_PORT=%s\nEMAIL_IMAP_SECURITY=none\nEMAIL_SMTP_HOST=127.0.0.1\nEMAIL_SMTP_PORT=%s\nEMAIL_SMTP_SECURITY=none\nEMAIL_ALLOW_ALL_USERS=true\n",
 		srv.Address(), srv.Password(), portOf(imap), portOf(smtp))
 	p.Revoke = func() {
-		srv.RefuseIMAP("AUTHENTICATIONFAILED", "Invalid credentials")
-		srv.RefuseSMTP(535, "Authentication failed")
+		srv.Fail("login", fault.Fault{Times: -1, Code: "AUTHENTICATIONFAILED", Message: "Invalid credentials"})
+		srv.Fail("auth", fault.Fault{Times: -1, Status: 535, Message: "Authentication failed"})
 		srv.Drop()
 	}
 	p.points = []string{SendBefore, SendAfter}

@@ -103,6 +103,12 @@ const (
 	SendAfter  = "send.after"  // it is shown, and the bot does not know
 )
 
+// The instants of a question for news, on platforms that are asked for them.
+const (
+	PollBefore = "poll.before" // it has arrived
+	PollAfter  = "poll.after"  // it was answered, and the bot does not know
+)
+
 // Points are the instants that Watch tells of.
 func (p *Platform) Points() []string { return p.points }
 

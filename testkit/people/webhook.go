@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"hermes/testkit/fault"
 	"hermes/testkit/port"
 	"hermes/testkit/webhook"
 )
@@ -19,7 +20,7 @@ import (
 // newWebhook has programs that call a route, and get its answers posted.
 func newWebhook(o Options) (*Platform, error) {
 	const secret = "whsec_dGhlIHNlY3JldCBvZiB0aGUgcHJvZ3JhbXMgb24gYWxsIHNpZGVz"
-	rec, err := webhook.NewReceiver(secret)
+	rec, err := webhook.NewReceiver(secret, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -37,11 +38,7 @@ func newWebhook(o Options) (*Platform, error) {
 	p.Env = fmt.Sprintf("WEBHOOK_ENABLED=true\nWEBHOOK_HOST=127.0.0.1\nWEBHOOK_PORT=%s\nWEBHOOK_RATE_LIMIT=-1\nWEBHOOK_SECRET=%s\n", in, secret)
 	p.Config = fmt.Sprintf(`webhook: {extra: {routes: {ask: {prompt: "{text}", deliver: webhook, deliver_extra: {url: "http://%s/in"}}}}}`, addr)
 	p.Revoke = func() {
-		refusals := make([]webhook.Fault, 10_000)
-		for i := range refusals {
-			refusals[i].Status = http.StatusUnauthorized
-		}
-		rec.Fail(refusals...)
+		rec.Fail("post", fault.Fault{Times: -1, Status: http.StatusUnauthorized})
 	}
 	var names counter
 	p.Join = func() Person {

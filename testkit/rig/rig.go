@@ -25,7 +25,7 @@ func Build(ctx context.Context, dir, tags string) (string, error) {
 	if tags != "" {
 		out += "-" + tags
 	}
-	root, err := moduleRoot(ctx)
+	root, err := Root(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -36,7 +36,7 @@ func Build(ctx context.Context, dir, tags string) (string, error) {
 // none): changed maps paths within the module to what stands there instead. The sources themselves stay as they
 // are; see -overlay in `go help build`.
 func BuildOther(ctx context.Context, dir, version, tags string, changed map[string]string) (string, error) {
-	root, err := moduleRoot(ctx)
+	root, err := Root(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -64,7 +64,7 @@ func BuildOther(ctx context.Context, dir, version, tags string, changed map[stri
 
 // Source reads a file of the module.
 func Source(ctx context.Context, path string) (string, error) {
-	root, err := moduleRoot(ctx)
+	root, err := Root(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -83,7 +83,8 @@ func build(ctx context.Context, root, out, version string, flags ...string) erro
 	return nil
 }
 
-func moduleRoot(ctx context.Context) (string, error) {
+// Root is the folder of the module.
+func Root(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
 	if err != nil {
 		return "", err

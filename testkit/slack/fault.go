@@ -3,159 +3,34 @@ package slack
 import (
 	"encoding/json"
 	"net/http"
-	"strconv"
+
+	"hermes/testkit/fault"
 )
 
-// Fault is one way to misbehave. Zero fields do nothing.
-type Fault struct {
-	Times int // how often; 0 means once, below 0 until it is taken back
-
-	Hold <-chan struct{} // wait for this to be closed before anything else
-	// BlackHole never answers: the connection stays open until the client goes,
-	// the fault is taken back or the server closes.
-	BlackHole bool
-
-	Act  bool            // carry the request out before failing
-	Then <-chan struct{} // having carried it out, wait for this to be closed, or for the client to go
-	Cut  bool            // close the connection without an answer
-
-	Error      string // the answer is a refusal by this name
-	Needed     string // the scope of missing_scope
-	Status     int    // the answer's HTTP status; 0 means 200
-	RetryAfter int    // seconds, in the header Retry-After
-	Location   string // of a redirect
-	Body       string // in place of a JSON answer, e.g. a front end's HTML
-}
-
-// BadGateway is the answer of a front end whose server is away.
-func BadGateway() Fault {
-	return Fault{Status: http.StatusBadGateway, Body: "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n</html>\r\n"}
-}
-
-// CutBefore drops the connection; the request is not carried out.
-func CutBefore() Fault { return Fault{Cut: true} }
-
-// CutAfter carries the request out and drops the connection in place of
-// answering: to the client the outcome is unknown.
-func CutAfter() Fault { return Fault{Cut: true, Act: true} }
-
-// TooMany is a refusal by the rate limiter,
-// https://docs.slack.dev/apis/web-api/rate-limits.
-func TooMany(seconds int) Fault {
-	return Fault{Status: http.StatusTooManyRequests, RetryAfter: seconds, Error: "ratelimited"}
-}
-
 // Refusal is an answer with ok: false.
-func Refusal(name string) Fault { return Fault{Error: name} }
+func Refusal(name string) fault.Fault { return fault.Fault{Code: name} }
 
-// armed is a fault that waits for its request.
-type armed struct {
-	Fault
-	pattern string // a method; "" means any
-	left    int    // below 0: no end
-	gone    chan struct{}
+// MissingScope is the refusal of an app that lacks a scope.
+func MissingScope(scope string) fault.Fault {
+	return fault.Answer(func(w http.ResponseWriter) { tell(w, http.StatusOK, refuse("missing_scope", scope)) })
 }
 
-// Fail arms a fault for a method by its name, e.g. "chat.postMessage", or for
-// "socket", "upload" or "download"; "" means every one. Faults of one method apply one after
-// the other in the order of their arming. The returned function takes it back,
-// and lets go of what it holds.
-func (s *Server) Fail(pattern string, f Fault) (cancel func()) {
-	a := &armed{Fault: f, pattern: pattern, left: f.Times, gone: make(chan struct{})}
-	if a.left == 0 {
-		a.left = 1
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.faults = append(s.faults, a)
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		select {
-		case <-a.gone:
-		default:
-			a.left = 0
-			close(a.gone)
-		}
-	}
-}
-
-// fault takes the fault that applies to a request, or nil.
-func (s *Server) fault(pattern string) *armed {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i, f := range s.faults {
-		if f.left == 0 || f.pattern != "" && f.pattern != pattern {
-			continue
-		}
-		if f.left > 0 {
-			f.left--
-		}
-		if f.left == 0 {
-			s.faults = append(s.faults[:i:i], s.faults[i+1:]...)
-		}
-		return f
-	}
-	return nil
-}
-
-// wait holds a request as its fault says; false when it is never to be answered.
-func (f *armed) wait(s *Server, r *http.Request) bool {
-	hold := f.Hold
-	if f.BlackHole {
-		hold = make(chan struct{})
-	}
-	if hold == nil {
-		return true
-	}
-	select {
-	case <-hold:
-		return true
-	case <-f.gone:
-		return true
-	case <-r.Context().Done():
-	case <-s.done:
-	}
-	return false
-}
-
-// linger waits between carrying a request out and answering it.
-func (f *armed) linger(s *Server, r *http.Request) {
-	if f.Then == nil {
-		return
-	}
-	select {
-	case <-f.Then:
-	case <-f.gone:
-	case <-r.Context().Done():
-	case <-s.done:
-	}
-}
-
-// answers tells whether the fault answers in place of the server.
-func (f *armed) answers() bool { return f.Cut || f.Status != 0 || f.Body != "" || f.Error != "" }
-
-// answer is the fault's answer.
-func (f *armed) answer(w http.ResponseWriter) {
-	if f.Cut {
-		cut(w)
-		return
-	}
-	h := w.Header()
-	if f.RetryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(f.RetryAfter))
-	}
-	if f.Location != "" {
-		h.Set("Location", f.Location)
+// misbehave writes a fault's answer, whose Code is the error's name. A 429 is
+// that of https://docs.slack.dev/apis/web-api/rate-limits.
+func misbehave(w http.ResponseWriter, f fault.Fault) {
+	if f.Code == "" && f.Status == http.StatusTooManyRequests {
+		f.Code = "ratelimited"
 	}
 	status := max(f.Status, http.StatusOK)
-	if f.Error == "" {
-		h.Set("Content-Type", "text/html")
+	if f.Code == "" {
 		w.WriteHeader(status)
-		w.Write([]byte(f.Body)) //nolint:errcheck // the client may be gone
 		return
 	}
-	h.Set("Content-Type", "application/json; charset=utf-8")
+	tell(w, status, refuse(f.Code, ""))
+}
+
+func tell(w http.ResponseWriter, status int, a answer) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(refuse(f.Error, f.Needed)) //nolint:errcheck // as above
+	json.NewEncoder(w).Encode(a) //nolint:errcheck // the client may be gone
 }

@@ -22,7 +22,7 @@ type stored struct {
 }
 
 func (s *Server) fileObject(f *stored) map[string]any {
-	u := "http://" + s.addr + "/files-pri/" + f.id + "/" + url.PathEscape(f.name)
+	u := "http://" + s.Addr() + "/files-pri/" + f.id + "/" + url.PathEscape(f.name)
 	if f.url != "" {
 		u = f.url
 	}
@@ -59,7 +59,7 @@ func (s *Server) uploadURL(q url.Values) (answer, string) {
 	}
 	f := s.store(q.Get("filename"), "", nil)
 	f.arrived, f.expected = false, n
-	return answer{"upload_url": "http://" + s.addr + "/upload/" + f.id, "file_id": f.id}, ""
+	return answer{"upload_url": "http://" + s.Addr() + "/upload/" + f.id, "file_id": f.id}, ""
 }
 
 // upload takes the bytes, as they are or as a form.
@@ -82,10 +82,10 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) {
 			f.data, f.arrived = body, int64(len(body)) == f.expected
 		}
 	}
-	s.answer(w, r, "upload", func() {
+	s.Serve(w, r, "upload", "", func(w http.ResponseWriter) {
 		act()
 		io.WriteString(w, "OK - "+itoa(len(body))) //nolint:errcheck // the client may be gone
-	}, act)
+	})
 }
 
 // completeUpload is https://docs.slack.dev/reference/methods/files.completeUploadExternal.
@@ -119,7 +119,7 @@ func (s *Server) completeUpload(q url.Values) (answer, string) {
 
 // download gives a file to whoever has the bot's token, and to others the login page.
 func (s *Server) download(w http.ResponseWriter, r *http.Request) {
-	s.answer(w, r, "download", func() {
+	s.Serve(w, r, "download", "", func(w http.ResponseWriter) {
 		s.mu.Lock()
 		f := s.files[r.PathValue("id")]
 		allowed := r.Header.Get("Authorization") == "Bearer "+s.token && !s.noScope["files:read"]
@@ -134,5 +134,5 @@ func (s *Server) download(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", f.kind)
 			w.Write(f.data) //nolint:errcheck // as above
 		}
-	}, func() {})
+	})
 }

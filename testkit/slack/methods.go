@@ -290,7 +290,7 @@ func (s *Server) postEphemeral(q url.Values) (answer, string) {
 	}
 	ts := s.stamp()
 	c.ephemeral = append(c.ephemeral, Message{TS: ts, Channel: c.ID, FromBot: true, From: s.self.Name, Text: q.Get("text"), Only: u.ID})
-	s.touch()
+	s.Touch()
 	return answer{"message_ts": ts}, ""
 }
 
@@ -314,7 +314,7 @@ func (s *Server) updateMessage(q url.Values) (answer, string) {
 	if q.Has("attachments") { // what is not named stays
 		m.attachments, _ = jsonList(q.Get("attachments"))
 	}
-	s.touch()
+	s.Touch()
 	return answer{"channel": c.ID, "ts": m.TS, "text": m.Text}, ""
 }
 
@@ -332,7 +332,7 @@ func (s *Server) addReaction(q url.Values) (answer, string) {
 		return nil, "already_reacted"
 	}
 	m.reactions = append(m.reactions, q.Get("name"))
-	s.touch()
+	s.Touch()
 	return nil, ""
 }
 
@@ -359,6 +359,6 @@ func (s *Server) setStatus(q url.Values) (answer, string) {
 		return nil, "invalid_thread_ts"
 	}
 	c.typing++
-	s.touch()
+	s.Touch()
 	return nil, ""
 }

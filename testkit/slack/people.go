@@ -265,7 +265,7 @@ func (s *Server) Post(p Post) Message {
 func (s *Server) record(c *channelState, m *message) {
 	m.TS, m.channel = s.stamp(), c.ID
 	c.shown = append(c.shown, m)
-	s.touch()
+	s.Touch()
 }
 
 // show adds a message and tells the app; the caller holds s.mu.
@@ -407,7 +407,7 @@ func (s *Server) Replies(channel string) []Message {
 // one after the last that was given. Edits are no messages of their own.
 func (s *Server) Next(ctx context.Context, channel string) (Message, error) {
 	var found Message
-	err := s.until(ctx, func() bool {
+	err := s.Until(ctx, func() bool {
 		c := s.channels[channel]
 		for ; c.read < len(c.shown); c.read++ {
 			if m := c.shown[c.read]; m.User == s.self.ID {
@@ -427,7 +427,7 @@ func (s *Server) Next(ctx context.Context, channel string) (Message, error) {
 // WaitFor waits until a conversation shows a message, of anybody, that matches.
 func (s *Server) WaitFor(ctx context.Context, channel string, match func(Message) bool) (Message, error) {
 	var found Message
-	err := s.until(ctx, func() bool {
+	err := s.Until(ctx, func() bool {
 		for _, m := range s.channels[channel].shown {
 			if v := s.message(m); match(v) {
 				found = v
@@ -444,17 +444,4 @@ func (s *Server) Typing(channel string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.channels[channel].typing
-}
-
-// Calls counts the requests of a method, failed ones included; "ping" counts
-// those over connections.
-func (s *Server) Calls(method string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.calls[method]
-}
-
-// WaitCalls waits until a method was asked n times.
-func (s *Server) WaitCalls(ctx context.Context, method string, n int) error {
-	return s.until(ctx, func() bool { return s.calls[method] >= n })
 }

@@ -1,9 +1,7 @@
 package slack
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"hermes/testkit/port"
+	"hermes/testkit/wire"
 )
 
 // Options are what a server starts with. The zero value is usable.
@@ -33,21 +31,15 @@ type Options struct {
 
 // Server is a fake workspace with one app. Its methods are safe for concurrent use.
 type Server struct {
+	*wire.Server
+	mux  *http.ServeMux
 	o    Options
 	self User
-	addr string // that clients are told
-	port *port.Port
-	mux  *http.ServeMux
-	done chan struct{}
-	work sync.WaitGroup
 
-	mu      sync.Mutex
-	changed chan struct{} // closed at the next change, while somebody waits
-	http    *http.Server  // nil while dark
-	closed  bool
-	token   string
-	ids     int
-	last    int64 // ts given last, microseconds
+	mu    sync.Mutex
+	token string
+	ids   int
+	last  int64 // ts given last, microseconds
 
 	users    map[string]*User
 	channels map[string]*channelState
@@ -60,8 +52,6 @@ type Server struct {
 	acked    []string // ids of envelopes, in order
 	noScope  map[string]bool
 
-	faults []*armed
-	calls  map[string]int
 	mute   bool // pings are not answered
 	silent bool // sockets send nothing at all
 }
@@ -86,7 +76,6 @@ func New(o Options) (*Server, error) {
 			*s = other
 		}
 	}
-	or(&o.Addr, "127.0.0.1:0")
 	or(&o.Token, "xoxb-1000000000001-1000000000002-fake0token0of0the0bot00")
 	or(&o.AppToken, "xapp-1-"+appID+"-1000000000003-fake0token0of0the0app")
 	or(&o.Name, "hermes")
@@ -101,30 +90,19 @@ func New(o Options) (*Server, error) {
 		o.Now = time.Now
 	}
 	s := &Server{
-		o: o, token: o.Token, done: make(chan struct{}), users: map[string]*User{}, channels: map[string]*channelState{},
-		files: map[string]*stored{}, tickets: map[string]bool{}, waiting: map[string]*envelope{}, noScope: map[string]bool{}, calls: map[string]int{},
+		o: o, token: o.Token, users: map[string]*User{}, channels: map[string]*channelState{},
+		files: map[string]*stored{}, tickets: map[string]bool{}, waiting: map[string]*envelope{}, noScope: map[string]bool{},
 	}
 	s.self = User{ID: s.newID("U"), Name: o.Name, IsBot: true}
 	s.users[s.self.ID] = &s.self
 	s.routes()
 	var err error
-	if s.port, err = port.Open(o.Addr, o.Listener); err != nil {
+	s.Server, err = wire.New(wire.Options{Name: "slack", Addr: o.Addr, Listener: o.Listener, State: &s.mu, Refuse: misbehave, Dark: s.CutSockets})
+	if err != nil {
 		return nil, err
 	}
-	s.addr = s.port.Addr()
-	if err = s.ComeBack(); err != nil {
-		s.port.Release()
-		return nil, err
-	}
-	return s, nil
+	return s, s.Start(s.mux)
 }
-
-// URL is the server's address, as SLACK_BASE_URL takes it.
-func (s *Server) URL() string { return "http://" + s.addr }
-
-// Behind makes the server tell clients another address (host and port), that of
-// a proxy in front of it. It is called before anybody connects.
-func (s *Server) Behind(addr string) { s.addr = addr }
 
 // Token is the bot's token.
 func (s *Server) Token() string { return s.o.Token }
@@ -137,54 +115,6 @@ func (s *Server) Bot() User { return s.self }
 
 // Mention is how a message names the bot.
 func (s *Server) Mention() string { return "<@" + s.self.ID + ">" }
-
-// Close stops the server, cuts every connection and waits for what it began.
-func (s *Server) Close() {
-	s.mu.Lock()
-	if !s.closed {
-		s.closed = true
-		close(s.done)
-	}
-	s.mu.Unlock()
-	s.GoDark()
-	s.work.Wait()
-	s.port.Release()
-}
-
-// GoDark cuts every connection and refuses new ones until ComeBack. What the
-// server knows stays.
-func (s *Server) GoDark() {
-	s.mu.Lock()
-	h := s.http
-	s.http = nil
-	s.mu.Unlock()
-	if h != nil {
-		h.Close()
-	}
-	s.CutSockets()
-}
-
-// ComeBack listens again at the same address, which stayed its own.
-func (s *Server) ComeBack() error {
-	ln, err := s.port.Listen()
-	if err != nil {
-		return err
-	}
-	s.serve(ln)
-	return nil
-}
-
-func (s *Server) serve(ln net.Listener) {
-	h := &http.Server{Handler: s.mux, ReadHeaderTimeout: time.Minute}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed || s.http != nil {
-		ln.Close()
-		return
-	}
-	s.http = h
-	s.work.Go(func() { h.Serve(ln) }) //nolint:errcheck // it ends when the server is closed
-}
 
 // newID gives an id such as U0000000001; the caller holds s.mu, or is New.
 func (s *Server) newID(kind string) string {
@@ -246,30 +176,10 @@ func (s *Server) route(name, scope string, m method) {
 			a["ok"] = true
 			return a
 		}
-		s.answer(w, r, name, func() {
-			w.Header().Set("Content-Type", "application/json; charset=utf-8")
-			json.NewEncoder(w).Encode(act()) //nolint:errcheck // the client may be gone
-		}, func() { act() })
+		s.Serve(w, r, name, "", func(w http.ResponseWriter) {
+			tell(w, http.StatusOK, act())
+		})
 	})
-}
-
-// answer serves a request by name, or misbehaves as it was told.
-func (s *Server) answer(w http.ResponseWriter, r *http.Request, name string, well, act func()) {
-	s.count(name)
-	f := s.fault(name)
-	if f != nil && !f.wait(s, r) {
-		cut(w)
-		return
-	}
-	if f == nil || !f.answers() {
-		well()
-		return
-	}
-	if f.Act {
-		act()
-		f.linger(s, r)
-	}
-	f.answer(w)
 }
 
 // authorise checks the token; the caller holds s.mu.
@@ -321,57 +231,4 @@ func params(r *http.Request) (url.Values, error) {
 		}
 	}
 	return r.Form, nil
-}
-
-// cut ends the connection in the middle of the exchange.
-func cut(w http.ResponseWriter) {
-	if h, ok := w.(http.Hijacker); ok {
-		if c, _, err := h.Hijack(); err == nil {
-			if t, ok := c.(*net.TCPConn); ok {
-				t.SetLinger(0) //nolint:errcheck // a reset is nicer, a close will do
-			}
-			c.Close()
-			return
-		}
-	}
-	panic(http.ErrAbortHandler)
-}
-
-// count counts a call and tells those who wait for it.
-func (s *Server) count(name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.calls[name]++
-	s.touch()
-}
-
-// touch wakes everybody who waits for a change; the caller holds s.mu.
-func (s *Server) touch() {
-	if s.changed != nil {
-		close(s.changed)
-		s.changed = nil
-	}
-}
-
-// until waits for a condition, which is called with s.mu held.
-func (s *Server) until(ctx context.Context, done func() bool) error {
-	for {
-		s.mu.Lock()
-		if done() {
-			s.mu.Unlock()
-			return nil
-		}
-		if s.changed == nil {
-			s.changed = make(chan struct{})
-		}
-		c := s.changed
-		s.mu.Unlock()
-		select {
-		case <-c:
-		case <-s.done:
-			return errors.New("slack fake: the server was closed")
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }

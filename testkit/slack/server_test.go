@@ -11,6 +11,7 @@ import (
 	"github.com/slack-go/slack/slackevents"
 	"github.com/slack-go/slack/socketmode"
 
+	"hermes/testkit/fault"
 	fake "hermes/testkit/slack"
 )
 
@@ -186,7 +187,7 @@ func TestRefusals(t *testing.T) {
 	refused(err, "thread_not_found")
 	_, _, _, err = api.UpdateMessageContext(ctx, in, "1.000001", slack.MsgOptionText("x", false))
 	refused(err, "message_not_found")
-	srv.Fail("chat.postMessage", fake.TooMany(7))
+	srv.Fail("chat.postMessage", fault.TooMany(7))
 	_, _, err = api.PostMessageContext(ctx, in, slack.MsgOptionText("x", false))
 	var limited *slack.RateLimitedError
 	if !errors.As(err, &limited) || limited.RetryAfter != 7*time.Second {

@@ -48,11 +48,11 @@ func (s *Server) openConnection(url.Values) (answer, string) {
 	}
 	ticket := s.newID("K")
 	s.tickets[ticket] = true
-	return answer{"url": "ws://" + s.addr + "/link/?ticket=" + ticket + "&app_id=" + appID}, ""
+	return answer{"url": "ws://" + s.Addr() + "/link/?ticket=" + ticket + "&app_id=" + appID}, ""
 }
 
 func (s *Server) websocket(w http.ResponseWriter, r *http.Request) {
-	s.answer(w, r, "socket", func() { s.serveSocket(w, r) }, func() {})
+	s.Serve(w, r, "socket", "", func(w http.ResponseWriter) { s.serveSocket(w, r) })
 }
 
 func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request) {
@@ -69,8 +69,7 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request) {
 	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true, OnPingReceived: func(context.Context, []byte) bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.calls["ping"]++
-		s.touch()
+		s.Count("ping")
 		return !s.mute
 	}})
 	if err != nil {
@@ -85,7 +84,7 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request) {
 	s.opened++
 	s.push(k, map[string]any{"type": "hello", "num_connections": len(s.sockets), "connection_info": map[string]any{"app_id": appID},
 		"debug_info": map[string]any{"host": "applink-fake", "started": s.o.Now().UTC().Format(time.DateTime), "build_number": 1, "approximate_connection_time": 18060}})
-	s.touch()
+	s.Touch()
 	s.mu.Unlock()
 	written := make(chan struct{})
 	go func() {
@@ -96,7 +95,7 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	s.sockets = slices.DeleteFunc(s.sockets, func(o *socket) bool { return o == k })
-	s.touch()
+	s.Touch()
 	s.mu.Unlock()
 	cancel()
 	conn.CloseNow()
@@ -147,7 +146,7 @@ func (s *Server) takeAck(ctx context.Context, k *socket) bool {
 	if e := s.waiting[in.ID]; e != nil {
 		s.finish(e)
 		s.acked = append(s.acked, in.ID)
-		s.touch()
+		s.Touch()
 	}
 	return true
 }
@@ -183,7 +182,7 @@ func (s *Server) attempt(e *envelope) {
 	e.timer = time.AfterFunc(s.o.RedeliverAfter, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if e.finished || s.closed {
+		if e.finished || s.Closed() {
 			return
 		}
 		s.finish(e)
@@ -191,7 +190,7 @@ func (s *Server) attempt(e *envelope) {
 			again := &envelope{Type: e.Type, ID: "e-" + s.newID("E"), Payload: e.Payload, Attempt: e.Attempt + 1, Reason: "timeout"}
 			s.attempt(again)
 		}
-		s.touch()
+		s.Touch()
 	})
 }
 
@@ -237,11 +236,15 @@ func (s *Server) CutSockets() { s.cutSockets(func(*socket) bool { return true })
 
 func (s *Server) cutSockets(which func(*socket) bool) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	var gone []*socket
 	for _, k := range s.sockets {
 		if which(k) {
-			s.work.Go(func() { k.conn.CloseNow() })
+			gone = append(gone, k)
 		}
+	}
+	s.mu.Unlock()
+	for _, k := range gone {
+		k.conn.CloseNow()
 	}
 }
 
@@ -270,7 +273,7 @@ func (s *Server) Sockets() int {
 
 // WaitSockets waits until n connections have ever been let in.
 func (s *Server) WaitSockets(ctx context.Context, n int) error {
-	return s.until(ctx, func() bool { return s.opened >= n })
+	return s.Until(ctx, func() bool { return s.opened >= n })
 }
 
 // Acked is how many envelopes were acknowledged.
@@ -282,12 +285,12 @@ func (s *Server) Acked() int {
 
 // WaitAcked waits until n envelopes were acknowledged.
 func (s *Server) WaitAcked(ctx context.Context, n int) error {
-	return s.until(ctx, func() bool { return len(s.acked) >= n })
+	return s.Until(ctx, func() bool { return len(s.acked) >= n })
 }
 
 // WaitAck waits until an envelope was acknowledged.
 func (s *Server) WaitAck(ctx context.Context, envelope string) error {
-	return s.until(ctx, func() bool { return slices.Contains(s.acked, envelope) })
+	return s.Until(ctx, func() bool { return slices.Contains(s.acked, envelope) })
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }

@@ -38,7 +38,7 @@ func (s *Server) show(c *chatState, m *Message) *Message {
 		c.shown = append([]*Message(nil), c.shown[over:]...)
 		c.dropped += over
 	}
-	s.touch()
+	s.Touch()
 	return m
 }
 
@@ -140,7 +140,7 @@ func (s *Server) DeleteMessage(chat int64, id int) {
 	if m := s.chats[chat].byID[id]; m != nil {
 		m.Deleted = true
 		delete(s.chats[chat].byID, id)
-		s.touch()
+		s.Touch()
 	}
 }
 

@@ -22,7 +22,7 @@
 // out with their limits, flood control (off until it is switched on), and the
 // codes and descriptions of the errors.
 //
-// What can go wrong on request (Fault): any answer of any method, latency, a
+// What can go wrong on request (testkit/fault): any answer of any method, a wait, a
 // request that is never answered, a connection cut before or after the request
 // was carried out, and a server that is gone for a while (GoDark).
 package telegram

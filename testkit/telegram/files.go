@@ -162,34 +162,25 @@ func (s *Server) getFile(p *params) (any, *apiError) {
 	return file{FileID: f.ID, FileUniqueID: f.unique, FileSize: f.Size, FilePath: f.path}, nil
 }
 
-// download serves /file/bot<token>/<path>.
+// download serves /file/bot<token>/<path>; faults know it as "file".
 func (s *Server) download(w http.ResponseWriter, r *http.Request, rest string) {
 	token, name, _ := strings.Cut(rest, "/")
-	s.count("file")
-	if f := s.fault("file", 0); f != nil {
-		switch {
-		case !f.wait(s, r), f.Cut:
-			cut(w)
-			return
-		case f.answers():
-			answer(w, nil, f.reply())
+	s.Serve(w, r, "file", "", func(w http.ResponseWriter) {
+		s.mu.Lock()
+		var found *stored
+		for _, f := range s.files {
+			if name != "" && f.path == name && token == s.token {
+				found = f
+			}
+		}
+		s.mu.Unlock()
+		if found == nil {
+			answer(w, nil, &apiError{Code: http.StatusNotFound, Description: "Not Found"})
 			return
 		}
-	}
-	s.mu.Lock()
-	var found *stored
-	for _, f := range s.files {
-		if name != "" && f.path == name && token == s.token {
-			found = f
-		}
-	}
-	s.mu.Unlock()
-	if found == nil {
-		answer(w, nil, &apiError{Code: http.StatusNotFound, Description: "Not Found"})
-		return
-	}
-	w.Header().Set("Content-Type", "application/octet-stream")
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(found.data))
+		w.Header().Set("Content-Type", "application/octet-stream")
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(found.data))
+	})
 }
 
 // FileData gives the bytes of a file that a chat shows; nil when there is none.

@@ -244,7 +244,7 @@ func (s *Server) editMessageText(p *params) (any, *apiError) {
 	}
 	m.Edits = append(m.Edits, m.Text)
 	m.Text, m.Source, m.Entities, m.Buttons, m.HTML = text, p.values["text"], entities, buttons, p.values["parse_mode"] != ""
-	s.touch()
+	s.Touch()
 	w := s.wireMessage(c, m)
 	w.EditDate = s.now().Unix()
 	return w, nil
@@ -263,7 +263,7 @@ func (s *Server) editMessageReplyMarkup(p *params) (any, *apiError) {
 		return nil, badRequest(notModified)
 	}
 	m.Buttons = buttons
-	s.touch()
+	s.Touch()
 	return s.wireMessage(c, m), nil
 }
 
@@ -278,7 +278,7 @@ func (s *Server) deleteMessage(p *params) (any, *apiError) {
 	}
 	m.Deleted = true
 	delete(c.byID, m.ID)
-	s.touch()
+	s.Touch()
 	return true, nil
 }
 
@@ -295,7 +295,7 @@ func (s *Server) sendChatAction(p *params) (any, *apiError) {
 		return nil, badRequest("wrong parameter action in request")
 	}
 	c.actions++
-	s.touch()
+	s.Touch()
 	return true, nil
 }
 
@@ -324,7 +324,7 @@ func (s *Server) setMessageReaction(p *params) (any, *apiError) {
 	default:
 		c.reactions[id] = reactions[0].Emoji
 	}
-	s.touch()
+	s.Touch()
 	return true, nil
 }
 
@@ -337,7 +337,7 @@ func (s *Server) answerCallbackQuery(p *params) (any, *apiError) {
 		return nil, badRequest("MESSAGE_TOO_LONG")
 	}
 	q.answered, q.text = true, p.values["text"]
-	s.touch()
+	s.Touch()
 	return true, nil
 }
 
@@ -366,7 +366,7 @@ func (s *Server) setMyCommands(p *params) (any, *apiError) {
 		}
 	}
 	s.commands = cmds
-	s.touch()
+	s.Touch()
 	return true, nil
 }
 
@@ -376,7 +376,7 @@ func (s *Server) getMyCommands(*params) (any, *apiError) {
 
 func (s *Server) setWebhook(p *params) (any, *apiError) {
 	s.webhook = p.values["url"]
-	s.touch()
+	s.Touch()
 	return true, nil
 }
 
@@ -385,7 +385,7 @@ func (s *Server) deleteWebhook(p *params) (any, *apiError) {
 	if p.yes("drop_pending_updates") {
 		s.queue = nil
 	}
-	s.touch()
+	s.Touch()
 	return true, nil
 }
 

@@ -11,7 +11,7 @@ import (
 // after the last that was given. Edits are no messages of their own.
 func (s *Server) Next(ctx context.Context, chat int64) (Message, error) {
 	var found Message
-	err := s.until(ctx, func() bool {
+	err := s.Until(ctx, func() bool {
 		c := s.chats[chat]
 		if c == nil {
 			return false
@@ -36,7 +36,7 @@ func (s *Server) Next(ctx context.Context, chat int64) (Message, error) {
 // must not call the server.
 func (s *Server) WaitFor(ctx context.Context, chat int64, match func(Message) bool) (Message, error) {
 	var found Message
-	err := s.until(ctx, func() bool {
+	err := s.Until(ctx, func() bool {
 		c := s.chats[chat]
 		if c == nil {
 			return false
@@ -72,21 +72,9 @@ func (s *Server) Replies(chat int64) []Message {
 	return slices.DeleteFunc(s.Messages(chat), func(m Message) bool { return !m.FromBot })
 }
 
-// Calls counts the calls of a method, failed ones included.
-func (s *Server) Calls(method string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.calls[method]
-}
-
-// WaitCalls waits until a method was called n times.
-func (s *Server) WaitCalls(ctx context.Context, method string, n int) error {
-	return s.until(ctx, func() bool { return s.calls[method] >= n })
-}
-
 // WaitAnswered waits until the bot has answered a pressed button.
 func (s *Server) WaitAnswered(ctx context.Context, query string) error {
-	return s.until(ctx, func() bool { return s.queries[query] != nil && s.queries[query].answered })
+	return s.Until(ctx, func() bool { return s.queries[query] != nil && s.queries[query].answered })
 }
 
 // Floods counts the requests that flood control refused.

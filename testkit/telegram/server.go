@@ -1,7 +1,6 @@
 package telegram
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"net"
@@ -11,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"hermes/testkit/port"
+	"hermes/testkit/wire"
 )
 
 // Options are what a server starts with. The zero value is usable.
@@ -28,19 +27,14 @@ type Options struct {
 
 // Server is a fake Bot API for one bot. Its methods are safe for concurrent use.
 type Server struct {
+	*wire.Server
 	self   User
 	token  string
-	addr   string // that clients are told
-	port   *port.Port
 	keep   int
 	hidden bool // privacy mode
 	now    func() time.Time
-	done   chan struct{}
 
-	mu      sync.Mutex
-	changed chan struct{} // closed at the next change, while somebody waits
-	http    *http.Server  // nil while dark
-	closed  bool
+	mu sync.Mutex
 
 	users map[int64]*User
 	chats map[int64]*chatState
@@ -56,27 +50,21 @@ type Server struct {
 
 	commands []Command
 	queries  map[string]*query
-	faults   []*armed
 	limits   Limits
 	sent     window
-	calls    map[string]int
 	floods   int
 }
 
 // New starts a server.
 func New(o Options) (*Server, error) {
 	s := &Server{
-		token: o.Token, addr: o.Addr, keep: o.Keep, hidden: o.Privacy, now: o.Now, limits: o.Limits,
-		done:  make(chan struct{}),
+		token: o.Token, keep: o.Keep, hidden: o.Privacy, now: o.Now, limits: o.Limits,
 		users: map[int64]*User{}, chats: map[int64]*chatState{}, files: map[string]*stored{},
-		queries: map[string]*query{}, calls: map[string]int{},
-		ids: 1000, lastUpdate: 700_000_000,
+		queries: map[string]*query{},
+		ids:     1000, lastUpdate: 700_000_000,
 	}
 	if s.token == "" {
 		s.token = "7000000001:AAF-fake_token_of_the_test_server_0000"
-	}
-	if s.addr == "" {
-		s.addr = "127.0.0.1:0"
 	}
 	if s.keep <= 0 {
 		s.keep = 10_000
@@ -93,80 +81,18 @@ func New(o Options) (*Server, error) {
 	if o.Username != "" {
 		s.self.Username = o.Username
 	}
-	if s.port, err = port.Open(s.addr, o.Listener); err != nil {
+	s.Server, err = wire.New(wire.Options{Name: "telegram", Addr: o.Addr, Listener: o.Listener, State: &s.mu, Refuse: misbehave})
+	if err != nil {
 		return nil, err
 	}
-	s.addr = s.port.Addr()
-	if err = s.ComeBack(); err != nil {
-		s.port.Release()
-		return nil, err
-	}
-	return s, nil
+	return s, s.Start(http.HandlerFunc(s.handle))
 }
-
-// URL is the base URL, to be used in place of https://api.telegram.org.
-func (s *Server) URL() string { return "http://" + s.addr }
-
-// Behind makes the server tell clients another address (host and port), that of
-// a proxy in front of it. It is called before anybody connects.
-func (s *Server) Behind(addr string) { s.addr = addr }
 
 // Token is the bot's token.
 func (s *Server) Token() string { return s.token }
 
 // Bot is the bot itself.
 func (s *Server) Bot() User { return s.self }
-
-// Close stops the server and cuts every connection.
-func (s *Server) Close() {
-	s.mu.Lock()
-	h := s.http
-	s.http = nil
-	if !s.closed {
-		s.closed = true
-		close(s.done)
-	}
-	s.mu.Unlock()
-	if h != nil {
-		h.Close()
-	}
-	s.port.Release()
-}
-
-// GoDark cuts every connection and refuses new ones until ComeBack. What the
-// server knows stays.
-func (s *Server) GoDark() {
-	s.mu.Lock()
-	h := s.http
-	s.http = nil
-	s.mu.Unlock()
-	if h != nil {
-		h.Close()
-	}
-}
-
-// ComeBack listens again at the same address, which stayed its own.
-func (s *Server) ComeBack() error {
-	ln, err := s.port.Listen()
-	if err != nil {
-		return err
-	}
-	s.serve(ln)
-	return nil
-}
-
-func (s *Server) serve(ln net.Listener) {
-	h := &http.Server{Handler: http.HandlerFunc(s.handle), ReadHeaderTimeout: time.Minute}
-	s.mu.Lock()
-	if s.closed || s.http != nil {
-		s.mu.Unlock()
-		ln.Close()
-		return
-	}
-	s.http = h
-	s.mu.Unlock()
-	go h.Serve(ln) //nolint:errcheck // it ends when the server is closed
-}
 
 // apiError is an error answer, https://core.telegram.org/bots/api#making-requests.
 type apiError struct {
@@ -200,45 +126,23 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	}
 	method = canonical(method)
 	p, perr := readParams(r)
-	var chat int64
+	chat := ""
 	if perr == nil {
-		chat, _ = strconv.ParseInt(p.values["chat_id"], 10, 64)
+		chat = p.values["chat_id"]
 	}
-	s.count(method)
-	f := s.fault(method, chat)
-	if f != nil && !f.wait(s, r) {
-		cut(w)
-		return
-	}
-	act := func() (any, *apiError) {
+	s.Serve(w, r, method, chat, func(w http.ResponseWriter) {
 		switch {
 		case perr != nil:
-			return nil, perr
+			answer(w, nil, perr)
 		case !strings.Contains(token, ":"):
-			return nil, &apiError{Code: http.StatusNotFound, Description: "Not Found"}
+			answer(w, nil, &apiError{Code: http.StatusNotFound, Description: "Not Found"})
 		case token != s.token:
-			return nil, &apiError{Code: http.StatusUnauthorized, Description: "Unauthorized"}
+			answer(w, nil, &apiError{Code: http.StatusUnauthorized, Description: "Unauthorized"})
+		default:
+			result, err := s.call(r.Context(), method, p)
+			answer(w, result, err)
 		}
-		return s.call(r.Context(), method, p)
-	}
-	if f == nil || !f.answers() {
-		result, err := act()
-		answer(w, result, err)
-		return
-	}
-	if f.Act {
-		act() //nolint:errcheck // the answer is what gets lost
-	}
-	switch {
-	case f.Cut:
-		cut(w)
-	case f.Body != "":
-		w.Header().Set("Content-Type", "text/html")
-		w.WriteHeader(max(f.Status, http.StatusOK))
-		w.Write([]byte(f.Body)) //nolint:errcheck // the client may be gone
-	default:
-		answer(w, nil, f.reply())
-	}
+	})
 }
 
 // answer writes the envelope.
@@ -256,62 +160,4 @@ func answer(w http.ResponseWriter, result any, err *apiError) {
 		return
 	}
 	json.NewEncoder(w).Encode(map[string]any{"ok": true, "result": result}) //nolint:errcheck // as above
-}
-
-// cut ends the connection in the middle of the exchange.
-func cut(w http.ResponseWriter) {
-	if h, ok := w.(http.Hijacker); ok {
-		if c, _, err := h.Hijack(); err == nil {
-			if t, ok := c.(*net.TCPConn); ok {
-				t.SetLinger(0) //nolint:errcheck // a reset is nicer, a close will do
-			}
-			c.Close()
-			return
-		}
-	}
-	panic(http.ErrAbortHandler)
-}
-
-// count counts a call and tells those who wait for it.
-func (s *Server) count(method string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.calls[method]++
-	s.touch()
-}
-
-// touch wakes everybody who waits for a change; the caller holds s.mu.
-func (s *Server) touch() {
-	if s.changed != nil {
-		close(s.changed)
-		s.changed = nil
-	}
-}
-
-// change is closed at the next change; the caller holds s.mu.
-func (s *Server) change() <-chan struct{} {
-	if s.changed == nil {
-		s.changed = make(chan struct{})
-	}
-	return s.changed
-}
-
-// until waits for a condition, which is called with s.mu held.
-func (s *Server) until(ctx context.Context, done func() bool) error {
-	for {
-		s.mu.Lock()
-		if done() {
-			s.mu.Unlock()
-			return nil
-		}
-		c := s.change()
-		s.mu.Unlock()
-		select {
-		case <-c:
-		case <-s.done:
-			return errors.New("telegram fake: the server was closed")
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }

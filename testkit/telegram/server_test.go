@@ -14,6 +14,8 @@ import (
 	"unicode/utf8"
 
 	"go.uber.org/goleak"
+
+	"hermes/testkit/fault"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -257,23 +259,23 @@ func TestFaults(t *testing.T) {
 	s := start(t, Options{})
 	u := s.AddUser("Alice")
 	v := url.Values{"chat_id": {itoa(u.ID)}, "text": {"x"}}
-	s.Fail("sendMessage", CutAfter())
+	s.Fail("sendMessage", fault.CutAfter())
 	if _, err := post(t.Context(), s, "sendMessage", v); err == nil {
 		t.Error("a cut connection answered")
 	}
 	if n := len(s.Replies(u.ID)); n != 1 {
 		t.Errorf("%d messages after a cut that carries out, want 1", n)
 	}
-	s.Fail("sendMessage", CutBefore())
+	s.Fail("sendMessage", fault.CutBefore())
 	if _, err := post(t.Context(), s, "sendMessage", v); err == nil {
 		t.Error("a cut connection answered")
 	}
-	s.Fail("sendMessage", TooMany(7))
+	s.Fail("sendMessage", fault.TooMany(7))
 	if e := call(t, s, "sendMessage", "chat_id", itoa(u.ID), "text", "x"); e.status != 429 || e.Parameters.RetryAfter != 7 || e.Description != "Too Many Requests: retry after 7" {
 		t.Errorf("got %+v", e)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	s.Fail("getMe", Fault{BlackHole: true})
+	s.Fail("getMe", fault.Fault{BlackHole: true})
 	done := make(chan error, 1)
 	go func() {
 		_, err := post(ctx, s, "getMe", nil)

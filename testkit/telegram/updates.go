@@ -12,7 +12,12 @@ import (
 type queued struct {
 	id  int64
 	raw json.RawMessage
+	at  time.Time
 }
+
+// kept is how long Telegram keeps an update,
+// https://core.telegram.org/bots/api#getting-updates.
+const kept = 24 * time.Hour
 
 // poller is a getUpdates that waits.
 type poller struct{ taken chan struct{} }
@@ -35,8 +40,8 @@ func (s *Server) push(kind string, v any) int64 {
 	if err != nil {
 		panic(err) // a wire type that cannot be marshalled
 	}
-	s.queue = append(s.queue, queued{s.lastUpdate, raw})
-	s.touch()
+	s.queue = append(s.queue, queued{s.lastUpdate, raw, time.Now()})
+	s.Touch()
 	return s.lastUpdate
 }
 
@@ -73,12 +78,12 @@ func (s *Server) Confirmed() int64 {
 
 // WaitConfirmed waits until the bot has confirmed everything up to the update.
 func (s *Server) WaitConfirmed(ctx context.Context, update int64) error {
-	return s.until(ctx, func() bool { return s.confirmed >= update })
+	return s.Until(ctx, func() bool { return s.confirmed >= update })
 }
 
 // WaitPolling waits until a getUpdates is waiting for updates.
 func (s *Server) WaitPolling(ctx context.Context) error {
-	return s.until(ctx, func() bool { return s.poller != nil })
+	return s.Until(ctx, func() bool { return s.poller != nil })
 }
 
 // SetWebhook sets the bot's webhook, as another program would; "" deletes it.
@@ -87,7 +92,7 @@ func (s *Server) SetWebhook(url string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.webhook = url
-	s.touch()
+	s.Touch()
 }
 
 // getUpdates is https://core.telegram.org/bots/api#getupdates. As with
@@ -125,10 +130,9 @@ func (s *Server) getUpdates(ctx context.Context, p *params) (any, *apiError) {
 		if batch := s.batch(p.number("offset"), limit); len(batch) > 0 || expired {
 			return batch, nil
 		}
-		if s.poller = me; s.changed != nil {
-			s.touch() // for WaitPolling
-		}
-		changed := s.change()
+		s.poller = me
+		s.Touch() // for WaitPolling
+		changed := s.Changed()
 		s.mu.Unlock()
 		gone := false
 		select {
@@ -138,7 +142,7 @@ func (s *Server) getUpdates(ctx context.Context, p *params) (any, *apiError) {
 		case <-me.taken:
 		case <-ctx.Done():
 			gone = true
-		case <-s.done:
+		case <-s.Done():
 			gone = true
 		}
 		s.mu.Lock()
@@ -158,6 +162,7 @@ func (s *Server) getUpdates(ctx context.Context, p *params) (any, *apiError) {
 
 // batch gives the updates from an offset on.
 func (s *Server) batch(offset int64, limit int) []json.RawMessage {
+	s.queue = slices.DeleteFunc(s.queue, func(q queued) bool { return time.Since(q.at) > kept })
 	out := []json.RawMessage{}
 	for _, q := range s.queue {
 		if q.id >= offset && len(out) < limit {
@@ -181,5 +186,5 @@ func (s *Server) confirm(offset int64) {
 		}
 		s.queue = s.queue[i:]
 	}
-	s.touch()
+	s.Touch()
 }

@@ -72,8 +72,7 @@ type bench struct {
 	rng      *rand.Rand
 	next     int
 	counts   Counts
-	mu       sync.Mutex
-	shown    map[string]int // how often a message stood in one model request, at most
+	witness  *Witness
 }
 
 // Run kills the gateway until it died n times, and counts. People talk to it on
@@ -100,7 +99,8 @@ func Run(ctx context.Context, dir, binary, platform string, n int, seed uint64, 
 }
 
 func setUp(dir, binary, platform string, seed uint64) (*bench, error) {
-	b := &bench{effects: filepath.Join(dir, "effects.log"), rng: rand.New(rand.NewPCG(seed, 1)), shown: map[string]int{}, counts: Counts{ByPoint: map[string]int{}}}
+	b := &bench{effects: filepath.Join(dir, "effects.log"), rng: rand.New(rand.NewPCG(seed, 1)), counts: Counts{ByPoint: map[string]int{}}}
+	b.witness = NewWitness(func(id string) string { return fmt.Sprintf("echo %s >> %s", id, b.effects) })
 	var err error
 	if b.platform, err = people.New(platform, people.Options{Watched: true}); err != nil {
 		return nil, err
@@ -109,7 +109,7 @@ func setUp(dir, binary, platform string, seed uint64) (*bench, error) {
 	for _, p := range b.points {
 		b.counts.ByPoint[p] = 0
 	}
-	if b.brain, err = llm.Start(b.think); err != nil {
+	if b.brain, err = llm.Start(b.witness.Think); err != nil {
 		return nil, err
 	}
 	if b.llmProxy, err = faultproxy.New(strings.TrimSuffix(b.brain.URL(), "/v1")); err != nil {
@@ -166,66 +166,15 @@ func (b *bench) meet(ctx context.Context) error {
 	}
 }
 
-// think is the model: it runs a tool with a side effect that can be counted,
-// then answers with what the tool said. A message that begins with "say" is
-// answered at once.
-func (b *bench) think(r llm.Request) llm.Reply {
-	said, result, results := "", "", 0
-	seen := map[string]int{}
-	for _, m := range r.Messages {
-		switch m.Role {
-		case "user":
-			said, result, results = m.Text(), "", 0
-			seen[word(said)]++
-		case "tool":
-			result = m.Text()
-			results++
-		}
-	}
-	id := word(said)
-	b.mu.Lock()
-	b.shown[id] = max(b.shown[id], seen[id])
-	b.mu.Unlock()
-	if strings.Contains(said, "say "+id) {
-		return llm.Reply{Text: "answer " + id}
-	}
-	if results == 0 {
-		return llm.Reply{ToolCalls: []llm.ToolCall{{Name: "terminal", Arguments: fmt.Sprintf(`{"command":"echo %s >> %s; echo ran %s"}`, id, b.effects, id)}}}
-	}
-	return llm.Reply{Text: "answer " + id + "\n\ntool said: " + strings.TrimSpace(result)}
-}
-
-// word is the message's own word, e.g. m17.
-func word(s string) string {
-	for _, w := range strings.Fields(s) {
-		if strings.HasPrefix(w, "m") && len(w) > 1 && strings.Trim(w[1:], "0123456789") == "" {
-			return w
-		}
-	}
-	return ""
-}
-
-// message is one message of a round.
-type message struct {
-	id   string
-	tool bool
-	from people.Person
-}
-
-// answered tells whether a text is the answer.
-func (m message) answered(text string) bool {
-	return word(text) == m.id && strings.Contains(text, "answer ")
-}
-
 // round starts the gateway so that it dies at a point, lets people write, starts
 // it again (now and then to die again), and checks what they see.
 func (b *bench) round(ctx context.Context, point string) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
-	var said []message
+	var said []Message
 	for range 1 + b.rng.IntN(3) {
 		b.next++
-		m := message{id: fmt.Sprintf("m%d", b.next), tool: len(said) == 0 || b.rng.IntN(4) > 0, from: b.platform.Join()}
+		m := Message{ID: fmt.Sprintf("m%d", b.next), Tool: len(said) == 0 || b.rng.IntN(4) > 0, From: b.platform.Join()}
 		said = append(said, m)
 	}
 	var telling sync.WaitGroup
@@ -233,11 +182,7 @@ func (b *bench) round(ctx context.Context, point string) error {
 	defer telling.Wait()
 	say := func() {
 		for i, m := range said {
-			verb := "say"
-			if m.tool {
-				verb = "do"
-			}
-			telling.Go(func() { refused[i] = m.from.Say(ctx, verb+" "+m.id) })
+			telling.Go(func() { refused[i] = m.From.Say(ctx, m.Text()) })
 		}
 	}
 	if b.rng.IntN(2) == 0 {
@@ -262,9 +207,9 @@ func (b *bench) round(ctx context.Context, point string) error {
 	}
 	defer p.Kill()
 	for _, m := range said {
-		if err := m.from.WaitFor(ctx, m.answered); err != nil {
-			b.counts.Lost = append(b.counts.Lost, m.id+" ("+point+")")
-			return fmt.Errorf("%s was not answered: %w\nheard: %q\n%s", m.id, err, m.from.Heard(), p.Output())
+		if err := m.From.WaitFor(ctx, m.Answered); err != nil {
+			b.counts.Lost = append(b.counts.Lost, m.ID+" ("+point+")")
+			return fmt.Errorf("%s was not answered: %w\nheard: %q\n%s", m.ID, err, m.From.Heard(), p.Output())
 		}
 	}
 	telling.Wait()
@@ -301,7 +246,7 @@ func (b *bench) settled(ctx context.Context, p *rig.Process) error {
 // live runs the gateway until it dies at the point, for the nth time. Where it
 // is not sure that the point is met (again), it is killed once everything is
 // answered.
-func (b *bench) live(ctx context.Context, point string, nth int, sure bool, say func(), said []message) error {
+func (b *bench) live(ctx context.Context, point string, nth int, sure bool, say func(), said []Message) error {
 	var env []string
 	if slices.Contains(failpoint.All(), point) {
 		env = []string{fmt.Sprintf("HERMES_FAILPOINT=%s:%d", point, nth)}
@@ -330,7 +275,7 @@ func (b *bench) live(ctx context.Context, point string, nth int, sure bool, say 
 		go func() {
 			defer close(answered)
 			for _, m := range said {
-				if err := m.from.WaitFor(wctx, m.answered); err != nil {
+				if err := m.From.WaitFor(wctx, m.Answered); err != nil {
 					return
 				}
 			}
@@ -349,7 +294,7 @@ func (b *bench) live(ctx context.Context, point string, nth int, sure bool, say 
 }
 
 // check counts what the people of a round see and what the tools did.
-func (b *bench) check(point string, said []message) error {
+func (b *bench) check(point string, said []Message) error {
 	text, err := os.ReadFile(b.effects)
 	if err != nil && !os.IsNotExist(err) {
 		return err
@@ -359,37 +304,7 @@ func (b *bench) check(point string, said []message) error {
 		done[l]++
 	}
 	for _, m := range said {
-		b.counts.Messages++
-		plain, marked := 0, 0
-		for _, text := range m.from.Heard() {
-			if m.answered(text) {
-				if strings.Contains(text, "may be a repeat") {
-					marked++
-				} else {
-					plain++
-				}
-			}
-		}
-		if plain > 1 {
-			b.counts.RepeatedSilent = append(b.counts.RepeatedSilent, m.id+" ("+point+")")
-		}
-		if plain+marked > 1 {
-			b.counts.RepeatedMarked += marked
-		}
-		if plain+marked > 1 && !b.platform.MayRepeat {
-			b.counts.RepeatedNeedless = append(b.counts.RepeatedNeedless, m.id+" ("+point+")")
-		}
-		if plain+marked == 1 && marked == 1 && !b.platform.MayRepeat {
-			b.counts.MarkedNeedless = append(b.counts.MarkedNeedless, m.id+" ("+point+")")
-		}
-		if done[m.id] > 1 {
-			b.counts.ToolTwice = append(b.counts.ToolTwice, m.id+" ("+point+")")
-		}
-		b.mu.Lock()
-		if b.shown[m.id] > 1 {
-			b.counts.TurnTwice = append(b.counts.TurnTwice, m.id+" ("+point+")")
-		}
-		b.mu.Unlock()
+		b.witness.Judge(&b.counts, m, done[m.ID], point, b.platform.MayRepeat)
 	}
 	return nil
 }

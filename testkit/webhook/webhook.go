@@ -18,10 +18,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"hermes/testkit/wire"
 )
 
 // Call is one call of a route.
@@ -75,12 +78,17 @@ type Answer struct {
 
 // Send makes the call, on a connection of its own.
 func (c Call) Send(ctx context.Context) (Answer, error) {
+	return c.SendOver(ctx, (&net.Dialer{}).DialContext)
+}
+
+// SendOver makes the call on a connection that dial makes.
+func (c Call) SendOver(ctx context.Context, dial func(ctx context.Context, network, addr string) (net.Conn, error)) (Answer, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.URL, strings.NewReader(c.Body))
 	if err != nil {
 		return Answer{}, err
 	}
 	req.Header = c.Header.Clone()
-	t := &http.Transport{DisableKeepAlives: true}
+	t := &http.Transport{DisableKeepAlives: true, DialContext: dial}
 	defer t.CloseIdleConnections()
 	res, err := (&http.Client{Transport: t}).Do(req)
 	if err != nil {
@@ -106,63 +114,39 @@ type Post struct {
 	Dropped bool // its id was known
 }
 
-// Receiver takes posts and checks their signatures.
+// Receiver takes posts and checks their signatures. Its faults are those of "post".
 type Receiver struct {
+	*wire.Server
 	secret string
-	srv    *http.Server
-	url    string
 
-	mu      sync.Mutex
-	posts   []Post
-	faults  []Fault
-	changed chan struct{}
+	mu    sync.Mutex
+	posts []Post
 }
 
-// Fault is how the receiver treats one request.
-type Fault struct {
-	Status     int
-	RetryAfter string
-	Location   string
-	Cut        bool // the connection ends after the request was taken
-	Hang       bool // no answer comes
-}
-
-// NewReceiver starts a receiver on a port of its own.
-func NewReceiver(secret string) (*Receiver, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// NewReceiver starts a receiver on a port of its own, or on l where it is not nil.
+func NewReceiver(secret string, l net.Listener) (*Receiver, error) {
+	r := &Receiver{secret: secret}
+	var err error
+	r.Server, err = wire.New(wire.Options{Name: "webhook", Listener: l, State: &r.mu})
 	if err != nil {
 		return nil, err
 	}
-	return NewReceiverOn(l, secret), nil
-}
-
-// NewReceiverOn starts a receiver on a listener, which it closes in the end.
-func NewReceiverOn(l net.Listener, secret string) *Receiver {
-	r := &Receiver{secret: secret, url: "http://" + l.Addr().String() + "/in", changed: make(chan struct{})}
-	r.srv = &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second}
-	go func() { _ = r.srv.Serve(l) }()
-	return r
+	return r, r.Start(http.HandlerFunc(r.serve))
 }
 
 // URL is where posts go.
-func (r *Receiver) URL() string { return r.url }
+func (r *Receiver) URL() string { return r.Server.URL() + "/in" }
 
-// Close ends the receiver.
-func (r *Receiver) Close() { _ = r.srv.Close() }
-
-// Fail lets the next requests fail, one each.
-func (r *Receiver) Fail(f ...Fault) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.faults = append(r.faults, f...)
-}
-
-// ServeHTTP takes one post.
-func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+// serve takes one post.
+func (r *Receiver) serve(w http.ResponseWriter, req *http.Request) {
 	body, err := io.ReadAll(io.LimitReader(req.Body, 4<<20))
 	if err != nil {
 		return
 	}
+	r.Serve(w, req, "post", "", func(http.ResponseWriter) { r.take(req.Header, string(body)) })
+}
+
+func (r *Receiver) take(h http.Header, body string) {
 	var in struct {
 		ID   string `json:"id"`
 		Data struct {
@@ -171,37 +155,14 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 			Text    string `json:"text"`
 		} `json:"data"`
 	}
-	_ = json.Unmarshal(body, &in)
-	id := req.Header.Get("webhook-id")
-	p := Post{ID: id, Signed: in.ID == id && r.signed(req.Header, string(body)), Route: in.Data.Route, Event: in.Data.EventID, Text: in.Data.Text, Raw: string(body)}
+	_ = json.Unmarshal([]byte(body), &in)
+	id := h.Get("webhook-id")
+	p := Post{ID: id, Signed: in.ID == id && r.signed(h, body), Route: in.Data.Route, Event: in.Data.EventID, Text: in.Data.Text, Raw: body}
 	r.mu.Lock()
-	var f Fault
-	if len(r.faults) > 0 {
-		f, r.faults = r.faults[0], r.faults[1:]
-	}
-	if f.Status == 0 {
-		for _, before := range r.posts {
-			p.Dropped = p.Dropped || before.ID == id
-		}
-		r.posts = append(r.posts, p)
-		close(r.changed)
-		r.changed = make(chan struct{})
-	}
-	r.mu.Unlock()
-	switch {
-	case f.Cut:
-		panic(http.ErrAbortHandler)
-	case f.Hang:
-		<-req.Context().Done()
-	case f.Status != 0:
-		if f.RetryAfter != "" {
-			w.Header().Set("Retry-After", f.RetryAfter)
-		}
-		if f.Location != "" {
-			w.Header().Set("Location", f.Location)
-		}
-		w.WriteHeader(f.Status)
-	}
+	defer r.mu.Unlock()
+	p.Dropped = slices.ContainsFunc(r.posts, func(before Post) bool { return before.ID == id })
+	r.posts = append(r.posts, p)
+	r.Touch()
 }
 
 func (r *Receiver) signed(h http.Header, body string) bool {
@@ -227,22 +188,18 @@ func (r *Receiver) Posts() []Post {
 }
 
 // WaitFor waits for a post.
-func (r *Receiver) WaitFor(ctx context.Context, ok func(Post) bool) (Post, error) {
-	for {
-		r.mu.Lock()
-		posts, changed := append([]Post(nil), r.posts...), r.changed
-		r.mu.Unlock()
-		for _, p := range posts {
-			if ok(p) {
-				return p, nil
-			}
+func (r *Receiver) WaitFor(ctx context.Context, ok func(Post) bool) (found Post, err error) {
+	err = r.Until(ctx, func() bool {
+		i := slices.IndexFunc(r.posts, ok)
+		if i >= 0 {
+			found = r.posts[i]
 		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return Post{}, fmt.Errorf("no such post among %d: %w", len(posts), ctx.Err())
-		}
+		return i >= 0
+	})
+	if err != nil {
+		err = fmt.Errorf("no such post among %d: %w", len(r.Posts()), err)
 	}
+	return found, err
 }
 
 // key is what a secret signs with: one that begins with whsec_ is base64.

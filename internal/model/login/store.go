@@ -92,6 +92,9 @@ func (s *Store) load() (document, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return document{"version": json.Number("1")}, nil
 	}
+	if err == nil && !info.Mode().IsRegular() { // a pipe would be waited for
+		return nil, domain.E(domain.Config, nil, "%s is no plain file (%s), so no login is taken from it; move it away and log in again", s.path, info.Mode().Type())
+	}
 	if err == nil && info.Size() > maxFile {
 		return nil, domain.E(domain.Config, nil, "%s is larger than %d MiB, so it was not read", s.path, maxFile>>20)
 	}
@@ -361,6 +364,19 @@ func (s *Store) Remove(ctx context.Context, c Credential) error {
 				delete(logins, c.Provider)
 			}
 		}
+		return s.save(d)
+	})
+}
+
+// Prioritize says how early a credential is used: the smallest goes first.
+// Errors: NotFound, Config, Unavailable, StorageFull.
+func (s *Store) Prioritize(ctx context.Context, c Credential, priority int) error {
+	return s.change(ctx, func(d document) error {
+		e := d.find(c.Provider, c.ID)
+		if e == nil {
+			return domain.E(domain.NotFound, nil, "the credential %q of %s is gone already", c.Label, c.Provider)
+		}
+		e["priority"] = json.Number(strconv.Itoa(priority))
 		return s.save(d)
 	})
 }

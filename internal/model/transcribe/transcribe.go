@@ -96,6 +96,61 @@ func (c *Client) Transcribe(ctx context.Context, path string) (string, error) {
 	return text, err
 }
 
+// Probe asks for a transcription of nothing, which costs nothing: a service that
+// would take a recording refuses it as incomplete (HTTP 400, 415 or 422). It gives
+// the status of the answer, or an error, for people and without secrets, when
+// there is none.
+func (c *Client) Probe(ctx context.Context) (status int, err error) {
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b)
+	if err := errors.Join(w.WriteField("model", c.cfg.Model), w.Close()); err != nil {
+		return 0, domain.E(domain.Internal, err, "the request for a transcription cannot be built")
+	}
+	req, err := c.request(ctx, &b, int64(b.Len()), w.FormDataContentType())
+	if err != nil {
+		return 0, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return 0, domain.E(domain.Unavailable, c.scrubbed(err), "%s cannot be reached", c.where)
+	}
+	defer resp.Body.Close()
+	_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer)
+	return resp.StatusCode, nil
+}
+
+// Check says what is wrong with the service, as far as Probe can find out: nil
+// where it would take a recording. domain.Unavailable.
+func (c *Client) Check(ctx context.Context) error {
+	switch status, err := c.Probe(ctx); {
+	case err != nil:
+		return err
+	case status == http.StatusMethodNotAllowed:
+		return c.refusal(http.StatusNotFound, nil)
+	case status >= 300 && status < 400, status == http.StatusUnauthorized, status == http.StatusForbidden, status == http.StatusNotFound, status >= 500:
+		return c.refusal(status, nil)
+	}
+	return nil
+}
+
+// Where is the service in messages.
+func (c *Client) Where() string { return c.where }
+
+// request is one to the service.
+func (c *Client) request(ctx context.Context, body io.Reader, size int64, kind string) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url, body)
+	if err != nil {
+		return nil, domain.E(domain.Unavailable, c.scrubbed(err), "stt.base_url is no address that can be asked")
+	}
+	req.ContentLength = size
+	req.Header.Set("Content-Type", kind)
+	req.Header.Set("Accept", "application/json")
+	if c.cfg.Key.IsSet() {
+		req.Header.Set("Authorization", "Bearer "+c.cfg.Key.Reveal())
+	}
+	return req, nil
+}
+
 // ended tells the caller's own end from that of the time limit.
 func (c *Client) ended(caller context.Context, err error) error {
 	if caller.Err() != nil {
@@ -122,15 +177,9 @@ func (c *Client) try(ctx context.Context, path string) (string, error) {
 		return "", domain.E(domain.Unavailable, err, "the request for a transcription cannot be built")
 	}
 	body := io.MultiReader(bytes.NewReader(head), io.LimitReader(f, st.Size()), bytes.NewReader(tail))
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url, body)
+	req, err := c.request(ctx, body, int64(len(head))+st.Size()+int64(len(tail)), kind)
 	if err != nil {
-		return "", domain.E(domain.Unavailable, c.scrubbed(err), "stt.base_url is no address that can be asked")
-	}
-	req.ContentLength = int64(len(head)) + st.Size() + int64(len(tail))
-	req.Header.Set("Content-Type", kind)
-	req.Header.Set("Accept", "application/json")
-	if c.cfg.Key.IsSet() {
-		req.Header.Set("Authorization", "Bearer "+c.cfg.Key.Reveal())
+		return "", err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

@@ -57,6 +57,35 @@ func TestARecordingBecomesText(t *testing.T) {
 	}
 }
 
+// TestAProbeCostsNothing asks without a recording: a service that is well says
+// that one is missing, and a wrong key or address is told apart.
+func TestAProbeCostsNothing(t *testing.T) {
+	c, s, _ := setUp(t, Config{}, nil)
+	if status, err := c.Probe(t.Context()); err != nil || status != http.StatusBadRequest {
+		t.Errorf("a service that is well: %d, %v", status, err)
+	}
+	for _, tt := range []struct {
+		what string
+		cfg  Config
+		want int
+	}{
+		{"another key", Config{BaseURL: s.URL(), Key: "sk-another"}, http.StatusUnauthorized},
+		{"another address", Config{BaseURL: strings.TrimSuffix(s.URL(), "/v1"), Key: key}, http.StatusNotFound},
+	} {
+		other := New(tt.cfg, &http.Transport{DisableKeepAlives: true})
+		if status, err := other.Probe(t.Context()); err != nil || status != tt.want {
+			t.Errorf("%s: %d, %v; want %d", tt.what, status, err, tt.want)
+		}
+	}
+	nobody := New(Config{BaseURL: "http://127.0.0.1:1/v1", Key: key}, &http.Transport{DisableKeepAlives: true})
+	if _, err := nobody.Probe(t.Context()); !domain.IsCode(err, domain.Unavailable) || strings.Contains(err.Error(), key) {
+		t.Errorf("nobody there: %v", err)
+	}
+	if n := len(s.Recordings()); n > 0 {
+		t.Errorf("%d recordings were sent", n)
+	}
+}
+
 func TestFailuresAreSaidPlainly(t *testing.T) {
 	fail := func(status int) *llm.Failure { f := llm.Fail(status); return &f }
 	for name, c := range map[string]struct {

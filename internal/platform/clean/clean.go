@@ -29,6 +29,20 @@ func Clip(s string, n int) string {
 	return s[:n]
 }
 
+// Short cuts a text to n characters, and says so by an ellipsis.
+func Short(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for i := range s {
+		if n == 0 {
+			return s[:i] + "…"
+		}
+		n--
+	}
+	return s
+}
+
 // Name is the first candidate that is not blank, cleaned and bounded to 200
 // bytes; "" when there is none.
 func Name(candidates ...string) string {

@@ -17,8 +17,8 @@ func TestFromProfile(t *testing.T) {
 		Extra: map[string]string{"free_response_channels": "1,2", "ignored_channels": "3", "no_thread_channels": "4", "auto_thread": "no",
 			"allow_bots": "mentions", "max_attachment_bytes": "1_000", "base_url": "http://127.0.0.1:1/"}})
 	must(t, err)
-	if c.AutoThread || !c.RequireMention || len(c.FreeChannels) != 2 || c.IgnoredChannels[0] != "3" || c.NoThreadChannels[0] != "4" || c.AllowBots != "mentions" ||
-		c.MaxFile != 1000 || !c.Reactions || !c.NoTyping || len(c.MentionPatterns) != 1 || c.AllowedChannels[0] != "5" {
+	if c.AutoThread || !c.RequireMention || len(c.Free) != 2 || c.IgnoredChannels[0] != "3" || c.NoThreadChannels[0] != "4" || c.AllowBots != "mentions" ||
+		c.MaxFile != 1000 || !c.Reactions || !c.NoTyping || len(c.MentionPatterns) != 1 || c.Allowed[0] != "5" {
 		t.Errorf("%+v", c)
 	}
 	a, err := discord.New(c, discord.Deps{})

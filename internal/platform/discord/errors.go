@@ -8,6 +8,7 @@ import (
 
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
+	"hermes/internal/platform/settings"
 )
 
 // classify turns the failure of a request into what the centre must know of it.
@@ -40,7 +41,7 @@ func (a *Adapter) classify(c *call) *platform.Error {
 // improperToken is the refusal of the token, over REST or by close code 4004.
 func (a *Adapter) improperToken() *platform.Error {
 	return &platform.Error{Kind: platform.BadCredentials, Code: "discord_token",
-		Reason: "LoginFailure: Improper token has been passed" + a.cfg.origin() + ": it was reset or copied wrongly; make a new one at https://discord.com/developers/applications (Bot → Reset Token) and put it there"}
+		Reason: "LoginFailure: Improper token has been passed" + settings.Origin(a.cfg.TokenOrigin) + ": it was reset or copied wrongly; make a new one at https://discord.com/developers/applications (Bot → Reset Token) and put it there"}
 }
 
 // unanswered classifies a request that got no usable answer.

@@ -14,6 +14,7 @@ import (
 	"hermes/internal/secret"
 	"hermes/testkit/adapter"
 	fake "hermes/testkit/discord"
+	"hermes/testkit/fault"
 )
 
 func TestAMessageComesAndTheProofOfLifeWithIt(t *testing.T) {
@@ -175,7 +176,7 @@ func TestSessionsAreCountedAndBounded(t *testing.T) {
 	day := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	cursor := fmt.Sprintf(`{"seen":"1","day":"2026-03-01","identifies":%d}`, discord.MaxIdentifies-1)
 	r := newRig(t, fake.Options{}, nil)
-	a, err := discord.New(discord.Config{Token: secret.Value(r.srv.Token()), BaseURL: r.srv.URL()}, discord.Deps{Now: func() time.Time { return day }})
+	a, err := discord.New(discord.Config{Token: secret.Value(r.srv.Token()), BaseURL: r.srv.URL()}, discord.Deps{Deps: platform.Deps{Now: func() time.Time { return day }}})
 	must(t, err)
 	a.Hasten()
 	t.Cleanup(a.CloseIdle)
@@ -208,7 +209,7 @@ func TestDiscordHasNoSessionsLeft(t *testing.T) {
 
 func TestAnUnreachableDiscordEndsTheRun(t *testing.T) {
 	r := newRig(t, fake.Options{}, nil)
-	r.srv.Fail("gateway", fake.Fault{Times: -1, Status: 502, Body: "<html>"})
+	r.srv.Fail("gateway", fault.Fault{Times: -1, Status: 502, Body: "<html>"})
 	e := adapter.Fails(t, r.Run(r.ctx, r.sink), platform.Retry)
 	if e.Code != "discord_502" || r.part().State != health.Degraded {
 		t.Errorf("%+v %+v", e, r.part())
@@ -265,7 +266,7 @@ func TestHistoryThatFailsIsReadLater(t *testing.T) {
 	must(t, stop())
 	must(t, r.srv.WaitGone(r.ctx))
 	r.srv.Say(ann, dm, "two")
-	r.srv.Fail("get_messages", fake.Fault{Times: 6, Status: 500, Message: "Internal"})
+	r.srv.Fail("get_messages", fault.Fault{Times: 6, Status: 500, Message: "Internal"})
 	r.connected(t)
 	r.logs.Wait(t, r.ctx, "history could not be read", 1)
 	r.srv.Say(ann, dm, "three")

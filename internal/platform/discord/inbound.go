@@ -10,6 +10,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/lazyregexp"
 	"hermes/internal/platform/clean"
+	"hermes/internal/platform/settings"
 )
 
 // Bounds of one event; Discord's own are lower.
@@ -42,7 +43,7 @@ func (a *Adapter) event(ctx context.Context, m *message) (in domain.Inbound, ok 
 	if t.text == "" && len(in.Attachments) == 0 {
 		return in, false, nil
 	}
-	free := listed(a.cfg.FreeChannels, ch)
+	free := listed(a.cfg.Free, ch)
 	own := ch.isThread() && ch.OwnerID == a.account // a thread that the bot opened is a talk with it
 	if in.ChatType == domain.ChatGroup && a.cfg.RequireMention && !t.mentioned && !free && !own {
 		return in, false, nil
@@ -71,7 +72,7 @@ func (a *Adapter) received(in *domain.Inbound) {
 }
 
 func (a *Adapter) botAllowed(mentioned bool) bool {
-	return a.cfg.AllowBots == botsAll || a.cfg.AllowBots == botsMentions && mentioned
+	return a.cfg.AllowBots == settings.AllBots || a.cfg.AllowBots == settings.MentioningBots && mentioned
 }
 
 // opensThread tells whether the answer gets a thread of its own.
@@ -175,10 +176,10 @@ func listed(ids []string, ch channel) bool {
 // heard tells whether the configuration lets a server's channel be heard at
 // all. Who may talk is decided elsewhere.
 func (a *Adapter) heard(ch channel) bool {
-	if listed(a.cfg.IgnoredChannels, ch) || ch.isThread() && slices.Contains(a.cfg.IgnoredThreads, ch.ID) {
+	if listed(a.cfg.IgnoredChannels, ch) || ch.isThread() && a.cfg.Ignores(ch.ParentID, ch.ID) {
 		return false
 	}
-	return len(a.cfg.AllowedChannels) == 0 || listed(a.cfg.AllowedChannels, ch)
+	return len(a.cfg.Allowed) == 0 || listed(a.cfg.Allowed, ch)
 }
 
 // reading is what a message says and to whom.
@@ -237,9 +238,7 @@ func (a *Adapter) read(m *message) reading {
 	if ref := m.Referenced; ref != nil && ref.Author.ID == a.account {
 		r.mentioned = true
 	}
-	for _, p := range a.cfg.MentionPatterns {
-		r.mentioned = r.mentioned || p.MatchString(r.text)
-	}
+	r.mentioned = r.mentioned || a.cfg.Addressed(r.text)
 	return r
 }
 

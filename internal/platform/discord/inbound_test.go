@@ -65,14 +65,14 @@ func TestWhatIsHeardInServers(t *testing.T) {
 			}, []string{"Hermes, hi"},
 		},
 		"free channel, with its threads": {
-			func(c *discord.Config, w *world) { c.RequireMention = true; c.FreeChannels = []string{w.channel} },
+			func(c *discord.Config, w *world) { c.RequireMention = true; c.Free = []string{w.channel} },
 			func(w *world) {
 				w.srv.Say(w.ann, w.channel, "a")
 				w.srv.Say(w.ann, w.thread, "b")
 			}, []string{"a", "b"},
 		},
 		"allowed channels": {
-			func(c *discord.Config, w *world) { c.AllowedChannels = []string{w.channel} },
+			func(c *discord.Config, w *world) { c.Allowed = []string{w.channel} },
 			func(w *world) {
 				other := w.srv.AddChannel(w.guild, "other")
 				w.srv.Say(w.ann, other, "no")

@@ -6,7 +6,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/platform/discord"
 	"hermes/testkit/adapter"
-	fake "hermes/testkit/discord"
+	"hermes/testkit/fault"
 )
 
 // listed tells of each text that was heard whether its writer was found on the
@@ -49,7 +49,7 @@ func TestRolesLetPeopleIn(t *testing.T) {
 	w.srv.Say(bob, w.channel, "bob while it is away")
 	w.srv.Say(w.ann, w.srv.DM(w.ann), "ann directly while it is away")
 	next := adapterFor(t, w.rig, discord.Config{Roles: []string{role}})
-	w.srv.Fail("guild_member", fake.BadGateway()) // which loses nothing
+	w.srv.Fail("guild_member", fault.BadGateway()) // which loses nothing
 	stop = adapter.Run(t, w.ctx, next, w.sink)
 	w.sink.Wait(t, w.ctx, 12)
 	w.srv.Grant(w.ann, w.guild)

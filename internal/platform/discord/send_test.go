@@ -15,6 +15,7 @@ import (
 	"hermes/internal/platform/discord"
 	"hermes/testkit/adapter"
 	fake "hermes/testkit/discord"
+	"hermes/testkit/fault"
 )
 
 func TestSend(t *testing.T) {
@@ -51,7 +52,7 @@ func TestARepeatedSendIsOneMessage(t *testing.T) {
 	dm := r.srv.DM(r.srv.AddUser("Ann"))
 	long := strings.Repeat("n", 40) // over Discord's limit
 	for _, nonce := range []string{"short", long} {
-		r.srv.Fail("create_message", fake.CutAfter())
+		r.srv.Fail("create_message", fault.CutAfter())
 		_, err := r.Send(r.ctx, address(dm), domain.Part{Text: nonce}, nonce)
 		if e := adapter.Fails(t, err, platform.Retry); !e.Uncertain {
 			t.Errorf("%+v", e)
@@ -77,9 +78,9 @@ func TestSendFilesInSeveralMessages(t *testing.T) {
 		must(t, os.WriteFile(path, []byte(strings.Repeat("x", i+1)), 0o600))
 		files = append(files, domain.Attachment{Path: path})
 	}
-	r.srv.Fail("create_message", fake.Fault{}) // a fault that does nothing, for the first
+	r.srv.Fail("create_message", fault.Fault{}) // a fault that does nothing, for the first
 	p := domain.Part{Text: "files", Attachments: files, Buttons: []domain.Button{{Label: "ok", Command: "/ok"}}}
-	r.srv.Fail("create_message", fake.CutAfter())
+	r.srv.Fail("create_message", fault.CutAfter())
 	_, err := r.Send(r.ctx, address(dm), p, "n")
 	adapter.Fails(t, err, platform.Retry)
 	id, err := r.Send(r.ctx, address(dm), p, "n")
@@ -100,25 +101,25 @@ func TestHowASendFails(t *testing.T) {
 	hold := make(chan struct{})
 	t.Cleanup(func() { close(hold) })
 	for name, c := range map[string]struct {
-		fault fake.Fault
+		fault fault.Fault
 		want  platform.Error
 		said  string
 	}{
 		"429 of a channel":  {fake.TooMany(7.5, false), platform.Error{Kind: platform.Retry, RetryAfter: 7500 * time.Millisecond, Code: "discord_429"}, "7.5s"},
 		"429 of the bot":    {fake.TooMany(20, true), platform.Error{Kind: platform.Retry, RetryAfter: 20 * time.Second, Global: true, Code: "discord_429"}, "20s"},
-		"429 of the front":  {fake.Fault{Status: 429, Body: "<html>", RetryAfter: 60}, platform.Error{Kind: platform.Retry, RetryAfter: time.Minute, Global: true, Code: "discord_429"}, ""},
-		"401":               {fake.Fault{Status: 401, Message: "401: Unauthorized"}, platform.Error{Kind: platform.BadCredentials, Code: "discord_token"}, ".env line 2"},
-		"502":               {fake.BadGateway(), platform.Error{Kind: platform.Retry, Uncertain: true, Code: "discord_502"}, ""},
-		"500":               {fake.Fault{Status: 500}, platform.Error{Kind: platform.Retry, Uncertain: true, Code: "discord_500"}, ""},
-		"cut":               {fake.CutBefore(), platform.Error{Kind: platform.Retry, Uncertain: true, Code: "discord_unknown"}, ""},
-		"black hole":        {fake.Fault{Hold: hold}, platform.Error{Kind: platform.Retry, Uncertain: true, Code: "discord_unknown"}, "in time"},
-		"closed to the bot": {fake.Fault{Status: 403, Code: 50007, Message: "Cannot send messages to this user"}, platform.Error{Kind: platform.GiveUp, Code: "discord_blocked"}, "direct messages"},
-		"rights":            {fake.Fault{Status: 403, Code: 50013, Message: "Missing Permissions"}, platform.Error{Kind: platform.GiveUp, Code: "discord_rights"}, "Send Messages"},
-		"archived":          {fake.Fault{Status: 400, Code: 50083, Message: "Thread is archived"}, platform.Error{Kind: platform.GiveUp, Code: "discord_archived"}, ""},
-		"slow mode":         {fake.Fault{Status: 400, Code: 20016, Message: "slowmode", RetryAfter: 3}, platform.Error{Kind: platform.Retry, Code: "discord_slowmode", RetryAfter: 3 * time.Second}, ""},
-		"too large":         {fake.Fault{Status: 413, Body: "<html>"}, platform.Error{Kind: platform.GiveUp, Code: "discord_file"}, "10 MiB"},
-		"not Discord":       {fake.Fault{Status: 404, Body: "<html>"}, platform.Error{Kind: platform.Retry, Code: "discord_404"}, "base_url"},
-		"unknown":           {fake.Fault{Status: 418, Code: 99, Message: "teapot"}, platform.Error{Kind: platform.GiveUp, Code: "discord_418"}, "teapot"},
+		"429 of the front":  {fault.Fault{Status: 429, Body: "<html>", RetryAfter: 60}, platform.Error{Kind: platform.Retry, RetryAfter: time.Minute, Global: true, Code: "discord_429"}, ""},
+		"401":               {fault.Fault{Status: 401, Message: "401: Unauthorized"}, platform.Error{Kind: platform.BadCredentials, Code: "discord_token"}, ".env line 2"},
+		"502":               {fault.BadGateway(), platform.Error{Kind: platform.Retry, Uncertain: true, Code: "discord_502"}, ""},
+		"500":               {fault.Fault{Status: 500}, platform.Error{Kind: platform.Retry, Uncertain: true, Code: "discord_500"}, ""},
+		"cut":               {fault.CutBefore(), platform.Error{Kind: platform.Retry, Uncertain: true, Code: "discord_unknown"}, ""},
+		"black hole":        {fault.Fault{Hold: hold}, platform.Error{Kind: platform.Retry, Uncertain: true, Code: "discord_unknown"}, "in time"},
+		"closed to the bot": {fault.Fault{Status: 403, Code: "50007", Message: "Cannot send messages to this user"}, platform.Error{Kind: platform.GiveUp, Code: "discord_blocked"}, "direct messages"},
+		"rights":            {fault.Fault{Status: 403, Code: "50013", Message: "Missing Permissions"}, platform.Error{Kind: platform.GiveUp, Code: "discord_rights"}, "Send Messages"},
+		"archived":          {fault.Fault{Status: 400, Code: "50083", Message: "Thread is archived"}, platform.Error{Kind: platform.GiveUp, Code: "discord_archived"}, ""},
+		"slow mode":         {fake.SlowMode(3), platform.Error{Kind: platform.Retry, Code: "discord_slowmode", RetryAfter: 3 * time.Second}, ""},
+		"too large":         {fault.Fault{Status: 413, Body: "<html>"}, platform.Error{Kind: platform.GiveUp, Code: "discord_file"}, "10 MiB"},
+		"not Discord":       {fault.Fault{Status: 404, Body: "<html>"}, platform.Error{Kind: platform.Retry, Code: "discord_404"}, "base_url"},
+		"unknown":           {fault.Fault{Status: 418, Code: "99", Message: "teapot"}, platform.Error{Kind: platform.GiveUp, Code: "discord_418"}, "teapot"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -209,7 +210,7 @@ func TestEdit(t *testing.T) {
 func TestAThreadThatCannotBeOpened(t *testing.T) {
 	w := newWorld(t, nil)
 	id := w.srv.Say(w.ann, w.channel, "hello")
-	w.srv.Fail("start_thread", fake.Fault{Status: 403, Code: 50013, Message: "Missing Permissions"})
+	w.srv.Fail("start_thread", fault.Fault{Status: 403, Code: "50013", Message: "Missing Permissions"})
 	to := domain.Address{Platform: discord.Name, ChatID: w.channel, ThreadID: id}
 	receipt, err := w.Send(w.ctx, to, domain.Part{Text: "answer"}, "n")
 	must(t, err)
@@ -217,7 +218,7 @@ func TestAThreadThatCannotBeOpened(t *testing.T) {
 		t.Errorf("%+v", m)
 	}
 	must(t, w.Edit(w.ctx, to, receipt, domain.Part{Text: "better"}))
-	w.srv.Fail("start_thread", fake.BadGateway())
+	w.srv.Fail("start_thread", fault.BadGateway())
 	_, err = w.Send(w.ctx, to, domain.Part{Text: "answer"}, "n2")
 	adapter.Fails(t, err, platform.Retry)
 }

@@ -4,13 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/bwmarrin/discordgo"
@@ -18,6 +15,7 @@ import (
 	"hermes/internal/network"
 	"hermes/internal/platform"
 	"hermes/internal/platform/httpcall"
+	"hermes/internal/secret"
 )
 
 const maxReply = 16 << 20 // bytes of an answer; a hundred messages are far below
@@ -158,13 +156,7 @@ func (a *Adapter) get(ctx context.Context, what, route, path string, into any) *
 }
 
 // scrub takes the token out of an error's text.
-func (a *Adapter) scrub(err error) error {
-	if err == nil || !strings.Contains(err.Error(), a.cfg.token()) {
-		return err
-	}
-	return errors.New(a.scrubText(err.Error()))
-}
+func (a *Adapter) scrub(err error) error { return secret.HideIn(err, secret.Value(a.cfg.token())) }
 
-func (a *Adapter) scrubText(s string) string {
-	return strings.ReplaceAll(s, a.cfg.token(), fmt.Sprint(a.cfg.Token))
-}
+// scrubText takes the token out of a text.
+func (a *Adapter) scrubText(s string) string { return secret.Hide(s, secret.Value(a.cfg.token())) }

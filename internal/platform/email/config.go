@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/platform/settings"
 	"hermes/internal/secret"
 )
 
@@ -63,63 +63,29 @@ type Config struct {
 // FromProfile reads the configuration of a profile. It answers domain.Config
 // with every problem in one message.
 func FromProfile(p home.PlatformConfig) (Config, error) {
-	x := p.Extra
+	x, r := p.Extra, settings.Of("email", p)
 	c := Config{
-		Address: strings.TrimSpace(x["address"]), Name: x["name"], User: x["username"], Password: p.Token, PasswordOrigin: p.TokenOrigin,
-		IMAP:    Server{Host: x["imap_host"], Security: Security(strings.ToLower(x["imap_security"]))},
-		SMTP:    Server{Host: x["smtp_host"], Security: Security(strings.ToLower(x["smtp_security"]))},
-		Mailbox: x["mailbox"], SentMailbox: x["sent_mailbox"], AuthServer: strings.ToLower(strings.TrimSpace(x["authserv_id"])),
-		Aliases: strings.FieldsFunc(x["aliases"], func(r rune) bool { return r == ',' || r == ' ' }),
+		Address: r.Text("address"), Name: x["name"], User: x["username"], Password: p.Token, PasswordOrigin: p.TokenOrigin,
+		IMAP:    Server{Host: x["imap_host"], Port: int(r.Number("imap_port", 1, 65535)), Security: Security(strings.ToLower(x["imap_security"]))},
+		SMTP:    Server{Host: x["smtp_host"], Port: int(r.Number("smtp_port", 1, 65535)), Security: Security(strings.ToLower(x["smtp_security"]))},
+		Mailbox: x["mailbox"], SentMailbox: x["sent_mailbox"], AuthServer: strings.ToLower(r.Text("authserv_id")), Aliases: r.List("aliases"),
+		PollEvery:    time.Duration(r.Number("poll_interval", 1, 24*60*60)) * time.Second,
+		RequireDMARC: r.Flag("require_dmarc", false), KeepUnread: !r.Flag("mark_seen", true), NoSMTPAuth: !r.Flag("smtp_auth", true),
 	}
-	var problems []string
-	c.IMAP.Port = number(x, "imap_port", 1, 65535, &problems)
-	c.SMTP.Port = number(x, "smtp_port", 1, 65535, &problems)
-	c.PollEvery = time.Duration(number(x, "poll_interval", 1, 24*60*60, &problems)) * time.Second
-	c.RequireDMARC = truth(x, "require_dmarc", false, &problems)
-	c.KeepUnread = !truth(x, "mark_seen", true, &problems)
-	c.NoSMTPAuth = !truth(x, "smtp_auth", true, &problems)
 	checked := c
 	checked.setDefaults()
-	if problems = append(problems, checked.problems()...); len(problems) > 0 {
-		return Config{}, setUpWrong(problems)
+	r.Problem(checked.problems()...)
+	if err := r.Err(notSetUp); err != nil {
+		return Config{}, err
 	}
 	return c, nil
 }
 
+const notSetUp = "e-mail is"
+
 // Identity names the account that only one process may read.
 func Identity(p home.PlatformConfig) string {
 	return strings.ToLower(cmp.Or(p.Extra["username"], p.Extra["address"]) + "@" + p.Extra["imap_host"])
-}
-
-func number(x map[string]string, key string, low, high int, problems *[]string) int {
-	v := strings.TrimSpace(x[key])
-	if v == "" {
-		return 0
-	}
-	n, err := strconv.Atoi(v)
-	if err != nil || n < low || n > high {
-		*problems = append(*problems, fmt.Sprintf("EMAIL_%s is %q: write a number from %d to %d", strings.ToUpper(key), v, low, high))
-		return 0
-	}
-	return n
-}
-
-func truth(x map[string]string, key string, otherwise bool, problems *[]string) bool {
-	switch v := strings.ToLower(strings.TrimSpace(x[key])); v {
-	case "":
-		return otherwise
-	case "true", "yes", "on", "1":
-		return true
-	case "false", "no", "off", "0", "none":
-		return false
-	default:
-		*problems = append(*problems, fmt.Sprintf("EMAIL_%s is %q: write true or false", strings.ToUpper(key), v))
-		return otherwise
-	}
-}
-
-func setUpWrong(problems []string) error {
-	return domain.E(domain.Config, nil, "e-mail is not set up right: %s", strings.Join(problems, "; "))
 }
 
 func (c *Config) setDefaults() {
@@ -136,19 +102,12 @@ func (c *Config) setDefaults() {
 			}
 		}
 	}
-	c.PollEvery = orDefault(c.PollEvery, 15*time.Second)
-	c.IdleEvery = orDefault(c.IdleEvery, 4*time.Minute)
-	c.Timeout = orDefault(c.Timeout, 30*time.Second)
+	c.PollEvery = settings.Or(c.PollEvery, 15*time.Second)
+	c.IdleEvery = settings.Or(c.IdleEvery, 4*time.Minute)
+	c.Timeout = settings.Or(c.Timeout, 30*time.Second)
 	c.MaxText = cmp.Or(c.MaxText, 256<<10)
 	c.PerSender = cmp.Or(c.PerSender, 60)
-	c.SenderEvery = orDefault(c.SenderEvery, 30*time.Second)
-}
-
-func orDefault(d, other time.Duration) time.Duration {
-	if d <= 0 {
-		return other
-	}
-	return d
+	c.SenderEvery = settings.Or(c.SenderEvery, 30*time.Second)
 }
 
 // problems lists what New could not work with.
@@ -184,13 +143,6 @@ func (c Config) problems() []string {
 func loopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-func (c Config) origin() string {
-	if c.PasswordOrigin == "" {
-		return ""
-	}
-	return " (" + c.PasswordOrigin + ")"
 }
 
 func (s Server) address() string { return net.JoinHostPort(s.Host, strconv.Itoa(s.Port)) }

@@ -14,6 +14,8 @@ import (
 
 	"hermes/internal/lazyregexp"
 	"hermes/internal/platform"
+	"hermes/internal/platform/settings"
+	"hermes/internal/secret"
 )
 
 // busy is what servers say when they refuse a login for another reason than the
@@ -41,7 +43,7 @@ func (a *Adapter) refusedLogin(err error) *platform.Error {
 
 func (a *Adapter) wrongPassword(server, said string) string {
 	return fmt.Sprintf("the %s server refuses the login of %s with the password%s: %s. Many providers want IMAP switched on in their settings and a password made for the purpose (an app password); put it into EMAIL_PASSWORD",
-		server, a.cfg.User, a.cfg.origin(), strings.TrimSuffix(a.scrub(clip(clean(said), 200)), "."))
+		server, a.cfg.User, settings.Origin(a.cfg.PasswordOrigin), strings.TrimSuffix(a.scrub(clip(clean(said), 200)), "."))
 }
 
 // unreachable classifies a connection that could not be made or broke.
@@ -100,14 +102,8 @@ func smtpCode(err error) (code int, said string, ok bool) {
 	return 0, "", false
 }
 
-func (a *Adapter) scrub(s string) string {
-	return strings.ReplaceAll(s, a.cfg.Password.Reveal(), a.cfg.Password.String())
-}
+// scrub takes the password out of a text.
+func (a *Adapter) scrub(s string) string { return secret.Hide(s, a.cfg.Password) }
 
 // scrubError takes the password out of an error's text.
-func (a *Adapter) scrubError(err error) error {
-	if err == nil || !strings.Contains(err.Error(), a.cfg.Password.Reveal()) {
-		return err
-	}
-	return errors.New(a.scrub(err.Error()))
-}
+func (a *Adapter) scrubError(err error) error { return secret.HideIn(err, a.cfg.Password) }

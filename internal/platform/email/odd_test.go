@@ -17,6 +17,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/email"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/email"
 )
 
@@ -217,7 +218,7 @@ func TestHeaderInjection(t *testing.T) {
 		}
 	}
 	for _, none := range []string{"x>\r\nBcc: <eve@evil.test", "x\nBcc: eve@evil.test", "<x@y>", "a b", "ü"} {
-		if _, err := r.Send(r.ctx, to("ann@people.test", none), domain.Part{Text: "x"}, none); errorOf(t, err).Kind != platform.GiveUp {
+		if _, err := r.Send(r.ctx, to("ann@people.test", none), domain.Part{Text: "x"}, none); adapter.ErrorOf(t, err).Kind != platform.GiveUp {
 			t.Errorf("the thread %q: %v", none, err)
 		}
 	}

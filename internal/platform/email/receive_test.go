@@ -10,7 +10,9 @@ import (
 	"hermes/internal/health"
 	"hermes/internal/platform"
 	"hermes/internal/platform/email"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/email"
+	"hermes/testkit/fault"
 )
 
 // Mail comes by push and by asking, over every kind of connection, with who
@@ -128,18 +130,22 @@ func TestConnectionsDie(t *testing.T) {
 // server that is only busy is asked again.
 func TestLoginRefused(t *testing.T) {
 	r := newRig(t, fake.Options{}, nil)
-	r.srv.RefuseIMAP("UNAVAILABLE", "Temporary authentication failure")
+	refuse := func(r *rig, code, text string) (forgive func()) {
+		return r.srv.Fail("login", fault.Fault{Times: -1, Code: code, Message: text})
+	}
+	quiet := refuse(r, "UNAVAILABLE", "Temporary authentication failure")
 	r.run()
 	r.logs.Wait(t, r.ctx, "email_busy", 2)
-	r.srv.RefuseIMAP("", "Too many simultaneous connections")
+	open := refuse(r, "", "Too many simultaneous connections")
+	quiet()
 	r.logs.Wait(t, r.ctx, "simultaneous", 1)
-	r.srv.RefuseIMAP("", "")
+	open()
 	r.logs.Wait(t, r.ctx, "connected to the mailbox", 1)
 
 	for code, text := range map[string]string{"AUTHENTICATIONFAILED": "Invalid credentials (Failure)", "": "LOGIN failed."} {
 		r := newRig(t, fake.Options{}, nil)
-		r.srv.RefuseIMAP(code, text)
-		e := errorOf(t, r.Run(r.ctx, r.sink))
+		refuse(r, code, text)
+		e := adapter.ErrorOf(t, r.Run(r.ctx, r.sink))
 		if e.Kind != platform.BadCredentials || !strings.Contains(e.Reason, ".env line 3 (EMAIL_PASSWORD)") || !strings.Contains(e.Reason, "app password") {
 			t.Errorf("%+v", e)
 		}
@@ -270,13 +276,13 @@ func TestAttachments(t *testing.T) {
 	}
 	for ref, most := range map[string]int64{pdf.Ref: 5, "9/1/2/base64": 1000, "x": 1000, "1/99/2/base64": 1000} {
 		a := domain.Attachment{Ref: ref}
-		if _, err := r.Fetch(r.ctx, a, most, &strings.Builder{}); errorOf(t, err).Kind != platform.GiveUp {
+		if _, err := r.Fetch(r.ctx, a, most, &strings.Builder{}); adapter.ErrorOf(t, err).Kind != platform.GiveUp {
 			t.Errorf("%s: %v", ref, err)
 		}
 	}
 	broken := r.another()
 	r.srv.Close()
-	if _, err := broken.Fetch(r.ctx, pdf, 1000, &strings.Builder{}); errorOf(t, err).Kind != platform.Retry {
+	if _, err := broken.Fetch(r.ctx, pdf, 1000, &strings.Builder{}); adapter.ErrorOf(t, err).Kind != platform.Retry {
 		t.Errorf("%v", err)
 	}
 }
@@ -306,7 +312,7 @@ func TestUnreachable(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if e := errorOf(t, a.Check(r.ctx)); e.Code != code || e.Kind != platform.Retry || e.Uncertain {
+		if e := adapter.ErrorOf(t, a.Check(r.ctx)); e.Code != code || e.Kind != platform.Retry || e.Uncertain {
 			t.Errorf("%s: %+v (%v)", what, e, e.Cause)
 		}
 	}
@@ -318,8 +324,8 @@ func TestUnreachable(t *testing.T) {
 	if err := r.Check(r.ctx); err != nil {
 		t.Errorf("a good configuration: %v", err)
 	}
-	r.srv.RefuseSMTP(535, "5.7.8 no")
-	if e := errorOf(t, r.Check(r.ctx)); e.Kind != platform.BadCredentials {
+	r.srv.Fail("auth", fault.Fault{Times: -1, Status: 535, Message: "5.7.8 no"})
+	if e := adapter.ErrorOf(t, r.Check(r.ctx)); e.Kind != platform.BadCredentials {
 		t.Errorf("%+v", e)
 	}
 }

@@ -3,15 +3,12 @@ package email_test
 import (
 	"context"
 	"crypto/tls"
-	"errors"
-	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"hermes/internal/health"
-	"hermes/internal/platform"
 	"hermes/internal/platform/email"
 	"hermes/internal/secret"
 	"hermes/testkit/adapter"
@@ -20,15 +17,13 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds what must happen; nothing waits for it to pass.
-const patience = 20 * time.Second
-
 // rig is an adapter against a provider, with an inbox in memory.
 type rig struct {
 	*email.Adapter
 	t      *testing.T
 	srv    *fake.Server
 	config email.Config
+	kit    adapter.Kit
 	sink   *adapter.Inbox
 	health *health.Registry
 	logs   *adapter.Log
@@ -41,8 +36,8 @@ func newRig(t *testing.T, o fake.Options, change func(*email.Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	r := &rig{t: t, srv: srv, sink: adapter.NewInbox(), health: health.New(time.Now), logs: &adapter.Log{}, ctx: ctx}
+	kit := adapter.NewKit(t, srv.Close, srv.Password())
+	r := &rig{t: t, srv: srv, kit: kit, sink: kit.Sink, health: kit.Health, logs: kit.Log, ctx: kit.Ctx}
 	security := email.Security(o.Security)
 	if security == "" {
 		security = email.Plain
@@ -56,16 +51,6 @@ func newRig(t *testing.T, o fake.Options, change func(*email.Config)) *rig {
 		change(&r.config)
 	}
 	r.Adapter = r.another()
-	t.Cleanup(func() {
-		cancel()
-		srv.Close()
-		if t.Failed() {
-			t.Logf("the adapter's log:\n%s", r.logs)
-		}
-		if strings.Contains(r.logs.String(), srv.Password()) {
-			t.Error("the password stands in the log")
-		}
-	})
 	return r
 }
 
@@ -93,24 +78,11 @@ func (r *rig) run() (stop func() error) {
 // connect starts the adapter and waits until it is up to date.
 func (r *rig) connect() (stop func() error) {
 	r.t.Helper()
-	before := strings.Count(r.logs.String(), "connected to the mailbox")
-	stop = r.run()
-	r.logs.Wait(r.t, r.ctx, "connected to the mailbox", before+1)
-	return stop
+	return r.kit.Connect(r.t, r.Adapter, "connected to the mailbox")
 }
 
 func (r *rig) part() health.Part { return r.health.Parts()[0] }
 
 func ann(text string) fake.Letter {
 	return fake.Letter{From: "Ann <ann@people.test>", Subject: "A question", Text: text}
-}
-
-// errorOf gives an error's class.
-func errorOf(t *testing.T, err error) *platform.Error {
-	t.Helper()
-	var e *platform.Error
-	if !errors.As(err, &e) {
-		t.Fatalf("no *platform.Error: %v", err)
-	}
-	return e
 }

@@ -14,7 +14,9 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/email"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/email"
+	"hermes/testkit/fault"
 )
 
 func to(address, thread string) domain.Address {
@@ -84,43 +86,45 @@ func TestSubjects(t *testing.T) {
 func TestSendFailures(t *testing.T) {
 	r := newRig(t, fake.Options{}, nil)
 	for _, c := range []struct {
-		fault     fake.Fault
+		stage     string
+		fault     fault.Fault
 		kind      platform.Kind
 		uncertain bool
 		says      string
 	}{
-		{fake.Fault{Stage: "mail", Code: 550, Text: "not yours"}, platform.GiveUp, false, "mail from agent@example.test"},
-		{fake.Fault{Stage: "rcpt", Code: 550, Text: "no such user"}, platform.GiveUp, false, "no such user"},
-		{fake.Fault{Stage: "rcpt", Code: 451, Text: "greylisted"}, platform.Retry, false, "greylisted"},
-		{fake.Fault{Stage: "data", Code: 554, Text: "no"}, platform.GiveUp, false, "554"},
-		{fake.Fault{Stage: "end", Code: 452, Text: "disk full"}, platform.Retry, false, "452"},
-		{fake.Fault{Stage: "end", Code: 552, Text: "too large"}, platform.GiveUp, false, "too large"},
-		{fake.Fault{Stage: "rcpt"}, platform.Retry, false, "cannot be reached"},
-		{fake.Fault{Stage: "end"}, platform.Retry, true, "cannot be reached"},
+		{"mail", fault.Fault{Status: 550, Message: "not yours"}, platform.GiveUp, false, "mail from agent@example.test"},
+		{"rcpt", fault.Fault{Status: 550, Message: "no such user"}, platform.GiveUp, false, "no such user"},
+		{"rcpt", fault.Fault{Status: 451, Message: "greylisted"}, platform.Retry, false, "greylisted"},
+		{"data", fault.Fault{Status: 554, Message: "no"}, platform.GiveUp, false, "554"},
+		{"end", fault.Fault{Status: 452, Message: "disk full"}, platform.Retry, false, "452"},
+		{"end", fault.Fault{Status: 552, Message: "too large"}, platform.GiveUp, false, "too large"},
+		{"rcpt", fault.CutBefore(), platform.Retry, false, "cannot be reached"},
+		{"end", fault.CutBefore(), platform.Retry, true, "cannot be reached"},
 	} {
-		r.srv.Fail(c.fault)
+		r.srv.Fail(c.stage, c.fault)
 		_, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "x"}, "n"+c.says)
-		if e := errorOf(t, err); e.Kind != c.kind || e.Uncertain != c.uncertain || !strings.Contains(e.Reason, c.says) {
+		if e := adapter.ErrorOf(t, err); e.Kind != c.kind || e.Uncertain != c.uncertain || !strings.Contains(e.Reason, c.says) {
 			t.Errorf("%+v: %+v", c.fault, e)
 		}
 	}
-	r.srv.RefuseSMTP(454, "4.7.0 Temporary authentication failure")
-	if _, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "x"}, "a"); errorOf(t, err).Kind != platform.Retry {
+	back := r.srv.Fail("auth", fault.Fault{Times: -1, Status: 454, Message: "4.7.0 Temporary authentication failure"})
+	if _, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "x"}, "a"); adapter.ErrorOf(t, err).Kind != platform.Retry {
 		t.Errorf("%v", err)
 	}
-	r.srv.RefuseSMTP(535, "5.7.8 wrong")
+	back()
+	back = r.srv.Fail("auth", fault.Fault{Times: -1, Status: 535, Message: "5.7.8 wrong"})
 	_, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "x"}, "b")
-	if e := errorOf(t, err); e.Kind != platform.BadCredentials || !strings.Contains(e.Reason, ".env line 3") {
+	if e := adapter.ErrorOf(t, err); e.Kind != platform.BadCredentials || !strings.Contains(e.Reason, ".env line 3") {
 		t.Errorf("%+v", e)
 	}
-	r.srv.RefuseSMTP(0, "")
+	back()
 	for _, address := range []string{"nobody", "Ann <ann@people.test>", "ann@people.test\r\nBcc: eve@people.test", r.srv.Address()} {
-		if _, err := r.Send(r.ctx, to(address, ""), domain.Part{Text: "x"}, "c"); errorOf(t, err).Kind != platform.GiveUp {
+		if _, err := r.Send(r.ctx, to(address, ""), domain.Part{Text: "x"}, "c"); adapter.ErrorOf(t, err).Kind != platform.GiveUp {
 			t.Errorf("%q: %v", address, err)
 		}
 	}
 	for _, p := range []domain.Part{{}, {Attachments: []domain.Attachment{{Path: "/nowhere", Name: "x"}}}} {
-		if _, err := r.Send(r.ctx, to("ann@people.test", ""), p, "d"); errorOf(t, err).Kind != platform.GiveUp {
+		if _, err := r.Send(r.ctx, to("ann@people.test", ""), p, "d"); adapter.ErrorOf(t, err).Kind != platform.GiveUp {
 			t.Errorf("%+v: %v", p, err)
 		}
 	}
@@ -184,7 +188,7 @@ func TestEndNotWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = a.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "x"}, "a")
-	if e := errorOf(t, err); e.Kind != platform.Retry || e.Uncertain {
+	if e := adapter.ErrorOf(t, err); e.Kind != platform.Retry || e.Uncertain {
 		t.Errorf("%+v", e)
 	}
 }
@@ -206,9 +210,9 @@ func TestTrace(t *testing.T) {
 	}
 	for i, next := range []bool{false, true} {
 		nonce := string(rune('a' + i))
-		r.srv.Fail(fake.Fault{Stage: "end", Act: true})
+		r.srv.Fail("end", fault.CutAfter())
 		_, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "once"}, nonce)
-		if e := errorOf(t, err); !e.Uncertain {
+		if e := adapter.ErrorOf(t, err); !e.Uncertain {
 			t.Fatalf("%+v", e)
 		}
 		a := r.Adapter
@@ -242,7 +246,7 @@ func TestTrace(t *testing.T) {
 		t.Errorf("a mail that was answered: %q, %v", id, err)
 	}
 	bare.srv.Close()
-	if _, err := ask(bare, next, "other", last); errorOf(t, err).Kind != platform.Retry {
+	if _, err := ask(bare, next, "other", last); adapter.ErrorOf(t, err).Kind != platform.Retry {
 		t.Errorf("nobody there: %v", err)
 	}
 }

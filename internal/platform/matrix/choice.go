@@ -111,7 +111,7 @@ func (a *Adapter) press(ctx context.Context, id string, ev *event) (in domain.In
 	}
 	in.Source = a.source(ctx, where, id, ev.Sender, offered.thread())
 	in.MessageID, in.EventID = to.ID, ev.ID
-	in.ChatListed = where.matches(a.cfg.AllowedRooms, id)
+	in.ChatListed = where.matches(a.cfg.Allowed, id)
 	if !isEvent(to.ID) {
 		in.MessageID = c.Relates.EventID
 	}

@@ -2,13 +2,12 @@ package matrix
 
 import (
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
-	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/platform/settings"
 	"hermes/internal/secret"
 )
 
@@ -23,17 +22,11 @@ type Config struct {
 	DeviceID    string // of a login with a password; "" means one of our own
 	Proxy       string // URL of an HTTP or SOCKS5 proxy; "" means the environment's
 
-	AllowedRooms    []string         // ids, aliases or names of the only rooms that are heard; empty: any. Direct messages are not bound by it
-	FreeResponse    []string         // ids, aliases or names of rooms where no mention is needed
-	IgnoredThreads  []string         // ids of the first events of threads that are not heard
-	RequireMention  bool             // rooms: only what is addressed to the account is heard
-	MentionPatterns []*regexp.Regexp // text that counts as a mention
-	AllowBots       bool             // notices, which is what bots write, are heard too
-	OwnThreads      bool             // what is asked in a room is answered in a thread of its own
-	DirectThreads   bool             // and what is asked directly as well
-	Encryption      bool             // end-to-end encryption was asked for, which is not to be had
-	Reactions       bool             // 👀 on a message that is being worked on
-	NoTyping        bool
+	settings.Rooms      // rooms by id, alias or name, threads by the id of their first event
+	AllowBots      bool // notices, which is what bots write, are heard too
+	OwnThreads     bool // what is asked in a room is answered in a thread of its own
+	DirectThreads  bool // and what is asked directly as well
+	Encryption     bool // end-to-end encryption was asked for, which is not to be had
 
 	CatchUp     time.Duration // how far back gaps are filled; 0 means a week
 	SendTimeout time.Duration // of one request without a file; 0 means 30 s
@@ -43,58 +36,30 @@ type Config struct {
 // FromProfile reads the configuration of a profile. It answers domain.Config
 // with every problem in one message.
 func FromProfile(p home.PlatformConfig) (Config, error) {
+	r := settings.Of("matrix", p)
 	c := Config{
 		Homeserver: p.Extra["base_url"], Token: p.Token, TokenOrigin: p.TokenOrigin,
-		UserID: strings.TrimSpace(p.Extra["user_id"]), Password: secret.Value(p.Extra["password"]), DeviceID: strings.TrimSpace(p.Extra["device_id"]), Proxy: p.Extra["proxy"],
-		AllowedRooms: p.AllowedChats, FreeResponse: list(p.Extra["free_response_rooms"]), IgnoredThreads: p.IgnoredThreads,
-		RequireMention: p.RequireMention, Reactions: p.Reactions, NoTyping: !p.Typing,
+		UserID: r.Text("user_id"), Password: secret.Value(p.Extra["password"]), DeviceID: r.Text("device_id"), Proxy: p.Extra["proxy"],
+		Rooms:      r.Rooms("free_response_rooms"),
+		AllowBots:  r.AnyBots(),
+		OwnThreads: r.Flag("auto_thread", true),
+		Encryption: r.Flag("encryption", false),
+		CatchUp:    r.Time("catch_up"),
 	}
-	var problems []string
-	flag := func(key string, otherwise bool) bool {
-		v := strings.ToLower(strings.TrimSpace(p.Extra[key]))
-		switch v {
-		case "":
-			return otherwise
-		case "true", "yes", "on", "1", "all":
-			return true
-		case "false", "no", "off", "0", "none":
-			return false
-		}
-		problems = append(problems, "MATRIX_"+strings.ToUpper(key)+" is "+strconv.Quote(v)+": write true or false")
-		return otherwise
-	}
-	c.AllowBots, c.Encryption = flag("allow_bots", false), flag("encryption", false)
-	c.OwnThreads = flag("auto_thread", true)
-	switch v := strings.ToLower(strings.TrimSpace(p.Extra["session_scope"])); v {
-	case "", "auto":
+	switch settings.Word(r, "session_scope", "auto, room or thread", map[string]string{"": "auto", "auto": "auto", "room": "room", "thread": "thread"}) {
 	case "room":
 		c.OwnThreads = false
 	case "thread":
 		c.OwnThreads, c.DirectThreads = true, true
-	default:
-		problems = append(problems, "MATRIX_SESSION_SCOPE is "+strconv.Quote(v)+": write auto, room or thread")
 	}
-	if v := p.Extra["catch_up"]; v != "" {
-		d, err := time.ParseDuration(v)
-		if err != nil || d <= 0 {
-			problems = append(problems, "platforms.matrix.extra.catch_up is "+strconv.Quote(v)+": write a time such as 24h")
-		}
-		c.CatchUp = d
-	}
-	for _, s := range p.MentionPatterns {
-		re, err := regexp.Compile("(?i)" + s)
-		if err != nil {
-			problems = append(problems, "the mention pattern "+strconv.Quote(s)+" is no regular expression (https://pkg.go.dev/regexp/syntax)")
-			continue
-		}
-		c.MentionPatterns = append(c.MentionPatterns, re)
-	}
-	problems = append(problems, c.problems()...)
-	if len(problems) > 0 {
-		return Config{}, setUpWrong(problems)
+	r.Problem(c.problems()...)
+	if err := r.Err(notSetUp); err != nil {
+		return Config{}, err
 	}
 	return c, nil
 }
+
+const notSetUp = "Matrix is"
 
 // Identity is what the machine-wide lock of an account is about: the token, or
 // the account where a password stands for one.
@@ -103,10 +68,6 @@ func Identity(p home.PlatformConfig) string {
 		return p.Token.Reveal()
 	}
 	return trimServer(p.Extra["base_url"]) + " " + strings.TrimSpace(p.Extra["user_id"])
-}
-
-func setUpWrong(problems []string) error {
-	return domain.E(domain.Config, nil, "Matrix is not set up right: %s", strings.Join(problems, "; "))
 }
 
 // whereToken says where a token is found, for messages to people.
@@ -120,13 +81,11 @@ func (c Config) problems() []string {
 	} else if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil || u.RawQuery != "" {
 		out = append(out, "MATRIX_HOMESERVER is no address of a homeserver: write it with its scheme, e.g. https://matrix.example.org")
 	}
-	if u, err := url.Parse(c.Proxy); c.Proxy != "" && (err != nil || u.Host == "") {
-		out = append(out, "platforms.matrix.extra.proxy is no URL: write it with its scheme, e.g. http://127.0.0.1:8081")
-	}
+	out = append(out, settings.NoURLs("matrix", map[string]string{"proxy": c.Proxy})...)
 	switch {
 	case c.Token.IsSet():
-		if strings.ContainsFunc(c.Token.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }) {
-			out = append(out, "MATRIX_ACCESS_TOKEN"+c.origin()+" was copied with something else: copy it again ("+whereToken+")")
+		if settings.BadToken(c.Token.Reveal()) {
+			out = append(out, "MATRIX_ACCESS_TOKEN"+settings.Origin(c.TokenOrigin)+" was copied with something else: copy it again ("+whereToken+")")
 		}
 		if c.UserID != "" && c.UserID[0] == '@' && !isUser(c.UserID) {
 			out = append(out, "MATRIX_USER_ID is "+strconv.Quote(c.UserID)+": write it as @name:server")
@@ -144,30 +103,12 @@ func (c *Config) setDefaults() {
 	if c.DeviceID == "" {
 		c.DeviceID = "HERMES"
 	}
-	c.CatchUp = orDefault(c.CatchUp, 7*24*time.Hour)
-	c.SendTimeout = orDefault(c.SendTimeout, 30*time.Second)
-	c.PollTimeout = orDefault(c.PollTimeout, 30*time.Second)
+	c.CatchUp = settings.Or(c.CatchUp, 7*24*time.Hour)
+	c.SendTimeout = settings.Or(c.SendTimeout, 30*time.Second)
+	c.PollTimeout = settings.Or(c.PollTimeout, 30*time.Second)
 }
 
 // trimServer leaves of an address what stands before the API's own paths.
 func trimServer(s string) string {
 	return strings.TrimRight(strings.TrimSuffix(strings.TrimRight(strings.TrimSpace(s), "/"), "/_matrix/client"), "/")
-}
-
-func orDefault(d, other time.Duration) time.Duration {
-	if d <= 0 {
-		return other
-	}
-	return d
-}
-
-func (c Config) origin() string {
-	if c.TokenOrigin == "" {
-		return ""
-	}
-	return " (" + c.TokenOrigin + ")"
-}
-
-func list(s string) []string {
-	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' })
 }

@@ -9,7 +9,7 @@ import (
 
 func TestConfiguration(t *testing.T) {
 	c, err := matrix.FromProfile(profile(map[string]string{"base_url": "https://m.example.org/_matrix/client/", "auto_thread": "false", "free_response_rooms": "#a, !b:c"}))
-	if err != nil || c.OwnThreads || len(c.FreeResponse) != 2 || !c.RequireMention {
+	if err != nil || c.OwnThreads || len(c.Free) != 2 || !c.RequireMention {
 		t.Errorf("%+v, %v", c, err)
 	}
 	for scope, want := range map[string][2]bool{"": {true, false}, "auto": {true, false}, "room": {false, false}, "thread": {true, true}} {

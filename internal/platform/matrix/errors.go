@@ -10,6 +10,7 @@ import (
 
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
+	"hermes/internal/platform/settings"
 	"hermes/internal/secret"
 )
 
@@ -69,7 +70,7 @@ func (a *Adapter) classify(c *call) *platform.Error {
 	switch r, known := refusals[c.reply.Code]; {
 	case c.forgotten():
 		e.Kind, e.Code = platform.BadCredentials, codeToken
-		e.Reason = "the homeserver does not know MATRIX_ACCESS_TOKEN" + a.cfg.origin() + ": the device was logged out, or the token was copied wrongly; make a new one (" + whereToken + ")"
+		e.Reason = "the homeserver does not know MATRIX_ACCESS_TOKEN" + settings.Origin(a.cfg.TokenOrigin) + ": the device was logged out, or the token was copied wrongly; make a new one (" + whereToken + ")"
 		if a.canLogIn() {
 			e.Reason = "the homeserver does not know the token that it gave for MATRIX_PASSWORD"
 		}
@@ -149,34 +150,14 @@ func (c *call) retryAfter() time.Duration {
 // harmless says of a request that only reads, or that the homeserver carries out
 // once however often it is made, what classify says of a send: its outcome is
 // never uncertain.
-func harmless(e *platform.Error, what string) *platform.Error {
-	if e == nil {
-		return nil
-	}
-	if e.Code == codeUnknown {
-		e.Reason = what + ": it is tried again"
-	}
-	e.Uncertain = false
-	return e
-}
+func harmless(e *platform.Error, what string) *platform.Error { return e.Harmless(codeUnknown, what) }
 
 // scrub takes the credentials out of a text.
 func (a *Adapter) scrub(s string) string {
-	for _, v := range []secret.Value{a.cfg.Token, a.cfg.Password, a.session.get()} {
-		if v.IsSet() {
-			s = strings.ReplaceAll(s, v.Reveal(), v.String())
-		}
-	}
-	return s
+	return secret.Hide(s, a.cfg.Token, a.cfg.Password, a.session.get())
 }
 
 // scrubError takes the credentials out of an error's text.
 func (a *Adapter) scrubError(err error) error {
-	if err == nil {
-		return nil
-	}
-	if s := a.scrub(err.Error()); s != err.Error() {
-		return errors.New(s)
-	}
-	return err
+	return secret.HideIn(err, a.cfg.Token, a.cfg.Password, a.session.get())
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -34,7 +33,7 @@ func (a *Adapter) message(ctx context.Context, id string, ev *event) (in domain.
 		return in, false, nil
 	}
 	kind, known := kinds[c.MsgType]
-	if !known || c.Relates.Type == "m.replace" || c.MsgType == "m.notice" && !a.cfg.AllowBots || slices.Contains(a.cfg.IgnoredThreads, thread) && thread != "" {
+	if !known || c.Relates.Type == "m.replace" || c.MsgType == "m.notice" && !a.cfg.AllowBots || a.cfg.Ignores(id, thread) {
 		return in, false, nil
 	}
 	where, e := a.roomOf(ctx, id)
@@ -46,7 +45,7 @@ func (a *Adapter) message(ctx context.Context, id string, ev *event) (in domain.
 	}
 	at, text := a.attachment(kind, &c)
 	said := a.read(self, &c, text)
-	need := a.cfg.RequireMention && !where.direct && !where.matches(a.cfg.FreeResponse, id)
+	need := a.cfg.RequireMention && !where.direct && !where.matches(a.cfg.Free, id)
 	answered := repliesTo(&c)
 	// Whoever writes m.mentions names in it whom a reply is for.
 	if answered != "" && (!need || said.mentioned || c.Mentions == nil) {
@@ -79,7 +78,7 @@ func (a *Adapter) message(ctx context.Context, id string, ev *event) (in domain.
 		in.ThreadID = ev.ID // the answer begins a thread
 	}
 	in.MessageID, in.EventID = ev.ID, ev.ID
-	in.ChatListed = where.matches(a.cfg.AllowedRooms, id)
+	in.ChatListed = where.matches(a.cfg.Allowed, id)
 	in.Text, in.Mentioned = clean.Clip(said.text, maxInText), said.mentioned || where.direct
 	in.SentAt, in.ReceivedAt, in.State = time.UnixMilli(ev.TS), a.now(), domain.InboundReceived
 	return in, true, nil
@@ -101,7 +100,7 @@ func (a *Adapter) source(ctx context.Context, where room, id, user, thread strin
 // heard tells whether the configuration lets a room be heard at all. Who may
 // talk is decided elsewhere.
 func (a *Adapter) heard(where room, id string) bool {
-	return len(a.cfg.AllowedRooms) == 0 || where.matches(a.cfg.AllowedRooms, id)
+	return len(a.cfg.Allowed) == 0 || where.matches(a.cfg.Allowed, id)
 }
 
 // repliesTo is the event that a message answers, or "". In a thread, clients

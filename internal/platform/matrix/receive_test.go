@@ -15,6 +15,7 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/matrix"
 	"hermes/testkit/adapter"
+	"hermes/testkit/fault"
 	fake "hermes/testkit/matrix"
 )
 
@@ -96,9 +97,9 @@ func TestWhoIsHeardInARoom(t *testing.T) {
 		{name: "no command", post: fake.Post{Text: "@hermes !wow"}, want: "!wow"},
 		{name: "a pattern", post: fake.Post{Text: "Computer, hello"}, want: "Computer, hello", change: func(c *matrix.Config) { c.MentionPatterns = patterns("^computer") }},
 		{name: "no need", post: fake.Post{Text: "hello"}, want: "hello", change: func(c *matrix.Config) { c.RequireMention = false }},
-		{name: "free response", post: fake.Post{Text: "hello"}, want: "hello", change: func(c *matrix.Config) { c.FreeResponse = []string{"#town"} }},
-		{name: "allowed elsewhere", post: fake.Post{Text: "@hermes hello"}, change: func(c *matrix.Config) { c.AllowedRooms = []string{"other"} }},
-		{name: "allowed", post: fake.Post{Text: "@hermes hello"}, want: "hello", change: func(c *matrix.Config) { c.AllowedRooms = []string{"other", "town"} }},
+		{name: "free response", post: fake.Post{Text: "hello"}, want: "hello", change: func(c *matrix.Config) { c.Free = []string{"#town"} }},
+		{name: "allowed elsewhere", post: fake.Post{Text: "@hermes hello"}, change: func(c *matrix.Config) { c.Allowed = []string{"other"} }},
+		{name: "allowed", post: fake.Post{Text: "@hermes hello"}, want: "hello", change: func(c *matrix.Config) { c.Allowed = []string{"other", "town"} }},
 		{name: "a bot", post: fake.Post{Text: "@hermes beep", Kind: "m.notice"}},
 		{name: "a bot that is allowed", post: fake.Post{Text: "@hermes beep", Kind: "m.notice"}, want: "beep", change: func(c *matrix.Config) { c.AllowBots = true }},
 		{name: "an emote", post: fake.Post{Text: "asks @hermes", Kind: "m.emote"}, want: "* asks"},
@@ -314,7 +315,7 @@ func TestInvitations(t *testing.T) {
 	}
 	// One that fails is tried again, in a later life too.
 	const join = "POST /v3/join/{room}"
-	cancel := r.srv.Fail(join, fake.Fault{Times: -1, Status: 502, Body: "<html>"})
+	cancel := r.srv.Fail(join, fault.Fault{Times: -1, Status: 502, Body: "<html>"})
 	later := r.srv.Invite(ann, true)
 	r.logs.Wait(t, r.ctx, "a room could not be joined", 1)
 	r.sink.WaitCursor(t, r.ctx, later)
@@ -377,14 +378,14 @@ func TestRoomsThatAreEncryptedAreTold(t *testing.T) {
 func TestTheConnectionIsRebuilt(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		fault fake.Fault
+		fault fault.Fault
 	}{
-		{"cut", fake.Fault{Cut: true, Times: 10}}, // net/http itself repeats what is cut on a connection that was used before,
-		{"bad gateway", fake.BadGateway()},
-		{"garbled", fake.Fault{Body: "<html>welcome</html>"}},
+		{"cut", fault.Fault{Cut: true, Times: 10}}, // net/http itself repeats what is cut on a connection that was used before,
+		{"bad gateway", fault.BadGateway()},
+		{"garbled", fault.Fault{Body: "<html>welcome</html>"}},
 		{"limited", fake.TooMany(5)},
-		{"an error of its own", fake.Fault{Status: 500, Code: "M_UNKNOWN"}},
-		{"black hole", fake.Fault{BlackHole: true}},
+		{"an error of its own", fault.Fault{Status: 500, Code: "M_UNKNOWN"}},
+		{"black hole", fault.Fault{BlackHole: true}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -502,7 +503,7 @@ func TestBadCredentials(t *testing.T) {
 		{http.StatusUnauthorized, "M_UNKNOWN_TOKEN", "matrix_token"}, {http.StatusForbidden, "M_USER_DEACTIVATED", "matrix_deactivated"}, {http.StatusUnauthorized, "M_USER_LOCKED", "matrix_locked"},
 	} {
 		r := newRig(t, nil)
-		r.srv.Fail("GET /v3/account/whoami", fake.Fault{Times: -1, Status: tt.status, Code: tt.code})
+		r.srv.Fail("GET /v3/account/whoami", fault.Fault{Times: -1, Status: tt.status, Code: tt.code})
 		e := adapter.Fails(t, r.Run(r.ctx, r.sink), platform.BadCredentials)
 		if e.Code != tt.want || r.part().State != health.Down || strings.Contains(e.Error(), r.srv.Token()) {
 			t.Errorf("%s: %+v, health %+v", tt.code, e, r.part())

@@ -14,6 +14,7 @@ import (
 	"hermes/internal/platform/matrix"
 	"hermes/internal/secret"
 	"hermes/testkit/adapter"
+	"hermes/testkit/fault"
 	fake "hermes/testkit/matrix"
 )
 
@@ -72,13 +73,13 @@ func TestAUserIsWrittenToDirectly(t *testing.T) {
 func TestNothingIsSentTwice(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		fault fake.Fault
+		fault fault.Fault
 		kind  platform.Kind
 		again bool // the outcome is uncertain
 	}{
-		{"cut before", fake.CutBefore(), platform.Retry, true},
-		{"cut after", fake.CutAfter(), platform.Retry, true},
-		{"bad gateway after", fake.Fault{Act: true, Status: 502, Body: "<html>"}, platform.Retry, true},
+		{"cut before", fault.CutBefore(), platform.Retry, true},
+		{"cut after", fault.CutAfter(), platform.Retry, true},
+		{"bad gateway after", fault.Fault{Act: true, Status: 502, Body: "<html>"}, platform.Retry, true},
 		{"limited", fake.TooMany(2500), platform.Retry, false},
 	} {
 		for _, forget := range []bool{false, true} {
@@ -125,7 +126,7 @@ func TestAMessageIsFoundBehindOthers(t *testing.T) {
 	}
 	// What cannot be looked for yet is not sent.
 	r.Adapter = r.another(t)
-	r.srv.Fail("GET /v3/rooms/{room}/messages", fake.Fault{Status: 502, Body: "<html>"})
+	r.srv.Fail("GET /v3/rooms/{room}/messages", fault.Fault{Status: 502, Body: "<html>"})
 	_, err = r.Send(r.ctx, address(room), domain.Part{Text: "once"}, "n1")
 	if e := adapter.Fails(t, err, platform.Retry); e.Uncertain && e.Code != "matrix_502" {
 		t.Errorf("%+v", e)
@@ -135,22 +136,22 @@ func TestAMessageIsFoundBehindOthers(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	r, ann, room := idle(t, nil)
 	for _, tt := range []struct {
-		fault fake.Fault
+		fault fault.Fault
 		kind  platform.Kind
 		code  string
 	}{
-		{fake.Fault{Status: 403, Code: "M_FORBIDDEN"}, platform.GiveUp, "matrix_rights"},
-		{fake.Fault{Status: 404, Code: "M_NOT_FOUND"}, platform.GiveUp, "matrix_absent"},
-		{fake.Fault{Status: 413, Code: "M_TOO_LARGE"}, platform.MarkupRefused, "matrix_length"},
-		{fake.Fault{Status: 413, Body: "<html>"}, platform.MarkupRefused, "matrix_length"},
-		{fake.Fault{Status: 400, Code: "M_BAD_JSON"}, platform.GiveUp, "matrix_400"},
-		{fake.Fault{Status: 403, Code: "M_CONSENT_NOT_GIVEN"}, platform.GiveUp, "matrix_consent"},
-		{fake.Fault{Status: 403, Code: "M_RESOURCE_LIMIT_EXCEEDED"}, platform.Retry, "matrix_resources"},
-		{fake.Fault{Status: 429, RetryAfter: 7, Body: "slow down"}, platform.Retry, "matrix_limit"},
-		{fake.Fault{Status: 302, Location: "https://elsewhere.example/", Body: "moved"}, platform.Retry, "matrix_moved"},
-		{fake.Fault{Status: 404, Body: "<html>"}, platform.Retry, "matrix_garbled"},
-		{fake.Fault{Status: 401, Code: "M_UNKNOWN_TOKEN"}, platform.BadCredentials, "matrix_token"},
-		{fake.Fault{Status: 500, Code: "M_UNKNOWN"}, platform.Retry, "matrix_500"},
+		{fault.Fault{Status: 403, Code: "M_FORBIDDEN"}, platform.GiveUp, "matrix_rights"},
+		{fault.Fault{Status: 404, Code: "M_NOT_FOUND"}, platform.GiveUp, "matrix_absent"},
+		{fault.Fault{Status: 413, Code: "M_TOO_LARGE"}, platform.MarkupRefused, "matrix_length"},
+		{fault.Fault{Status: 413, Body: "<html>"}, platform.MarkupRefused, "matrix_length"},
+		{fault.Fault{Status: 400, Code: "M_BAD_JSON"}, platform.GiveUp, "matrix_400"},
+		{fault.Fault{Status: 403, Code: "M_CONSENT_NOT_GIVEN"}, platform.GiveUp, "matrix_consent"},
+		{fault.Fault{Status: 403, Code: "M_RESOURCE_LIMIT_EXCEEDED"}, platform.Retry, "matrix_resources"},
+		{fault.Fault{Status: 429, RetryAfter: 7, Body: "slow down"}, platform.Retry, "matrix_limit"},
+		{fault.Redirect(302, "https://elsewhere.example/"), platform.Retry, "matrix_moved"},
+		{fault.Fault{Status: 404, Body: "<html>"}, platform.Retry, "matrix_garbled"},
+		{fault.Fault{Status: 401, Code: "M_UNKNOWN_TOKEN"}, platform.BadCredentials, "matrix_token"},
+		{fault.Fault{Status: 500, Code: "M_UNKNOWN"}, platform.Retry, "matrix_500"},
 	} {
 		r.srv.Fail(fake.Send, tt.fault)
 		_, err := r.Send(r.ctx, address(room), domain.Part{Text: "<b>x</b>", Plain: "x", Markup: true}, "")
@@ -259,7 +260,7 @@ func TestFilesOut(t *testing.T) {
 		_, err := r.Send(r.ctx, address(room), domain.Part{Attachments: []domain.Attachment{at}}, "")
 		adapter.Fails(t, err, platform.GiveUp)
 	}
-	r.srv.Fail("POST /_matrix/media/v3/upload", fake.Fault{Status: 502, Body: "<html>"})
+	r.srv.Fail("POST /_matrix/media/v3/upload", fault.Fault{Status: 502, Body: "<html>"})
 	_, err := r.Send(r.ctx, address(room), domain.Part{Attachments: []domain.Attachment{{Path: file("b.txt", "x")}}}, "n2")
 	if e := adapter.Fails(t, err, platform.Retry); e.Uncertain {
 		t.Error("an upload shows nothing to anybody")
@@ -414,6 +415,6 @@ func TestAPasswordIsExchangedOnce(t *testing.T) {
 	if e := adapter.Fails(t, wrong.Check(r.ctx), platform.BadCredentials); e.Code != "matrix_login" {
 		t.Errorf("%+v", e)
 	}
-	r.srv.Fail(login, fake.Fault{Status: 502, Body: "<html>"})
+	r.srv.Fail(login, fault.Fault{Status: 502, Body: "<html>"})
 	adapter.Fails(t, r.with(t, func(c *matrix.Config) { c.Token, c.UserID, c.Password, c.DeviceID = "", "hermes", "wrong", "OTHER" }).Check(r.ctx), platform.Retry)
 }

@@ -199,7 +199,7 @@ func (a *Adapter) choice(ctx context.Context, user, id string, n int) (in domain
 		in.ChatName = who
 	}
 	in.Account, in.Text, in.Button, in.Mentioned = self.id, clean.Clip(clean.Text(command), maxInText), true, true
-	in.ChatListed = matches(a.cfg.AllowedChannels, ch)
+	in.ChatListed = matches(a.cfg.Allowed, ch)
 	in.SentAt, in.ReceivedAt, in.State = a.now(), a.now(), domain.InboundReceived
 	return in, true, nil
 }

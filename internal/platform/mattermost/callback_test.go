@@ -11,6 +11,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform/mattermost"
+	"hermes/testkit/fault"
 	fake "hermes/testkit/mattermost"
 )
 
@@ -120,7 +121,7 @@ func TestAPressThatCannotBeStored(t *testing.T) {
 	r.sink.SetAccept(func([]domain.Inbound) error { return errors.New("the disk is full") })
 	r.call(t, r.srv.CallOf(alice, id, 0), http.StatusServiceUnavailable)
 	r.sink.SetAccept(nil)
-	r.srv.Fail("GET /posts/{id}", fake.Fault{Times: 1, Status: 503})
+	r.srv.Fail("GET /posts/{id}", fault.Fault{Times: 1, Status: 503})
 	r.call(t, r.srv.CallOf(alice, id, 0), http.StatusServiceUnavailable)
 	r.call(t, r.srv.CallOf(alice, id, 0), 200)
 	if in := r.sink.Wait(t, r.ctx, 1)[0]; in.Text != "/approve 7" {

@@ -8,6 +8,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/platform"
 	"hermes/testkit/adapter"
+	"hermes/testkit/fault"
 	fake "hermes/testkit/mattermost"
 )
 
@@ -64,7 +65,7 @@ func TestAPressThatCannotBeReadAtOnceIsTriedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := r.offered(t, dm, "one", "two")
-	r.srv.Fail("GET /posts/{id}", fake.Fault{Times: 2, Status: 503})
+	r.srv.Fail("GET /posts/{id}", fault.Fault{Times: 2, Status: 503})
 	r.srv.Press(alice, m.ID, "one")
 	in := r.sink.Wait(t, r.ctx, 1)[0]
 	if in.Text != "/approve 7" || in.ChatName != "alice" || in.ChatType != domain.ChatDM {

@@ -10,6 +10,8 @@ import (
 
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
+	"hermes/internal/platform/settings"
+	"hermes/internal/secret"
 )
 
 // Codes that the adapter itself acts on.
@@ -51,7 +53,7 @@ func (a *Adapter) classify(c *call) *platform.Error {
 		e.Reason = "the server wants a second factor of this account: use the token of a bot account (Integrations → Bot Accounts)"
 	case c.Status == http.StatusUnauthorized:
 		e.Kind = platform.BadCredentials
-		e.Reason = "Mattermost does not know the token" + a.cfg.origin() + ": it was revoked, has expired or was copied wrongly, or the account is deactivated; make a new one (Integrations → Bot Accounts) and put it into .env"
+		e.Reason = "Mattermost does not know the token" + settings.Origin(a.cfg.TokenOrigin) + ": it was revoked, has expired or was copied wrongly, or the account is deactivated; make a new one (Integrations → Bot Accounts) and put it into .env"
 	case c.Status == http.StatusForbidden:
 		e.Code, e.Reason = "mattermost_rights", "the bot may not do that there ("+said+"): add it to the team and the channel, or give it the right"
 	case c.Status == http.StatusNotFound:
@@ -132,25 +134,10 @@ func (c *call) retryAfter() time.Duration {
 
 // harmless says of a request that only reads what classify says of a send: it
 // repeats no harm, so its outcome is never uncertain.
-func harmless(e *platform.Error, what string) *platform.Error {
-	if e == nil {
-		return nil
-	}
-	if e.Code == codeUnknown {
-		e.Reason = what + ": it is tried again"
-	}
-	e.Uncertain = false
-	return e
-}
+func harmless(e *platform.Error, what string) *platform.Error { return e.Harmless(codeUnknown, what) }
 
-func (a *Adapter) scrub(s string) string {
-	return strings.ReplaceAll(s, a.cfg.Token.Reveal(), a.cfg.Token.String())
-}
+// scrub takes the token out of a text.
+func (a *Adapter) scrub(s string) string { return secret.Hide(s, a.cfg.Token) }
 
 // scrubError takes the token out of an error's text.
-func (a *Adapter) scrubError(err error) error {
-	if err == nil || !strings.Contains(err.Error(), a.cfg.Token.Reveal()) {
-		return err
-	}
-	return errors.New(a.scrub(err.Error()))
-}
+func (a *Adapter) scrubError(err error) error { return secret.HideIn(err, a.cfg.Token) }

@@ -44,7 +44,7 @@ func (a *Adapter) message(ctx context.Context, p *post, ch channel, sender strin
 		return in, false, nil
 	}
 	chatType, known := chatTypes[ch.Type]
-	if !known || !a.heard(ch) || slices.Contains(a.cfg.IgnoredThreads, root) || slices.Contains(a.cfg.IgnoredThreads, p.ChannelID+":"+root) {
+	if !known || !a.heard(ch) || a.cfg.Ignores(p.ChannelID, root) {
 		return in, false, nil
 	}
 	text, mentioned := a.read(self, p.Message)
@@ -53,7 +53,7 @@ func (a *Adapter) message(ctx context.Context, p *post, ch channel, sender strin
 			return in, false, e
 		}
 	}
-	if chatType != domain.ChatDM && a.cfg.RequireMention && !mentioned && !matches(a.cfg.FreeResponse, ch) {
+	if chatType != domain.ChatDM && a.cfg.RequireMention && !mentioned && !matches(a.cfg.Free, ch) {
 		return in, false, nil
 	}
 	in.Attachments = attachments(p)
@@ -80,7 +80,7 @@ func (a *Adapter) message(ctx context.Context, p *post, ch channel, sender strin
 	in.Platform, in.EventID, in.Account = Name, p.ID, self.id
 	in.Text = clean.Clip(text, maxInText)
 	in.Mentioned = mentioned || chatType == domain.ChatDM
-	in.ChatListed = matches(a.cfg.AllowedChannels, ch)
+	in.ChatListed = matches(a.cfg.Allowed, ch)
 	in.SentAt, in.ReceivedAt, in.State = time.UnixMilli(p.CreateAt), a.now(), domain.InboundReceived
 	return in, true, nil
 }
@@ -96,7 +96,7 @@ func (a *Adapter) isBot(p *post) bool {
 // heard tells whether the configuration lets the place be heard at all. Who
 // may talk is decided elsewhere.
 func (a *Adapter) heard(ch channel) bool {
-	return ch.Type == "D" || len(a.cfg.AllowedChannels) == 0 || matches(a.cfg.AllowedChannels, ch)
+	return ch.Type == "D" || len(a.cfg.Allowed) == 0 || matches(a.cfg.Allowed, ch)
 }
 
 // matches finds a channel in a list of ids and names.
@@ -127,23 +127,8 @@ func (a *Adapter) read(self *identity, message string) (text string, mentioned b
 	if text == "" {
 		text = whole // nothing but the name: that is what was said
 	}
-	for _, p := range a.cfg.MentionPatterns {
-		mentioned = mentioned || p.MatchString(whole)
-	}
-	return a.typed(text), mentioned
-}
-
-// typed turns "!stop" into "/stop" where there is such a command.
-func (a *Adapter) typed(text string) string {
-	known := a.commands.Load()
-	if known == nil || !strings.HasPrefix(text, "!") {
-		return text
-	}
-	word, _, _ := strings.Cut(text[1:], " ")
-	if !(*known)[strings.ToLower(word)] {
-		return text
-	}
-	return "/" + text[1:]
+	mentioned = mentioned || a.cfg.Addressed(whole)
+	return a.commands.Read(text), mentioned
 }
 
 // inThread tells whether the bot has written in a thread: who goes on there

@@ -17,6 +17,7 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/mattermost"
 	"hermes/testkit/adapter"
+	"hermes/testkit/fault"
 	fake "hermes/testkit/mattermost"
 )
 
@@ -68,9 +69,9 @@ func TestWhoIsHeardInAChannel(t *testing.T) {
 			c.MentionPatterns = []*regexp.Regexp{regexp.MustCompile("^Computer")}
 		}},
 		{name: "no need", text: "hello", want: "hello", change: func(c *mattermost.Config) { c.RequireMention = false }},
-		{name: "free response", text: "hello", want: "hello", change: func(c *mattermost.Config) { c.FreeResponse = []string{"#town"} }},
-		{name: "allowed elsewhere", text: "@hermes hello", change: func(c *mattermost.Config) { c.AllowedChannels = []string{"other"} }},
-		{name: "allowed", text: "@hermes hello", want: "hello", change: func(c *mattermost.Config) { c.AllowedChannels = []string{"other", "town"} }},
+		{name: "free response", text: "hello", want: "hello", change: func(c *mattermost.Config) { c.Free = []string{"#town"} }},
+		{name: "allowed elsewhere", text: "@hermes hello", change: func(c *mattermost.Config) { c.Allowed = []string{"other"} }},
+		{name: "allowed", text: "@hermes hello", want: "hello", change: func(c *mattermost.Config) { c.Allowed = []string{"other", "town"} }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t, tt.change)
@@ -200,7 +201,7 @@ func TestFilesIn(t *testing.T) {
 		_, err = r.Fetch(r.ctx, domain.Attachment{Ref: ref, Name: "x"}, 100, &b)
 		adapter.Fails(t, err, platform.GiveUp)
 	}
-	r.srv.Fail("GET /files/{id}", fake.BadGateway())
+	r.srv.Fail("GET /files/{id}", fault.BadGateway())
 	_, err = r.Fetch(r.ctx, in.Attachments[1], 100, &b)
 	if e := adapter.Fails(t, err, platform.Retry); e.Uncertain {
 		t.Error("a download that may be repeated is called uncertain")
@@ -307,9 +308,9 @@ func TestTheRateLimiterDoesNotKeepTheHistoryFromEnding(t *testing.T) {
 		r.srv.Say(r.srv.AddUser(fmt.Sprint("user", i)), "hello")
 	}
 	// Every second request is refused: whoever begins anew gets nowhere.
-	r.srv.Fail("GET /channels/{id}/posts", fake.Fault{Hold: closed()})
+	r.srv.Fail("GET /channels/{id}/posts", fault.Fault{Hold: closed()})
 	r.srv.Fail("GET /channels/{id}/posts", fake.TooMany(1))
-	r.srv.Fail("GET /channels/{id}/posts", fake.Fault{Hold: closed()})
+	r.srv.Fail("GET /channels/{id}/posts", fault.Fault{Hold: closed()})
 	r.srv.Fail("GET /channels/{id}/posts", fake.TooMany(1))
 	r.connect(t)
 	r.sink.Wait(t, r.ctx, n)
@@ -409,8 +410,8 @@ func TestAFailureInTheMiddleOfTheHistory(t *testing.T) {
 			stop()
 			r.srv.Say(alice, "one")
 			r.srv.Say(bob, "two")
-			r.srv.Fail(pattern, fake.CutBefore())
-			r.srv.Fail(pattern, fake.BadGateway())
+			r.srv.Fail(pattern, fault.CutBefore())
+			r.srv.Fail(pattern, fault.BadGateway())
 			r.srv.Fail(pattern, fake.TooMany(1))
 			r.Adapter = r.another(t)
 			r.run(t)
@@ -496,7 +497,7 @@ func TestHowRunEnds(t *testing.T) {
 	t.Run("it is no Mattermost", func(t *testing.T) {
 		r := newRig(t, nil)
 		r.GiveUpAfter(2)
-		r.srv.Fail("GET /users/me", fake.Fault{Times: -1, Status: http.StatusOK, Body: "<html>"})
+		r.srv.Fail("GET /users/me", fault.Fault{Times: -1, Status: http.StatusOK, Body: "<html>"})
 		e := adapter.Fails(t, r.Run(r.ctx, r.sink), platform.Retry)
 		if !strings.Contains(e.Reason, "MATTERMOST_URL") {
 			t.Errorf("it does not say what to do: %s", e.Reason)
@@ -505,7 +506,7 @@ func TestHowRunEnds(t *testing.T) {
 	t.Run("another address", func(t *testing.T) {
 		r := newRig(t, nil)
 		r.GiveUpAfter(1)
-		r.srv.Fail("GET /users/me", fake.Fault{Status: http.StatusMovedPermanently, Location: "https://127.0.0.1/"})
+		r.srv.Fail("GET /users/me", fault.Redirect(http.StatusMovedPermanently, "https://127.0.0.1/"))
 		e := adapter.Fails(t, r.Run(r.ctx, r.sink), platform.Retry)
 		if !strings.Contains(e.Reason, "MATTERMOST_URL") {
 			t.Errorf("it does not say what to do: %s", e.Reason)
@@ -514,7 +515,7 @@ func TestHowRunEnds(t *testing.T) {
 	t.Run("a proxy that passes no websocket", func(t *testing.T) {
 		r := newRig(t, nil)
 		r.GiveUpAfter(1)
-		r.srv.Fail("GET /websocket", fake.Fault{Status: http.StatusBadRequest})
+		r.srv.Fail("GET /websocket", fault.Fault{Status: http.StatusBadRequest})
 		e := adapter.Fails(t, r.Run(r.ctx, r.sink), platform.Retry)
 		if e.Code != "mattermost_socket_400" || !strings.Contains(e.Reason, "proxy") {
 			t.Errorf("it says %q: %s", e.Code, e.Reason)

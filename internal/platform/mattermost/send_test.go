@@ -15,6 +15,7 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/mattermost"
 	"hermes/testkit/adapter"
+	"hermes/testkit/fault"
 	fake "hermes/testkit/mattermost"
 )
 
@@ -61,7 +62,7 @@ func TestEditsThatAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.srv.Fail("PUT /posts/{id}/patch", fake.Fault{Status: http.StatusBadRequest, ID: "api.post.update_post.permissions_time_limit.app_error"})
+	r.srv.Fail("PUT /posts/{id}/patch", fault.Fault{Status: http.StatusBadRequest, Code: "api.post.update_post.permissions_time_limit.app_error"})
 	adapter.Fails(t, r.Edit(r.ctx, address(dm), late, domain.Part{Text: "x"}), platform.EditRefused)
 	r.srv.Fail("PUT /posts/{id}/patch", fake.TooMany(2))
 	adapter.Fails(t, r.Edit(r.ctx, address(dm), late, domain.Part{Text: "x"}), platform.Retry)
@@ -107,8 +108,8 @@ func TestFilesOut(t *testing.T) {
 	}
 	files[0].Name = "dir/ä b.txt"
 	// The second post fails once: what has arrived is not repeated.
-	r.srv.Fail("POST /posts", fake.Fault{Hold: closed()})
-	r.srv.Fail("POST /posts", fake.BadGateway())
+	r.srv.Fail("POST /posts", fault.Fault{Hold: closed()})
+	r.srv.Fail("POST /posts", fault.BadGateway())
 	part := domain.Part{Text: "see", Attachments: files}
 	_, err := r.Send(r.ctx, address(dm), part, "n1")
 	adapter.Fails(t, err, platform.Retry)
@@ -185,15 +186,15 @@ func TestNothingIsSentTwice(t *testing.T) {
 	part := domain.Part{Text: "once"}
 	for _, tt := range []struct {
 		name    string
-		fault   fake.Fault
+		fault   fault.Fault
 		between func(r *rig, t *testing.T)
 	}{
-		{name: "the answer is lost", fault: fake.CutAfter()},
-		{name: "a front end gives up", fault: fake.Fault{Act: true, Status: http.StatusGatewayTimeout, Body: "<html>"}},
-		{name: "the answer is garbled", fault: fake.Fault{Act: true, Status: http.StatusCreated, Body: "{"}},
-		{name: "the server has forgotten it", fault: fake.CutAfter(), between: func(r *rig, _ *testing.T) { r.srv.ForgetPending() }},
-		{name: "the process was killed", fault: fake.CutAfter(), between: func(r *rig, t *testing.T) { r.srv.ForgetPending(); r.Adapter = r.another(t) }},
-		{name: "much was said since", fault: fake.CutAfter(), between: func(r *rig, t *testing.T) {
+		{name: "the answer is lost", fault: fault.CutAfter()},
+		{name: "a front end gives up", fault: fault.Fault{Act: true, Status: http.StatusGatewayTimeout, Body: "<html>"}},
+		{name: "the answer is garbled", fault: fault.Fault{Act: true, Status: http.StatusCreated, Body: "{"}},
+		{name: "the server has forgotten it", fault: fault.CutAfter(), between: func(r *rig, _ *testing.T) { r.srv.ForgetPending() }},
+		{name: "the process was killed", fault: fault.CutAfter(), between: func(r *rig, t *testing.T) { r.srv.ForgetPending(); r.Adapter = r.another(t) }},
+		{name: "much was said since", fault: fault.CutAfter(), between: func(r *rig, t *testing.T) {
 			r.srv.ForgetPending()
 			r.Adapter = r.another(t)
 			alice := r.srv.AddUser("bob")
@@ -237,11 +238,11 @@ func TestNothingIsSentTwice(t *testing.T) {
 
 func TestWhetherItHasArrivedIsAskedUntilItIsKnown(t *testing.T) {
 	r, dm := idle(t)
-	r.srv.Fail("POST /posts", fake.CutAfter())
+	r.srv.Fail("POST /posts", fault.CutAfter())
 	_, err := r.Send(r.ctx, address(dm), domain.Part{Text: "once"}, "n1")
 	adapter.Fails(t, err, platform.Retry)
 	r.srv.ForgetPending()
-	r.srv.Fail("GET /channels/{id}/posts", fake.BadGateway())
+	r.srv.Fail("GET /channels/{id}/posts", fault.BadGateway())
 	_, err = r.Send(r.ctx, address(dm), domain.Part{Text: "once"}, "n1")
 	adapter.Fails(t, err, platform.Retry)
 	if _, err := r.Send(r.ctx, address(dm), domain.Part{Text: "once"}, "n1"); err != nil {
@@ -267,7 +268,7 @@ func TestTheHistoryIsReadOnceForAnAddress(t *testing.T) {
 func TestHowASendFails(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
-		fault     fake.Fault
+		fault     fault.Fault
 		kind      platform.Kind
 		code      string
 		uncertain bool
@@ -275,23 +276,23 @@ func TestHowASendFails(t *testing.T) {
 		says      string
 	}{
 		{name: "the limiter", fault: fake.TooMany(7), kind: platform.Retry, code: "mattermost_429", after: 7 * time.Second},
-		{name: "a proxy's limiter", fault: fake.Fault{Status: 429, RetryAfter: 3}, kind: platform.Retry, code: "mattermost_429", after: 3 * time.Second},
-		{name: "no pause is given", fault: fake.Fault{Status: 429}, kind: platform.Retry, code: "mattermost_429", after: time.Second},
-		{name: "502", fault: fake.BadGateway(), kind: platform.Retry, code: "mattermost_502", uncertain: true},
-		{name: "500", fault: fake.Fault{Status: 500, ID: "api.post.deduplicate_create_post.pending"}, kind: platform.Retry, code: "mattermost_500", uncertain: true},
-		{name: "501", fault: fake.Fault{Status: 501, ID: "api.plugin.disabled.app_error"}, kind: platform.GiveUp, code: "mattermost_501"},
-		{name: "401", fault: fake.Fault{Status: 401}, kind: platform.BadCredentials, code: "mattermost_401", says: "MATTERMOST_TOKEN"},
-		{name: "a second factor", fault: fake.Fault{Status: 401, ID: "api.context.mfa_required.app_error"}, kind: platform.BadCredentials, code: "mattermost_401", says: "bot account"},
-		{name: "403", fault: fake.Fault{Status: 403}, kind: platform.GiveUp, code: "mattermost_rights", says: "add it to"},
-		{name: "403 of a proxy", fault: fake.Fault{Status: 403, Body: "<html>"}, kind: platform.Retry, code: "mattermost_403", says: "MATTERMOST_URL"},
-		{name: "404", fault: fake.Fault{Status: 404}, kind: platform.GiveUp, code: "mattermost_absent"},
-		{name: "404 of something else", fault: fake.Fault{Status: 404, Body: "nothing here"}, kind: platform.Retry, code: "mattermost_404", says: "MATTERMOST_URL"},
-		{name: "an archived channel", fault: fake.Fault{Status: 400, ID: "api.post.create_post.can_not_post_to_deleted.error"}, kind: platform.GiveUp, code: "mattermost_archived"},
-		{name: "another 400", fault: fake.Fault{Status: 400, ID: "x", Message: "Invalid."}, kind: platform.GiveUp, code: "mattermost_400", says: "Invalid."},
-		{name: "301", fault: fake.Fault{Status: 301, Location: "https://127.0.0.1/", Body: "moved"}, kind: platform.Retry, code: "mattermost_301", says: "MATTERMOST_URL"},
-		{name: "cut before", fault: fake.CutBefore(), kind: platform.Retry, code: "mattermost_unknown", uncertain: true},
-		{name: "no answer", fault: fake.Fault{BlackHole: true}, kind: platform.Retry, code: "mattermost_unknown", uncertain: true, says: "in time"},
-		{name: "a page in place of the API", fault: fake.Fault{Status: 200, Body: "<html>"}, kind: platform.Retry, code: "mattermost_200", uncertain: true},
+		{name: "a proxy's limiter", fault: fault.Fault{Status: 429, RetryAfter: 3}, kind: platform.Retry, code: "mattermost_429", after: 3 * time.Second},
+		{name: "no pause is given", fault: fault.Fault{Status: 429}, kind: platform.Retry, code: "mattermost_429", after: time.Second},
+		{name: "502", fault: fault.BadGateway(), kind: platform.Retry, code: "mattermost_502", uncertain: true},
+		{name: "500", fault: fault.Fault{Status: 500, Code: "api.post.deduplicate_create_post.pending"}, kind: platform.Retry, code: "mattermost_500", uncertain: true},
+		{name: "501", fault: fault.Fault{Status: 501, Code: "api.plugin.disabled.app_error"}, kind: platform.GiveUp, code: "mattermost_501"},
+		{name: "401", fault: fault.Fault{Status: 401}, kind: platform.BadCredentials, code: "mattermost_401", says: "MATTERMOST_TOKEN"},
+		{name: "a second factor", fault: fault.Fault{Status: 401, Code: "api.context.mfa_required.app_error"}, kind: platform.BadCredentials, code: "mattermost_401", says: "bot account"},
+		{name: "403", fault: fault.Fault{Status: 403}, kind: platform.GiveUp, code: "mattermost_rights", says: "add it to"},
+		{name: "403 of a proxy", fault: fault.Fault{Status: 403, Body: "<html>"}, kind: platform.Retry, code: "mattermost_403", says: "MATTERMOST_URL"},
+		{name: "404", fault: fault.Fault{Status: 404}, kind: platform.GiveUp, code: "mattermost_absent"},
+		{name: "404 of something else", fault: fault.Fault{Status: 404, Body: "nothing here"}, kind: platform.Retry, code: "mattermost_404", says: "MATTERMOST_URL"},
+		{name: "an archived channel", fault: fault.Fault{Status: 400, Code: "api.post.create_post.can_not_post_to_deleted.error"}, kind: platform.GiveUp, code: "mattermost_archived"},
+		{name: "another 400", fault: fault.Fault{Status: 400, Code: "x", Message: "Invalid."}, kind: platform.GiveUp, code: "mattermost_400", says: "Invalid."},
+		{name: "301", fault: fault.Redirect(301, "https://127.0.0.1/"), kind: platform.Retry, code: "mattermost_301", says: "MATTERMOST_URL"},
+		{name: "cut before", fault: fault.CutBefore(), kind: platform.Retry, code: "mattermost_unknown", uncertain: true},
+		{name: "no answer", fault: fault.Fault{BlackHole: true}, kind: platform.Retry, code: "mattermost_unknown", uncertain: true, says: "in time"},
+		{name: "a page in place of the API", fault: fault.Fault{Status: 200, Body: "<html>"}, kind: platform.Retry, code: "mattermost_200", uncertain: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t, func(c *mattermost.Config) {
@@ -357,7 +358,7 @@ func TestTheServersOwnLimitIsObeyed(t *testing.T) {
 func TestConfig(t *testing.T) {
 	good := home.PlatformConfig{Token: "abc", Extra: map[string]string{"base_url": "https://chat.example.com/sub/api/v4/", "reply_mode": "thread", "free_response_channels": "town, off-topic"}, Typing: true}
 	c, err := mattermost.FromProfile(good)
-	if err != nil || !c.Threads || len(c.FreeResponse) != 2 || c.NoTyping {
+	if err != nil || !c.Threads || len(c.Free) != 2 || c.NoTyping {
 		t.Errorf("got %+v, %v", c, err)
 	}
 	bad := home.PlatformConfig{Token: "a b", TokenOrigin: ".env line 3", MentionPatterns: []string{"("},
@@ -372,7 +373,7 @@ func TestConfig(t *testing.T) {
 		}
 	}
 	var de *domain.Error
-	if _, err := mattermost.New(mattermost.Config{}, mattermost.Deps{}); !errors.As(err, &de) || !strings.Contains(err.Error(), "MATTERMOST_TOKEN") {
+	if _, err := mattermost.New(mattermost.Config{}, platform.Deps{}); !errors.As(err, &de) || !strings.Contains(err.Error(), "MATTERMOST_TOKEN") {
 		t.Errorf("got %v", err)
 	}
 }

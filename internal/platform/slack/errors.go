@@ -6,11 +6,12 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
+	"hermes/internal/platform/settings"
+	"hermes/internal/secret"
 )
 
 // Codes that the adapter itself acts on.
@@ -134,7 +135,7 @@ func (a *Adapter) refused(c *call) *platform.Error {
 		e.RetryAfter = c.retryAfter()
 		e.Reason = "Slack's rate limit asks for a pause of " + e.RetryAfter.String()
 	case e.Kind == platform.BadCredentials:
-		which, where := "SLACK_BOT_TOKEN"+a.cfg.origin(), whereBot
+		which, where := "SLACK_BOT_TOKEN"+settings.Origin(a.cfg.TokenOrigin), whereBot
 		if c.method == "apps.connections.open" {
 			which, where = "SLACK_APP_TOKEN", whereApp
 		}
@@ -178,32 +179,10 @@ func (c *call) retryAfter() time.Duration {
 
 // harmless says of a request that only reads what classify says of a send: it
 // repeats no harm, so its outcome is never uncertain.
-func harmless(e *platform.Error, what string) *platform.Error {
-	if e == nil {
-		return nil
-	}
-	if e.Code == codeUnknown {
-		e.Reason = what + ": it is tried again"
-	}
-	e.Uncertain = false
-	return e
-}
+func harmless(e *platform.Error, what string) *platform.Error { return e.Harmless(codeUnknown, what) }
 
 // scrub takes the tokens out of a text.
-func (a *Adapter) scrub(s string) string {
-	for _, t := range []string{a.cfg.Token.Reveal(), a.cfg.AppToken.Reveal()} {
-		s = strings.ReplaceAll(s, t, a.cfg.Token.String())
-	}
-	return s
-}
+func (a *Adapter) scrub(s string) string { return secret.Hide(s, a.cfg.Token, a.cfg.AppToken) }
 
 // scrubError takes the tokens out of an error's text.
-func (a *Adapter) scrubError(err error) error {
-	if err == nil {
-		return nil
-	}
-	if s := a.scrub(err.Error()); s != err.Error() {
-		return errors.New(s)
-	}
-	return err
-}
+func (a *Adapter) scrubError(err error) error { return secret.HideIn(err, a.cfg.Token, a.cfg.AppToken) }

@@ -10,6 +10,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
+	"hermes/internal/platform/settings"
 )
 
 // Bounds of one event; Slack's own are lower.
@@ -62,12 +63,12 @@ func (a *Adapter) message(ctx context.Context, m *message, ch channel) (in domai
 	if !slices.Contains(subtypes, m.Subtype) || !isTS(m.TS) || !isTS(root) {
 		return in, false, nil
 	}
-	if !ch.IsIM && !a.heard(ch) || slices.Contains(a.cfg.IgnoredThreads, root) || slices.Contains(a.cfg.IgnoredThreads, ch.ID+":"+root) {
+	if !ch.IsIM && !a.heard(ch) || a.cfg.Ignores(ch.ID, root) {
 		return in, false, nil
 	}
 	said := a.read(ctx, self, m.Text)
 	bot := m.BotID != "" || m.Subtype == "bot_message"
-	if bot && a.cfg.AllowBots != botsAll && !(a.cfg.AllowBots == botsMentions && said.mentioned) {
+	if bot && a.cfg.AllowBots != settings.AllBots && !(a.cfg.AllowBots == settings.MentioningBots && said.mentioned) {
 		return in, false, nil // two bots that answer each other never end
 	}
 	user := cmp.Or(m.User, m.BotID)
@@ -79,7 +80,7 @@ func (a *Adapter) message(ctx context.Context, m *message, ch channel) (in domai
 			return in, false, e
 		}
 	}
-	if !ch.IsIM && a.cfg.RequireMention && !said.mentioned && !matches(a.cfg.FreeResponse, ch) {
+	if !ch.IsIM && a.cfg.RequireMention && !said.mentioned && !matches(a.cfg.Free, ch) {
 		return in, false, nil
 	}
 	in.Attachments = attachments(m)
@@ -90,7 +91,7 @@ func (a *Adapter) message(ctx context.Context, m *message, ch channel) (in domai
 	in.Platform, in.EventID, in.Account = Name, ch.ID+":"+m.TS, self.account()
 	in.Text = clean.Clip(said.text, maxInText)
 	in.Mentioned = said.mentioned || ch.IsIM
-	in.ChatListed = matches(a.cfg.AllowedChannels, ch)
+	in.ChatListed = matches(a.cfg.Allowed, ch)
 	in.SentAt, in.ReceivedAt, in.State = timeOf(m.TS), a.now(), domain.InboundReceived
 	return in, true, nil
 }
@@ -122,7 +123,7 @@ func (a *Adapter) source(ctx context.Context, ch channel, m *message, user strin
 // heard tells whether the configuration lets a channel or group be heard at
 // all. Who may talk is decided elsewhere.
 func (a *Adapter) heard(ch channel) bool {
-	return len(a.cfg.AllowedChannels) == 0 || matches(a.cfg.AllowedChannels, ch)
+	return len(a.cfg.Allowed) == 0 || matches(a.cfg.Allowed, ch)
 }
 
 // reading is what a message says and to whom.
@@ -153,27 +154,9 @@ func (a *Adapter) read(ctx context.Context, self *identity, raw string) reading 
 	})
 	var r reading
 	r.text, r.mentioned = withoutSelf(whole, self.name)
-	for _, p := range a.cfg.MentionPatterns {
-		r.mentioned = r.mentioned || p.MatchString(r.text)
-	}
-	r.text = a.typed(r.text)
+	r.mentioned = r.mentioned || a.cfg.Addressed(r.text)
+	r.text = a.commands.Read(r.text)
 	return r
-}
-
-// typed turns "!stop" into "/stop" where there is such a command.
-func (a *Adapter) typed(text string) string {
-	known := a.commands.Load()
-	if known == nil || !strings.HasPrefix(text, "!") {
-		return text
-	}
-	word := text[1:]
-	if i := strings.IndexAny(word, " \n"); i >= 0 {
-		word = word[:i]
-	}
-	if !(*known)[strings.ToLower(word)] {
-		return text
-	}
-	return "/" + text[1:]
 }
 
 // attachments are the files of a message that can still be had.
@@ -235,14 +218,12 @@ func (a *Adapter) command(f *envelope) (in domain.Inbound, ok bool) {
 	name := strings.ToLower(strings.TrimPrefix(strings.TrimSpace(clean.Text(c.Command)), "/"))
 	said := strings.TrimSpace(plainText(clean.Text(c.Text), func(kind byte, id, label string) string { return string(kind) + cmp.Or(label, id) }))
 	text := said
-	if known := a.commands.Load(); known != nil {
-		word, _, _ := strings.Cut(strings.TrimLeft(said, "/!"), " ")
-		switch {
-		case (*known)[name]:
-			text = strings.TrimSpace("/" + name + " " + said)
-		case (*known)[strings.ToLower(word)]:
-			text = "/" + strings.TrimLeft(said, "/!")
-		}
+	word, _, _ := strings.Cut(strings.TrimLeft(said, "/!"), " ")
+	switch {
+	case a.commands.Has(name):
+		text = strings.TrimSpace("/" + name + " " + said)
+	case a.commands.Has(word):
+		text = "/" + strings.TrimLeft(said, "/!")
 	}
 	if text == "" {
 		text = "/help"
@@ -274,6 +255,6 @@ func (a *Adapter) direct(ch channel, who, user, thread, text string) (in domain.
 	}
 	in.Platform, in.Account, in.Text, in.Mentioned = Name, a.self.Load().account(), clean.Clip(text, maxInText), true
 	in.SentAt, in.ReceivedAt, in.State = a.now(), a.now(), domain.InboundReceived
-	in.ChatListed = matches(a.cfg.AllowedChannels, ch)
+	in.ChatListed = matches(a.cfg.Allowed, ch)
 	return in, true
 }

@@ -50,11 +50,11 @@ func TestWhatIsHeardInChannels(t *testing.T) {
 		{"everything", func(c *configuration) { c.RequireMention = false }, func(r *rig, ann fake.User, ch string) {
 			r.srv.Say(ann, ch, "chatter")
 		}, []string{"chatter"}},
-		{"everything in a channel by name", func(c *configuration) { c.FreeResponse = []string{"#General"} }, func(r *rig, ann fake.User, ch string) {
+		{"everything in a channel by name", func(c *configuration) { c.Free = []string{"#General"} }, func(r *rig, ann fake.User, ch string) {
 			r.srv.Say(ann, ch, "chatter")
 			r.srv.Say(ann, r.srv.AddChannel("other", "private_channel"), "chatter there")
 		}, []string{"chatter"}},
-		{"only in some channels", func(c *configuration) { c.AllowedChannels = []string{"other"} }, func(r *rig, ann fake.User, ch string) {
+		{"only in some channels", func(c *configuration) { c.Allowed = []string{"other"} }, func(r *rig, ann fake.User, ch string) {
 			r.srv.Say(ann, ch, mention(r)+" here")
 			r.srv.Say(ann, r.srv.AddChannel("other", "private_channel"), mention(r)+" there")
 		}, []string{"there"}},
@@ -212,7 +212,7 @@ func TestARenamedChannelIsTold(t *testing.T) {
 	r := newRig(t, nil)
 	general := r.srv.AddChannel("general", "public_channel")
 	changed := make(chan struct{}, 8)
-	a, err := slack.New(r.config, slack.Deps{Log: r.logger(), Changed: func() { changed <- struct{}{} }})
+	a, err := slack.New(r.config, platform.Deps{Log: r.logger(), Changed: func() { changed <- struct{}{} }})
 	must(t, err)
 	a.Hasten()
 	t.Cleanup(a.CloseIdle)
@@ -233,7 +233,7 @@ func TestARenamedChannelIsTold(t *testing.T) {
 
 func TestTokensThatAreWrong(t *testing.T) {
 	good := slack.Config{Token: "xoxb-1-2-abc", AppToken: "xapp-1-A1-2-abc"}
-	if _, err := slack.New(good, slack.Deps{}); err != nil {
+	if _, err := slack.New(good, platform.Deps{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ bot, app, says string }{
@@ -249,7 +249,7 @@ func TestTokensThatAreWrong(t *testing.T) {
 	} {
 		cfg := good
 		cfg.Token, cfg.AppToken = secretValue(c.bot), secretValue(c.app)
-		_, err := slack.New(cfg, slack.Deps{})
+		_, err := slack.New(cfg, platform.Deps{})
 		if domain.CodeOf(err) != domain.Config || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s and %s: %v", c.bot, c.app, err)
 		}
@@ -263,7 +263,7 @@ func TestFromProfile(t *testing.T) {
 	p := profile(map[string]string{"app_token": "xapp-1-A1-2-abc", "allow_bots": "mentions", "reply_in_thread": "false", "catch_up": "24h", "free_response_channels": "a, b"})
 	c, err := slack.FromProfile(p)
 	must(t, err)
-	if c.AllowBots != "mentions" || !c.NoThreads || c.CatchUp.Hours() != 24 || len(c.FreeResponse) != 2 || slack.AppToken(p).Reveal() != "xapp-1-A1-2-abc" {
+	if c.AllowBots != "mentions" || !c.NoThreads || c.CatchUp.Hours() != 24 || len(c.Free) != 2 || slack.AppToken(p).Reveal() != "xapp-1-A1-2-abc" {
 		t.Errorf("it was read as %+v", c)
 	}
 	_, err = slack.FromProfile(profile(map[string]string{"allow_bots": "some", "reply_in_thread": "perhaps", "catch_up": "soon", "proxy": "x", "base_url": ":"}))

@@ -14,6 +14,7 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/slack"
 	"hermes/testkit/adapter"
+	"hermes/testkit/fault"
 	fake "hermes/testkit/slack"
 )
 
@@ -163,7 +164,7 @@ func TestOrderIsKeptWhileTheHistoryIsRead(t *testing.T) {
 		r.srv.Say(ann, dm, text)
 	}
 	hold := make(chan struct{})
-	r.srv.Fail("conversations.history", fake.Fault{Hold: hold})
+	r.srv.Fail("conversations.history", fault.Fault{Hold: hold})
 	read := r.srv.Calls("conversations.history")
 	r.Adapter = r.another(t)
 	r.run(t)
@@ -184,7 +185,7 @@ func TestARefreshLosesNothing(t *testing.T) {
 			dm := r.srv.Direct(ann)
 			r.connect(t)
 			hold := make(chan struct{})
-			r.srv.Fail("apps.connections.open", fake.Fault{Hold: hold})
+			r.srv.Fail("apps.connections.open", fault.Fault{Hold: hold})
 			r.srv.Disconnect(reason)
 			must(t, r.srv.WaitCalls(r.ctx, "apps.connections.open", 2))
 			if n := r.srv.Sockets(); n != 1 {

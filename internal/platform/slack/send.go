@@ -58,6 +58,13 @@ func (a *Adapter) Send(ctx context.Context, to domain.Address, p domain.Part, no
 		if len(p.Attachments) == 0 {
 			return "", &platform.Error{Kind: platform.GiveUp, Code: "slack_empty", Reason: "there is nothing in the message that Slack could show"}
 		}
+		for i := range p.Attachments { // none is announced that cannot follow
+			f, _, e := takes.Open(&p.Attachments[i], nameOf(&p.Attachments[i]))
+			if e != nil {
+				return "", e
+			}
+			f.Close()
+		}
 		// The message by which the files are known again.
 		o.text, o.plain = "📎 "+escape.Replace(fileNames(p.Attachments)), true
 	}

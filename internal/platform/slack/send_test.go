@@ -13,6 +13,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/platform"
 	"hermes/testkit/adapter"
+	"hermes/testkit/fault"
 	fake "hermes/testkit/slack"
 )
 
@@ -74,9 +75,9 @@ func TestASendOfUnknownOutcomeIsLookedUp(t *testing.T) {
 			if inThread {
 				to.ThreadID = r.srv.Say(ann, dm, "begin").TS
 			}
-			f := fake.CutBefore()
+			f := fault.CutBefore()
 			if arrived {
-				f = fake.CutAfter()
+				f = fault.CutAfter()
 			}
 			r.srv.Fail("chat.postMessage", f)
 			_, err := r.Send(r.ctx, to, domain.Part{Text: "once"}, "n1")
@@ -101,7 +102,7 @@ func TestFilesAreSharedOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "report.txt")
 	must(t, os.WriteFile(path, []byte("figures"), 0o600))
 	part := domain.Part{Text: "here", Attachments: []domain.Attachment{{Path: path, Name: "report.txt"}}}
-	r.srv.Fail("files.completeUploadExternal", fake.CutAfter())
+	r.srv.Fail("files.completeUploadExternal", fault.CutAfter())
 	_, err := r.Send(r.ctx, address(dm), part, "n1")
 	adapter.Fails(t, err, platform.Retry)
 	ts, err := r.Send(r.ctx, address(dm), part, "n1")
@@ -178,26 +179,26 @@ func TestFetch(t *testing.T) {
 func TestFailures(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		fault fake.Fault
+		fault fault.Fault
 		kind  platform.Kind
 		says  string
 		wait  time.Duration
 		maybe bool
 	}{
-		{"limit", fake.TooMany(7), platform.Retry, "pause", 7 * time.Second, false},
-		{"limit by name", fake.Fault{Error: "ratelimited", RetryAfter: 3}, platform.Retry, "pause", 3 * time.Second, false},
+		{"limit", fault.TooMany(7), platform.Retry, "pause", 7 * time.Second, false},
+		{"limit by name", fault.Fault{Code: "ratelimited", RetryAfter: 3}, platform.Retry, "pause", 3 * time.Second, false},
 		{"token", fake.Refusal("token_revoked"), platform.BadCredentials, "SLACK_BOT_TOKEN (.env line 2", 0, false},
 		{"swapped", fake.Refusal("not_allowed_token_type"), platform.BadCredentials, "xoxb-", 0, false},
-		{"scope", fake.Fault{Error: "missing_scope", Needed: "chat:write"}, platform.GiveUp, "chat:write", 0, false},
+		{"scope", fake.MissingScope("chat:write"), platform.GiveUp, "chat:write", 0, false},
 		{"absent", fake.Refusal("channel_not_found"), platform.GiveUp, "/invite", 0, false},
 		{"archived", fake.Refusal("is_archived"), platform.GiveUp, "archived", 0, false},
 		{"unheard of", fake.Refusal("some_new_error"), platform.GiveUp, "some_new_error", 0, false},
 		{"their fault", fake.Refusal("internal_error"), platform.Retry, "fault of its own", 0, true},
-		{"502", fake.BadGateway(), platform.Retry, "fault of its own", 0, true},
-		{"a portal", fake.Fault{Status: http.StatusOK, Body: "<html>"}, platform.Retry, "not Slack", 0, true},
-		{"a redirect", fake.Fault{Status: http.StatusFound, Location: "https://example.org/", Body: "x"}, platform.Retry, "not Slack", 0, false},
-		{"404", fake.Fault{Status: http.StatusNotFound, Body: "x"}, platform.Retry, "not Slack", 0, false},
-		{"cut", fake.CutBefore(), platform.Retry, "may have been", 0, true},
+		{"502", fault.BadGateway(), platform.Retry, "fault of its own", 0, true},
+		{"a portal", fault.Fault{Status: http.StatusOK, Body: "<html>"}, platform.Retry, "not Slack", 0, true},
+		{"a redirect", fault.Redirect(http.StatusFound, "https://example.org/"), platform.Retry, "not Slack", 0, false},
+		{"404", fault.Fault{Status: http.StatusNotFound, Body: "x"}, platform.Retry, "not Slack", 0, false},
+		{"cut", fault.CutBefore(), platform.Retry, "may have been", 0, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t, nil)
@@ -277,7 +278,7 @@ func TestTheLimitIsObeyedBeforeItIsHit(t *testing.T) {
 		t.Errorf("%d edits went at once", n)
 	}
 	// A pause that Slack asks for is kept too.
-	r.srv.Fail("conversations.open", fake.TooMany(60))
+	r.srv.Fail("conversations.open", fault.TooMany(60))
 	for range 3 {
 		_, err = r.Send(r.ctx, address("U123"), domain.Part{Text: "x"}, "n2")
 		adapter.Fails(t, err, platform.Retry)
@@ -297,7 +298,7 @@ func TestAMessageAtTheEndOfALongThreadIsFound(t *testing.T) {
 	for range 900 {
 		r.srv.Post(fake.Post{From: ann, Channel: dm, Thread: to.ThreadID, Text: "more", Unheard: true})
 	}
-	r.srv.Fail("chat.postMessage", fake.CutAfter())
+	r.srv.Fail("chat.postMessage", fault.CutAfter())
 	_, err := r.Send(r.ctx, to, domain.Part{Text: "once"}, "n1")
 	adapter.Fails(t, err, platform.Retry)
 	_, err = r.another(t).Send(r.ctx, to, domain.Part{Text: "once"}, "n1")

@@ -32,10 +32,11 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
-	"hermes/internal/platform/httpcall"
+	"hermes/internal/platform/bang"
 	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
 	"hermes/internal/platform/reconnect"
+	"hermes/internal/platform/settings"
 )
 
 // Name is the platform's name.
@@ -52,16 +53,6 @@ const (
 	maxButtons = 25      // elements, https://docs.slack.dev/reference/block-kit/blocks/actions-block
 )
 
-// Deps is what an adapter is given. Every field may be zero.
-type Deps struct {
-	HTTP   *http.Client // its redirects are not followed; nil means one of its own
-	Log    *slog.Logger
-	Health *health.Reporter
-	Now    func() time.Time
-	// Changed is called when a channel was made, renamed or deleted. It must not block.
-	Changed func()
-}
-
 // Adapter is one app. Its methods are safe for concurrent use; Run may be
 // called again once it has returned.
 type Adapter struct {
@@ -75,8 +66,8 @@ type Adapter struct {
 	pause   pauses
 
 	self     atomic.Pointer[identity]
-	commands atomic.Pointer[map[string]bool] // names that may be typed with "!"
-	noStatus atomic.Bool                     // the app may not show that it writes
+	commands bang.Commands // that may be typed with "!"
+	noStatus atomic.Bool   // the app may not show that it writes
 	names    directory
 	sends    recall.Sends
 	waiting  recall.Latest // what is being worked on, for the reactions
@@ -111,25 +102,14 @@ var (
 )
 
 // New makes an adapter; it does not connect. domain.Config.
-func New(c Config, d Deps) (*Adapter, error) {
-	if problems := c.problems(); len(problems) > 0 {
-		return nil, setUpWrong(problems)
+func New(c Config, d platform.Deps) (*Adapter, error) {
+	if err := settings.Wrong(notSetUp, c.problems()); err != nil {
+		return nil, err
 	}
 	c.setDefaults()
-	if d.Log == nil {
-		d.Log = slog.New(slog.DiscardHandler)
-	}
-	if d.Now == nil {
-		d.Now = time.Now
-	}
-	if d.Changed == nil {
-		d.Changed = func() {}
-	}
-	if d.HTTP == nil {
-		d.HTTP = httpcall.NewClient(c.Proxy)
-	}
+	d = d.Filled(Name, c.Proxy)
 	return &Adapter{
-		cfg: c, log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now, changed: d.Changed, http: httpcall.Fixed(d.HTTP),
+		cfg: c, log: d.Log, health: d.Health, now: d.Now, changed: d.Changed, http: d.HTTP,
 		tiers: tiers{off: c.BaseURL != DefaultBaseURL},
 		pause: pauses{first: 500 * time.Millisecond, most: 30 * time.Second, failures: 10, hello: 30 * time.Second, retire: 30 * time.Second},
 	}, nil
@@ -175,11 +155,7 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 // over the socket. What is typed as "!name" is heard as "/name" everywhere, also
 // in threads, where Slack takes no commands.
 func (a *Adapter) SetCommands(_ context.Context, cmds []platform.Command) error {
-	known := make(map[string]bool, len(cmds))
-	for _, c := range cmds {
-		known[strings.ToLower(c.Name)] = true
-	}
-	a.commands.Store(&known)
+	a.commands.Set(cmds)
 	return nil
 }
 
@@ -247,7 +223,7 @@ func (a *Adapter) whoAmI(ctx context.Context) (*identity, *platform.Error) {
 		return nil, &platform.Error{Kind: platform.Retry, Code: "slack_garbled", Reason: "what answers at Slack's address is not Slack: check SLACK_BASE_URL and any proxy"}
 	}
 	if me.BotID == "" {
-		return nil, &platform.Error{Kind: platform.BadCredentials, Code: "slack_not_allowed_token_type", Reason: "SLACK_BOT_TOKEN" + a.cfg.origin() + " is not the token of a bot: copy it from " + whereBot}
+		return nil, &platform.Error{Kind: platform.BadCredentials, Code: "slack_not_allowed_token_type", Reason: "SLACK_BOT_TOKEN" + settings.Origin(a.cfg.TokenOrigin) + " is not the token of a bot: copy it from " + whereBot}
 	}
 	self := &identity{user: me.UserID, bot: me.BotID, team: me.TeamID, name: me.User}
 	a.self.Store(self)
@@ -272,7 +248,7 @@ func (a *Adapter) sameApp(ctx context.Context, self *identity) *platform.Error {
 	_, e := a.call(ctx, "bots.info", url.Values{"bot": {self.bot}}, &out)
 	if app := out.Bot.AppID; e == nil && isID(app) && app != parts[2] {
 		return &platform.Error{Kind: platform.BadCredentials, Code: "slack_two_apps",
-			Reason: "the two tokens belong to two apps: SLACK_BOT_TOKEN" + a.cfg.origin() + " to " + app + ", SLACK_APP_TOKEN to " + parts[2] + ". Take both from the same one"}
+			Reason: "the two tokens belong to two apps: SLACK_BOT_TOKEN" + settings.Origin(a.cfg.TokenOrigin) + " to " + app + ", SLACK_APP_TOKEN to " + parts[2] + ". Take both from the same one"}
 	}
 	return nil
 }

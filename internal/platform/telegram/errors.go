@@ -10,6 +10,7 @@ import (
 
 	"hermes/internal/platform"
 	"hermes/internal/platform/clean"
+	"hermes/internal/platform/settings"
 )
 
 // classify turns the failure of a call into what the centre must know of it.
@@ -40,7 +41,7 @@ func (a *Adapter) classify(c *call, err error) *platform.Error {
 		e.Reason = "what answers at the Bot API's address is no Bot API server (HTTP " + strconv.Itoa(c.Status) + "): check platforms.telegram.extra.base_url and any proxy"
 	case c.Status == http.StatusUnauthorized, c.Status == http.StatusNotFound:
 		e.Kind = platform.BadCredentials
-		e.Reason = "Telegram does not know the bot token" + a.cfg.origin() + ": it was revoked or copied wrongly; get the current one from @BotFather (/mybots → API Token)"
+		e.Reason = "Telegram does not know the bot token" + settings.Origin(a.cfg.TokenOrigin) + ": it was revoked or copied wrongly; get the current one from @BotFather (/mybots → API Token)"
 	case c.Status == http.StatusConflict:
 		e.Kind = platform.TakenOver
 		e.Reason = conflictReason(said)

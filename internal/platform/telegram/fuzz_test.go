@@ -5,6 +5,9 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"hermes/internal/platform"
+	"hermes/internal/platform/settings"
 )
 
 // FuzzUpdates feeds whole updates: whatever Telegram may bring is read without
@@ -20,7 +23,7 @@ func FuzzUpdates(f *testing.F) {
 	} {
 		f.Add(s)
 	}
-	a, err := New(Config{Token: "1:abc", RequireMention: true, ChannelPosts: true}, Deps{})
+	a, err := New(Config{Token: "1:abc", Rooms: settings.Rooms{RequireMention: true}, ChannelPosts: true}, platform.Deps{})
 	if err != nil {
 		f.Fatal(err)
 	}

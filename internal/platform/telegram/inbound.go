@@ -105,7 +105,7 @@ func (a *Adapter) message(m *models.Message, rest []*models.Message) (in domain.
 		return in, false // a service message: somebody joined, a title changed
 	}
 	group := in.ChatType == domain.ChatGroup
-	if t.otherBot || group && a.cfg.RequireMention && !t.mentioned && !slices.Contains(a.cfg.FreeResponseChats, in.ChatID) {
+	if t.otherBot || group && a.cfg.RequireMention && !t.mentioned && !slices.Contains(a.cfg.Free, in.ChatID) {
 		return in, false
 	}
 	in.Text = clean.Clip(t.text, maxInText)
@@ -178,14 +178,13 @@ var chatTypes = map[models.ChatType]domain.ChatType{
 // heard tells whether the configuration lets the place be heard at all. Who
 // may talk is decided elsewhere.
 func (a *Adapter) heard(s domain.Source, c models.Chat) bool {
-	if s.ThreadID != "" && (slices.Contains(a.cfg.IgnoredThreads, s.ThreadID) ||
-		slices.Contains(a.cfg.IgnoredThreads, s.ChatID+":"+s.ThreadID)) {
+	if a.cfg.Ignores(s.ChatID, s.ThreadID) {
 		return false
 	}
-	if s.ChatType == domain.ChatDM || len(a.cfg.AllowedChats) == 0 || slices.Contains(a.cfg.AllowedChats, "*") {
+	if s.ChatType == domain.ChatDM || len(a.cfg.Allowed) == 0 || slices.Contains(a.cfg.Allowed, "*") {
 		return true
 	}
-	return slices.ContainsFunc(a.cfg.AllowedChats, func(allowed string) bool {
+	return slices.ContainsFunc(a.cfg.Allowed, func(allowed string) bool {
 		return allowed == s.ChatID || c.Username != "" && strings.EqualFold(allowed, "@"+c.Username)
 	})
 }

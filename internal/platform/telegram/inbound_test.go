@@ -2,6 +2,7 @@ package telegram_test
 
 import (
 	"bytes"
+	"errors"
 	"image"
 	"image/png"
 	"regexp"
@@ -16,6 +17,7 @@ import (
 	"hermes/internal/platform/telegram"
 	"hermes/internal/secret"
 	"hermes/testkit/adapter"
+	"hermes/testkit/fault"
 	fake "hermes/testkit/telegram"
 )
 
@@ -108,7 +110,7 @@ func TestChatterMovesTheOffset(t *testing.T) {
 
 func TestWhereMessagesComeFrom(t *testing.T) {
 	r := newRig(t, func(c *telegram.Config) {
-		c.AllowedChats = []string{"-1000000001002", "@news"}
+		c.Allowed = []string{"-1000000001002", "@news"}
 		c.IgnoredThreads = []string{"3"}
 		c.ChannelPosts = true
 	})
@@ -267,7 +269,7 @@ func TestFetchRefuses(t *testing.T) {
 	if b.Len() != 0 {
 		t.Errorf("%d bytes were written of files that are too large", b.Len())
 	}
-	back := r.srv.Fail("file", fake.Fault{Cut: true, Times: -1})
+	back := r.srv.Fail("file", fault.Fault{Cut: true, Times: -1})
 	_, err = r.Fetch(r.ctx, small, 5, &b)
 	if e := adapter.Fails(t, err, platform.Retry); e.Uncertain {
 		t.Errorf("a download is uncertain: %+v", e)
@@ -308,8 +310,8 @@ func TestAnAlbumThatComesInBits(t *testing.T) {
 	}
 	hold := make(chan struct{})
 	post("look")
-	r.srv.Fail("getUpdates", fake.Fault{})           // the first read passes,
-	r.srv.Fail("getUpdates", fake.Fault{Hold: hold}) // the second waits until the second picture is there
+	r.srv.Fail("getUpdates", fault.Fault{})           // the first read passes,
+	r.srv.Fail("getUpdates", fault.Fault{Hold: hold}) // the second waits until the second picture is there
 	r.run(t)
 	if err := r.srv.WaitCalls(r.ctx, "getUpdates", 2); err != nil {
 		t.Fatal(err)
@@ -321,10 +323,56 @@ func TestAnAlbumThatComesInBits(t *testing.T) {
 	}
 }
 
+// TestAnAlbumAcrossARestart lets the process end while the pictures of an album
+// come in. Nothing of it is lost: what was not committed comes again, as one turn
+// with what came since, and what comes after a commit is a turn of its own.
+func TestAnAlbumAcrossARestart(t *testing.T) {
+	for _, committed := range []bool{false, true} {
+		r := newRig(t, nil)
+		alice := r.srv.AddUser("Alice")
+		post := func(text string) {
+			r.srv.Post(fake.Post{From: alice, Text: text, Album: "a1", File: &fake.Upload{Kind: "photo", Data: picture(t, 100, 100)}})
+		}
+		tried := make(chan struct{}, 64)
+		r.sink.SetAccept(func([]domain.Inbound) error {
+			select {
+			case tried <- struct{}{}:
+			default:
+			}
+			if committed {
+				return nil
+			}
+			return errors.New("the disk is full")
+		})
+		post("look")
+		post("")
+		stop := r.run(t)
+		receive(t, r.ctx, tried)
+		if committed {
+			r.sink.Wait(t, r.ctx, 1)
+		}
+		_ = stop() // it may say that nothing could be stored
+		r.sink.SetAccept(nil)
+		post("")
+		r.run(t)
+		want := []int{3}
+		if committed {
+			want = []int{2, 1}
+		}
+		var got []int
+		for _, in := range r.sink.Wait(t, r.ctx, len(want)) {
+			got = append(got, len(in.Attachments))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("committed before: %v; the turns have %v pictures, want %v", committed, got, want)
+		}
+	}
+}
+
 func TestMenuNamesAreTurnedBack(t *testing.T) {
 	r := newRig(t, nil)
 	alice := r.srv.AddUser("Alice")
-	cmds := []platform.Command{{Name: "reload-mcp", Description: "Load the servers again"}, {Name: "new"}, {Name: "Bad Name"}, {Name: "new"}, {Name: strings.Repeat("x", 33)}}
+	cmds := []platform.Command{{Name: "reload-mcp", Description: "Load the servers again"}, {Name: "new"}, {Name: "Bad Name"}, {Name: "new"}, {Name: strings.Repeat("x", 33)}, {Name: "reset", Unlisted: true}}
 	for range 2 {
 		if err := r.SetCommands(r.ctx, cmds); err != nil {
 			t.Fatal(err)
@@ -351,7 +399,7 @@ func TestFromProfile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !c.RequireMention || !c.MentionPatterns[0].MatchString("HEY BOT") || c.BaseURL != "http://127.0.0.1:1" ||
-		!c.DisableLinkPreviews || c.NoTyping || !slices.Equal(c.FreeResponseChats, []string{"-1", "-2"}) {
+		!c.DisableLinkPreviews || c.NoTyping || !slices.Equal(c.Free, []string{"-1", "-2"}) {
 		t.Errorf("read as %+v", c)
 	}
 	_, err = telegram.FromProfile(home.PlatformConfig{

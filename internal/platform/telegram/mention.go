@@ -75,9 +75,7 @@ func (a *Adapter) read(m *models.Message) reading {
 	if from := replyTo(m); from != nil && from.ID == self.id {
 		r.mentioned = true
 	}
-	for _, p := range a.cfg.MentionPatterns {
-		r.mentioned = r.mentioned || p.MatchString(whole)
-	}
+	r.mentioned = r.mentioned || a.cfg.Addressed(whole)
 	r.text = a.menu.Load().typed(r.text)
 	return r
 }

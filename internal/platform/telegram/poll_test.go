@@ -15,7 +15,7 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/telegram"
 	"hermes/testkit/adapter"
-	fake "hermes/testkit/telegram"
+	"hermes/testkit/fault"
 )
 
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }
@@ -147,16 +147,16 @@ func TestUpdateIDsMayJumpBack(t *testing.T) {
 func TestFaultsOfThePollHeal(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		fault fake.Fault
+		fault fault.Fault
 		code  string
 	}{
-		{"502", fake.BadGateway(), "telegram_502"},
-		{"500 in JSON", fake.Fault{Status: 500}, "telegram_500"},
-		{"429", fake.TooMany(1), "telegram_429"},
-		{"cut", fake.CutBefore(), "telegram_poll_cut"},
-		{"a page of something else", fake.Fault{Status: 200, Body: "<html>Log in to the hotel's network</html>"}, "telegram_poll_garbled"},
-		{"a proxy's 403", fake.Fault{Status: 403, Body: "<html>no</html>"}, "telegram_403"},
-		{"never answered", fake.Fault{BlackHole: true}, "telegram_poll_stuck"},
+		{"502", fault.BadGateway(), "telegram_502"},
+		{"500 in JSON", fault.Fault{Status: 500}, "telegram_500"},
+		{"429", fault.TooMany(1), "telegram_429"},
+		{"cut", fault.CutBefore(), "telegram_poll_cut"},
+		{"a page of something else", fault.Fault{Status: 200, Body: "<html>Log in to the hotel's network</html>"}, "telegram_poll_garbled"},
+		{"a proxy's 403", fault.Fault{Status: 403, Body: "<html>no</html>"}, "telegram_403"},
+		{"never answered", fault.Fault{BlackHole: true}, "telegram_poll_stuck"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -245,7 +245,7 @@ func TestASecondPollerIsTolerableForAWhile(t *testing.T) {
 func TestASecondPollerThatStaysIsReported(t *testing.T) {
 	r := newRig(t, nil)
 	r.Hasten(0)
-	r.srv.Fail("getUpdates", fake.Fault{Status: 409, Times: -1})
+	r.srv.Fail("getUpdates", fault.Fault{Status: 409, Times: -1})
 	e := adapter.Fails(t, r.Run(r.ctx, r.sink), platform.TakenOver)
 	if p := r.part(); p.State != health.Down || p.Code != "telegram_409" || !strings.Contains(e.Reason, "another program polls this bot") {
 		t.Errorf("status is %+v, error %v", p, e)
@@ -255,9 +255,9 @@ func TestASecondPollerThatStaysIsReported(t *testing.T) {
 func TestPollersThatCutEachOtherByTurnsAreReported(t *testing.T) {
 	r := newRig(t, nil)
 	r.Hasten(time.Nanosecond) // the first conflict is tolerated, one that follows soon is not
-	r.srv.Fail("getUpdates", fake.Fault{Status: 409})
-	r.srv.Fail("getUpdates", fake.Fault{})
-	r.srv.Fail("getUpdates", fake.Fault{Status: 409})
+	r.srv.Fail("getUpdates", fault.Fault{Status: 409})
+	r.srv.Fail("getUpdates", fault.Fault{})
+	r.srv.Fail("getUpdates", fault.Fault{Status: 409})
 	adapter.Fails(t, r.Run(r.ctx, r.sink), platform.TakenOver)
 	if n := r.srv.Calls("getUpdates"); n != 3 {
 		t.Errorf("it gave up after %d polls, want 3", n)
@@ -349,7 +349,7 @@ func TestConfigIsChecked(t *testing.T) {
 		"base URL":  {Token: "123:abc", BaseURL: "localhost"},
 		"proxy":     {Token: "123:abc", Proxy: "::"},
 	} {
-		_, err := telegram.New(c, telegram.Deps{})
+		_, err := telegram.New(c, platform.Deps{})
 		if !domain.IsCode(err, domain.Config) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -362,9 +362,9 @@ func TestConfigIsChecked(t *testing.T) {
 // TestTheTokenNeverShows goes through every way to fail, with everything
 // logged: neither an error nor the log (see newRig) may hold the token.
 func TestTheTokenNeverShows(t *testing.T) {
-	faults := []fake.Fault{fake.CutBefore(), fake.BadGateway(), fake.TooMany(1), {BlackHole: true}, {Status: 200, Body: "no JSON"}, {Status: 200, Body: `{"ok":true,"result":7}`}}
+	faults := []fault.Fault{fault.CutBefore(), fault.BadGateway(), fault.TooMany(1), {BlackHole: true}, {Status: 200, Body: "no JSON"}, {Status: 200, Body: `{"ok":true,"result":7}`}}
 	for _, status := range []int{301, 302, 400, 401, 403, 404, 409, 413, 418, 500, 503} {
-		faults = append(faults, fake.Fault{Status: status}, fake.Fault{Status: status, Body: "<html>"})
+		faults = append(faults, fault.Fault{Status: status}, fault.Fault{Status: status, Body: "<html>"})
 	}
 	run := func(r *rig, what string) {
 		check := func(err error) {

@@ -17,6 +17,7 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/telegram"
 	"hermes/testkit/adapter"
+	"hermes/testkit/fault"
 	fake "hermes/testkit/telegram"
 )
 
@@ -111,35 +112,35 @@ func TestTopics(t *testing.T) {
 func TestSendFailures(t *testing.T) {
 	type c struct {
 		name      string
-		fault     fake.Fault
+		fault     fault.Fault
 		kind      platform.Kind
 		code      string
 		uncertain bool
 		says      string
 	}
 	for _, c := range []c{
-		{"blocked", fake.Fault{Status: 403, Description: "Forbidden: bot was blocked by the user"}, platform.GiveUp, "telegram_403", false, "the user has blocked the bot"},
-		{"kicked", fake.Fault{Status: 403, Description: "Forbidden: bot was kicked from the supergroup chat"}, platform.GiveUp, "telegram_403", false, "not in that chat any more"},
-		{"never met", fake.Fault{Status: 403, Description: "Forbidden: bot can't initiate conversation with a user"}, platform.GiveUp, "telegram_403", false, "/start"},
-		{"deleted account", fake.Fault{Status: 403, Description: "Forbidden: user is deactivated"}, platform.GiveUp, "telegram_403", false, "deleted"},
-		{"chat not found", fake.Fault{Status: 400, Description: "Bad Request: chat not found"}, platform.GiveUp, "telegram_chat", false, "no such chat"},
-		{"no rights", fake.Fault{Status: 400, Description: "Bad Request: not enough rights to send text messages to the chat"}, platform.GiveUp, "telegram_rights", false, "administrator"},
-		{"too long", fake.Fault{Status: 400, Description: "Bad Request: message is too long"}, platform.GiveUp, "telegram_length", false, "too long"},
-		{"markup", fake.Fault{Status: 400, Description: "Bad Request: can't parse entities: Unsupported start tag"}, platform.MarkupRefused, "telegram_markup", false, "can't parse"},
-		{"migrated", fake.Fault{Status: 400, MigrateTo: -100777}, platform.Moved, "telegram_moved", false, "supergroup"},
-		{"something new", fake.Fault{Status: 400, Description: "Bad Request: MOON_PHASE_INVALID"}, platform.GiveUp, "telegram_400", false, "MOON_PHASE_INVALID"},
-		{"revoked", fake.Fault{Status: 401}, platform.BadCredentials, "telegram_401", false, ".env line 2"},
-		{"malformed token", fake.Fault{Status: 404}, platform.BadCredentials, "telegram_404", false, "@BotFather"},
-		{"no Bot API", fake.Fault{Status: 404, Body: "<html>"}, platform.Retry, "telegram_404", false, "base_url"},
-		{"redirect", fake.Fault{Status: 302, Body: "<html>"}, platform.Retry, "telegram_302", false, "base_url"},
-		{"too large", fake.Fault{Status: 413}, platform.GiveUp, "telegram_413", false, "50 MB"},
-		{"flood", fake.TooMany(7), platform.Retry, "telegram_429", false, "7s"},
-		{"502", fake.BadGateway(), platform.Retry, "telegram_502", true, "fault of its own"},
-		{"500", fake.Fault{Status: 500}, platform.Retry, "telegram_500", true, "fault of its own"},
-		{"cut after", fake.CutAfter(), platform.Retry, "telegram_unknown", true, "may have been carried out"},
-		{"cut before", fake.CutBefore(), platform.Retry, "telegram_unknown", true, "may have been carried out"},
-		{"never answered", fake.Fault{BlackHole: true}, platform.Retry, "telegram_unknown", true, "in time"},
-		{"garbled", fake.Fault{Status: 200, Body: `{"ok":tr`}, platform.Retry, "telegram_unknown", true, "may have been"},
+		{"blocked", fault.Fault{Status: 403, Message: "Forbidden: bot was blocked by the user"}, platform.GiveUp, "telegram_403", false, "the user has blocked the bot"},
+		{"kicked", fault.Fault{Status: 403, Message: "Forbidden: bot was kicked from the supergroup chat"}, platform.GiveUp, "telegram_403", false, "not in that chat any more"},
+		{"never met", fault.Fault{Status: 403, Message: "Forbidden: bot can't initiate conversation with a user"}, platform.GiveUp, "telegram_403", false, "/start"},
+		{"deleted account", fault.Fault{Status: 403, Message: "Forbidden: user is deactivated"}, platform.GiveUp, "telegram_403", false, "deleted"},
+		{"chat not found", fault.Fault{Status: 400, Message: "Bad Request: chat not found"}, platform.GiveUp, "telegram_chat", false, "no such chat"},
+		{"no rights", fault.Fault{Status: 400, Message: "Bad Request: not enough rights to send text messages to the chat"}, platform.GiveUp, "telegram_rights", false, "administrator"},
+		{"too long", fault.Fault{Status: 400, Message: "Bad Request: message is too long"}, platform.GiveUp, "telegram_length", false, "too long"},
+		{"markup", fault.Fault{Status: 400, Message: "Bad Request: can't parse entities: Unsupported start tag"}, platform.MarkupRefused, "telegram_markup", false, "can't parse"},
+		{"migrated", fake.Migrated(-100777), platform.Moved, "telegram_moved", false, "supergroup"},
+		{"something new", fault.Fault{Status: 400, Message: "Bad Request: MOON_PHASE_INVALID"}, platform.GiveUp, "telegram_400", false, "MOON_PHASE_INVALID"},
+		{"revoked", fault.Fault{Status: 401}, platform.BadCredentials, "telegram_401", false, ".env line 2"},
+		{"malformed token", fault.Fault{Status: 404}, platform.BadCredentials, "telegram_404", false, "@BotFather"},
+		{"no Bot API", fault.Fault{Status: 404, Body: "<html>"}, platform.Retry, "telegram_404", false, "base_url"},
+		{"redirect", fault.Fault{Status: 302, Body: "<html>"}, platform.Retry, "telegram_302", false, "base_url"},
+		{"too large", fault.Fault{Status: 413}, platform.GiveUp, "telegram_413", false, "50 MB"},
+		{"flood", fault.TooMany(7), platform.Retry, "telegram_429", false, "7s"},
+		{"502", fault.BadGateway(), platform.Retry, "telegram_502", true, "fault of its own"},
+		{"500", fault.Fault{Status: 500}, platform.Retry, "telegram_500", true, "fault of its own"},
+		{"cut after", fault.CutAfter(), platform.Retry, "telegram_unknown", true, "may have been carried out"},
+		{"cut before", fault.CutBefore(), platform.Retry, "telegram_unknown", true, "may have been carried out"},
+		{"never answered", fault.Fault{BlackHole: true}, platform.Retry, "telegram_unknown", true, "in time"},
+		{"garbled", fault.Fault{Status: 200, Body: `{"ok":tr`}, platform.Retry, "telegram_unknown", true, "may have been"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -184,7 +185,7 @@ func TestWhatWasNotWrittenIsCertain(t *testing.T) {
 func TestCancelledWhileItIsAnsweredIsUncertain(t *testing.T) {
 	r := newRig(t, nil)
 	alice := r.srv.AddUser("Alice")
-	r.srv.Fail("sendMessage", fake.Fault{BlackHole: true})
+	r.srv.Fail("sendMessage", fault.Fault{BlackHole: true})
 	ctx, cancel := context.WithCancel(r.ctx)
 	done := make(chan error, 1)
 	go func() {
@@ -221,7 +222,7 @@ func TestFloodControlOfTheWholeAccount(t *testing.T) {
 	r := newRig(t, nil)
 	alice, bob := r.srv.AddUser("Alice"), r.srv.AddUser("Bob")
 	send := func(chat int64) *platform.Error {
-		r.srv.Fail("sendMessage", fake.TooMany(30))
+		r.srv.Fail("sendMessage", fault.TooMany(30))
 		_, err := r.Send(r.ctx, address(chat), domain.Part{Text: "x"}, "n")
 		return adapter.Fails(t, err, platform.Retry)
 	}
@@ -351,8 +352,8 @@ func TestARetryDoesNotRepeatWhatArrived(t *testing.T) {
 	for i := range 3 {
 		p.Attachments = append(p.Attachments, domain.Attachment{Kind: domain.Document, Path: write(t, fmt.Sprint(i), []byte{'a'}), Name: fmt.Sprint(i)})
 	}
-	r.srv.Fail("sendDocument", fake.Fault{}) // the first goes
-	r.srv.Fail("sendDocument", fake.TooMany(1))
+	r.srv.Fail("sendDocument", fault.Fault{}) // the first goes
+	r.srv.Fail("sendDocument", fault.TooMany(1))
 	_, err := r.Send(r.ctx, address(alice.ID), p, "n")
 	adapter.Fails(t, err, platform.Retry)
 	id, err := r.Send(r.ctx, address(alice.ID), p, "n")
@@ -375,8 +376,8 @@ func TestSendsOfManyFilesAreRememberedWithinBounds(t *testing.T) {
 	two := domain.Part{Attachments: []domain.Attachment{{Kind: domain.Document, Path: file}, {Kind: domain.Document, Path: file}}}
 	const broken = 300 // more than are remembered
 	for i := range broken {
-		r.srv.Fail("sendDocument", fake.Fault{})
-		r.srv.Fail("sendDocument", fake.TooMany(1))
+		r.srv.Fail("sendDocument", fault.Fault{})
+		r.srv.Fail("sendDocument", fault.TooMany(1))
 		_, err := r.Send(r.ctx, address(alice.ID), two, strconv.Itoa(i))
 		adapter.Fails(t, err, platform.Retry)
 	}

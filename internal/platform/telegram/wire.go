@@ -4,12 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
-	"strings"
 
 	"hermes/internal/platform/httpcall"
+	"hermes/internal/secret"
 )
 
 const (
@@ -54,7 +53,7 @@ func withCall(ctx context.Context, method string) (context.Context, *call) {
 type wire struct{ http *http.Client }
 
 func newWire(c *http.Client) *wire {
-	return &wire{httpcall.Fixed(c)}
+	return &wire{c}
 }
 
 // Do sends a request.
@@ -108,13 +107,7 @@ func buffer(req *http.Request) error {
 }
 
 // scrub takes the token out of an error's text.
-func (a *Adapter) scrub(err error) error {
-	if err == nil || !strings.Contains(err.Error(), a.cfg.Token.Reveal()) {
-		return err
-	}
-	return errors.New(a.scrubText(err.Error()))
-}
+func (a *Adapter) scrub(err error) error { return secret.HideIn(err, a.cfg.Token) }
 
-func (a *Adapter) scrubText(s string) string {
-	return strings.ReplaceAll(s, a.cfg.Token.Reveal(), a.cfg.Token.String())
-}
+// scrubText takes the token out of a text.
+func (a *Adapter) scrubText(s string) string { return secret.Hide(s, a.cfg.Token) }

@@ -11,8 +11,9 @@ import (
 	"strings"
 	"time"
 
-	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/platform/clean"
+	"hermes/internal/platform/settings"
 	"hermes/internal/secret"
 )
 
@@ -62,22 +63,11 @@ type Target struct {
 // domain.Config with every problem in one message.
 func FromProfile(p home.PlatformConfig, dir home.Profile) (Config, error) {
 	c := Config{Host: p.Extra["host"], Subscriptions: SubscriptionsFile(dir)}
-	var problems []string
-	number := func(key string, low, high int) int {
-		v := strings.TrimSpace(p.Extra[key])
-		if v == "" {
-			return 0
-		}
-		n, err := strconv.Atoi(v)
-		if err != nil || n < low || n > high {
-			problems = append(problems, fmt.Sprintf("platforms.webhook.extra.%s is %q: write a number from %d to %d", key, v, low, high))
-		}
-		return n
-	}
-	c.Port = number("port", 1, 65535)
-	c.PerMinute = number("rate_limit", -1, 1_000_000)
-	c.MaxBody = int64(number("max_body_bytes", 1, 64<<20))
-	c.Tolerance = time.Duration(number("tolerance_seconds", 1, 24*60*60)) * time.Second
+	r := settings.Of("webhook", p)
+	c.Port = int(r.Number("port", 1, 65535))
+	c.PerMinute = int(r.Number("rate_limit", -1, 1_000_000))
+	c.MaxBody = r.Number("max_body_bytes", 1, 64<<20)
+	c.Tolerance = time.Duration(r.Number("tolerance_seconds", 1, 24*60*60)) * time.Second
 	for _, s := range []string{p.Token.Reveal(), p.Extra["previous_secret"]} {
 		if s != "" {
 			c.Secrets = append(c.Secrets, secret.Value(s))
@@ -85,7 +75,7 @@ func FromProfile(p home.PlatformConfig, dir home.Profile) (Config, error) {
 	}
 	if text := p.Extra["routes"]; text != "" {
 		if err := json.Unmarshal([]byte(text), &c.Routes); err != nil {
-			problems = append(problems, "platforms.webhook.extra.routes cannot be read: "+plainJSON(err))
+			r.Problem("platforms.webhook.extra.routes cannot be read: " + plainJSON(err))
 		}
 	}
 	if text := p.Extra["targets"]; text != "" {
@@ -94,7 +84,7 @@ func FromProfile(p home.PlatformConfig, dir home.Profile) (Config, error) {
 			Secret keys   `json:"secret"`
 		}
 		if err := json.Unmarshal([]byte(text), &raw); err != nil {
-			problems = append(problems, "platforms.webhook.extra.targets cannot be read: "+plainJSON(err))
+			r.Problem("platforms.webhook.extra.targets cannot be read: " + plainJSON(err))
 		}
 		c.Targets = map[string]Target{}
 		for name, t := range raw {
@@ -103,12 +93,14 @@ func FromProfile(p home.PlatformConfig, dir home.Profile) (Config, error) {
 	}
 	checked := c
 	checked.setDefaults()
-	problems = append(problems, checked.problems()...)
-	if len(problems) > 0 {
-		return Config{}, setUpWrong(problems)
+	r.Problem(checked.problems()...)
+	if err := r.Err(notSetUp); err != nil {
+		return Config{}, err
 	}
 	return c, nil
 }
+
+const notSetUp = "the webhooks are"
 
 // Address is where a profile's webhooks are taken.
 func Address(p home.PlatformConfig) (host string, port int) {
@@ -128,10 +120,6 @@ func plainJSON(err error) string {
 		return "a " + t.Value + " stands where " + t.Type.String() + " is expected (" + t.Field + ")"
 	}
 	return "it is not of the form that the documentation shows"
-}
-
-func setUpWrong(problems []string) error {
-	return domain.E(domain.Config, nil, "the webhooks are not set up right: %s", strings.Join(problems, "; "))
 }
 
 func (c *Config) setDefaults() {
@@ -173,15 +161,15 @@ func (c Config) problems() []string {
 	for _, name := range slices.Sorted(maps.Keys(c.Routes)) {
 		r := c.Routes[name]
 		for _, p := range c.routeProblems(name, &r) {
-			out = append(out, "platforms.webhook.extra.routes."+clip(name, 64)+": "+p)
+			out = append(out, "platforms.webhook.extra.routes."+clean.Short(name, 64)+": "+p)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Targets)) {
 		if !ValidName(name) {
-			out = append(out, fmt.Sprintf("platforms.webhook.extra.targets: %q is no name; %s", clip(name, 64), nameRule))
+			out = append(out, fmt.Sprintf("platforms.webhook.extra.targets: %q is no name; %s", clean.Short(name, 64), nameRule))
 		}
 		if p := urlProblem(c.Targets[name].URL); p != "" {
-			out = append(out, "platforms.webhook.extra.targets."+clip(name, 64)+": url "+p)
+			out = append(out, "platforms.webhook.extra.targets."+clean.Short(name, 64)+": url "+p)
 		}
 	}
 	return out

@@ -14,6 +14,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/platform/webhook"
 	"hermes/internal/secret"
+	"hermes/testkit/adapter"
 	fake "hermes/testkit/webhook"
 )
 
@@ -64,7 +65,7 @@ func TestWhoMayCall(t *testing.T) {
 			t.Errorf("%s: answered %d, want %d (%v)", c.what, a.Status, c.status, a.Body)
 		}
 	}
-	if n := len(r.sink.all()); n != 6 {
+	if n := len(r.sink.Events()); n != 6 {
 		t.Errorf("%d events were stored", n)
 	}
 	if got := r.health.Parts()[0].Evidence["refused"]; got != "10" {
@@ -115,13 +116,13 @@ func TestAcceptedMeansStored(t *testing.T) {
 	r := newRig(t, config())
 	r.serve()
 	call := fake.GitHub(r.url("own"), routeKey, "push", "d-1", `{}`)
-	r.sink.set(func() { r.sink.fail = domain.E(domain.StorageFull, nil, "the disk is full") })
+	r.sink.SetAccept(func([]domain.Inbound) error { return domain.E(domain.StorageFull, nil, "the disk is full") })
 	if a := r.call(call, 503); a.Header.Get("Retry-After") == "" {
 		t.Error("the caller is not told to come again")
 	}
-	r.sink.set(func() { r.sink.fail = domain.E(domain.Invalid, nil, "no") })
+	r.sink.SetAccept(func([]domain.Inbound) error { return domain.E(domain.Invalid, nil, "no") })
 	r.call(call, 422)
-	r.sink.set(func() { r.sink.fail = nil })
+	r.sink.SetAccept(nil)
 	if a := r.call(call, 202); a.Body["delivery_id"] != "d-1" || a.Body["status"] != "accepted" || a.Body["event"] != "push" {
 		t.Errorf("answered %v", a.Body)
 	}
@@ -135,7 +136,7 @@ func TestAcceptedMeansStored(t *testing.T) {
 	r.call(plain, 200)
 	r.now = r.now.Add(30 * time.Minute)
 	r.call(plain, 202)
-	events := r.sink.all()
+	events := r.sink.Events()
 	if len(events) != 3 {
 		t.Fatalf("%d events were stored", len(events))
 	}
@@ -186,7 +187,7 @@ func TestPrompts(t *testing.T) {
 	form := fake.Plain(r.url("say"), commonKey, `payload=%7B%22text%22%3A%22from+a+form%22%7D`)
 	form.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	r.call(form, 202)
-	got := r.sink.all()
+	got := r.sink.Events()
 	for i, want := range []string{
 		`opened #42 by ann: b [{"name":"a"},{"name":"b"}] {absent.x} {action}`, "/approve", "/stop", `{"big":"ä`, "from a form",
 	} {
@@ -255,7 +256,7 @@ func TestEndsWithoutLosingCalls(t *testing.T) {
 	defer shared.Close()
 	url := r.url("own")
 	entered, release := make(chan struct{}), make(chan struct{})
-	r.sink.set(func() { r.sink.during = func() { close(entered); <-release } })
+	r.sink.SetAccept(func([]domain.Inbound) error { close(entered); <-release; return nil })
 	answers := make(chan int, 1)
 	go func() {
 		a, _ := fake.GitHub(url, routeKey, "x", "1", `{}`).Send(r.ctx)
@@ -296,7 +297,7 @@ func TestPortInUse(t *testing.T) {
 	c := config()
 	c.Port = l.Addr().(*net.TCPAddr).Port
 	r := newRig(t, c)
-	if e := kindOf(t, r.Run(r.ctx, r.sink)); e.Code != "port_in_use" || !strings.Contains(e.Reason, "WEBHOOK_PORT") {
+	if e := adapter.ErrorOf(t, r.Run(r.ctx, r.sink)); e.Code != "port_in_use" || !strings.Contains(e.Reason, "WEBHOOK_PORT") {
 		t.Errorf("%+v", e)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"hermes/internal/platform/clean"
 	"hermes/internal/secret"
 )
 
@@ -71,7 +72,7 @@ func (r *Route) problems() []string {
 		out = append(out, "deliver: github_comment is not supported; let the prompt ask for the comment, by the gh program")
 	default:
 		if !ValidName(r.Deliver) {
-			out = append(out, fmt.Sprintf("deliver is %q: write log, webhook or the name of a platform", clip(r.Deliver, 40)))
+			out = append(out, fmt.Sprintf("deliver is %q: write log, webhook or the name of a platform", clean.Short(r.Deliver, 40)))
 		}
 	}
 	return out

@@ -14,6 +14,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/platform"
+	"hermes/internal/platform/clean"
 	"hermes/internal/secret"
 )
 
@@ -42,17 +43,17 @@ func (a *Adapter) Send(ctx context.Context, to domain.Address, p domain.Part, no
 	}
 	r, ok := a.routes.find(to.ChatID)
 	if !ok {
-		return "", giveUp("webhook_route", "there is neither a route nor a target "+strconv.Quote(clip(to.ChatID, 64))+": add it under platforms.webhook.extra, or subscribe it with `hermes webhook subscribe`")
+		return "", giveUp("webhook_route", "there is neither a route nor a target "+strconv.Quote(clean.Short(to.ChatID, 64))+": add it under platforms.webhook.extra, or subscribe it with `hermes webhook subscribe`")
 	}
 	switch r.Deliver {
 	case "", deliverLog:
-		a.d.Log.Info("the answer to a webhook", "route", to.ChatID, "event", id, "text", clip(p.Text, 2000))
+		a.d.Log.Info("the answer to a webhook", "route", to.ChatID, "event", id, "text", clean.Short(p.Text, 2000))
 		return "log:" + nonce, nil
 	case deliverPost:
 		t := Target{URL: r.Extra["url"], Secrets: a.cfg.keysOf(r)}
 		if name := r.Extra["target"]; name != "" {
 			if t, ok = a.cfg.Targets[name]; !ok {
-				return "", giveUp("webhook_route", "the route "+to.ChatID+" answers to the target "+strconv.Quote(clip(name, 64))+", which does not stand under platforms.webhook.extra.targets")
+				return "", giveUp("webhook_route", "the route "+to.ChatID+" answers to the target "+strconv.Quote(clean.Short(name, 64))+", which does not stand under platforms.webhook.extra.targets")
 			}
 		}
 		return a.post(ctx, t, to.ChatID, id, p, nonce)

@@ -9,12 +9,14 @@ import (
 	"hermes/internal/platform"
 	"hermes/internal/platform/webhook"
 	"hermes/internal/secret"
+	"hermes/testkit/adapter"
+	"hermes/testkit/fault"
 	fake "hermes/testkit/webhook"
 )
 
 func posting(t *testing.T) (*rig, *fake.Receiver) {
 	t.Helper()
-	rec, err := fake.NewReceiver(commonKey)
+	rec, err := fake.NewReceiver(commonKey, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,25 +81,25 @@ func TestPostFailures(t *testing.T) {
 	send := func(chat string, p domain.Part) *platform.Error {
 		t.Helper()
 		_, err := r.Send(r.ctx, domain.Address{Platform: "webhook", ChatID: chat}, p, "n")
-		return kindOf(t, err)
+		return adapter.ErrorOf(t, err)
 	}
 	text := domain.Part{Text: "x"}
 	for _, c := range []struct {
-		fault     fake.Fault
+		fault     fault.Fault
 		kind      platform.Kind
 		uncertain bool
 		after     time.Duration
 	}{
-		{fake.Fault{Status: 400}, platform.GiveUp, false, 0},
-		{fake.Fault{Status: 401}, platform.GiveUp, false, 0},
-		{fake.Fault{Status: 410}, platform.GiveUp, false, 0},
-		{fake.Fault{Status: 302, Location: "/other"}, platform.GiveUp, false, 0},
-		{fake.Fault{Status: 429, RetryAfter: "17"}, platform.Retry, false, 17 * time.Second},
-		{fake.Fault{Status: 503}, platform.Retry, false, 0},
-		{fake.Fault{Status: 500}, platform.Retry, true, 0},
-		{fake.Fault{Cut: true}, platform.Retry, true, 0},
+		{fault.Fault{Status: 400}, platform.GiveUp, false, 0},
+		{fault.Fault{Status: 401}, platform.GiveUp, false, 0},
+		{fault.Fault{Status: 410}, platform.GiveUp, false, 0},
+		{fault.Redirect(302, "/other"), platform.GiveUp, false, 0},
+		{fault.Fault{Status: 429, RetryAfter: 17}, platform.Retry, false, 17 * time.Second},
+		{fault.Fault{Status: 503}, platform.Retry, false, 0},
+		{fault.Fault{Status: 500}, platform.Retry, true, 0},
+		{fault.CutAfter(), platform.Retry, true, 0},
 	} {
-		rec.Fail(c.fault)
+		rec.Fail("post", c.fault)
 		if e := send("ops", text); e.Kind != c.kind || e.Uncertain != c.uncertain || e.RetryAfter != c.after {
 			t.Errorf("%+v: %+v", c.fault, e)
 		}
@@ -122,7 +124,7 @@ func TestWhereAnswersGo(t *testing.T) {
 	r, _ := posting(t)
 	r.serve()
 	r.call(fake.GitHub(r.url("room"), commonKey, "x", "d1", `{"channel":"99/1"}`), 202)
-	dynamic := r.sink.all()[0].Address
+	dynamic := r.sink.Events()[0].Address
 	for _, c := range []struct{ from, to domain.Address }{
 		{dynamic, domain.Address{Platform: "discord", ChatID: "99/1", ThreadID: "7"}},
 		{domain.Address{Platform: "webhook", ChatID: "chat", ThreadID: "x"}, domain.Address{Platform: "telegram", ChatID: "home"}},

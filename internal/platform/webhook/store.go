@@ -17,6 +17,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/home"
 	"hermes/internal/plain"
+	"hermes/internal/platform/clean"
 )
 
 // maxList bounds the file of subscriptions, in bytes.
@@ -102,7 +103,7 @@ func (r *routes) reload() {
 	r.added = map[string]*Route{}
 	for name, one := range list {
 		if problems := r.cfg.routeProblems(name, &one); len(problems) > 0 {
-			r.d.Log.Warn("a webhook subscription is not served", "route", clip(name, 64), "problems", problems)
+			r.d.Log.Warn("a webhook subscription is not served", "route", clean.Short(name, 64), "problems", problems)
 			continue
 		}
 		r.d.Secrets(one.Secret...)
@@ -150,7 +151,7 @@ func (c Config) Subscribe(name string, r Route) (replaced bool, err error) {
 		return false, domain.E(domain.Conflict, nil, "the route %q stands in config.yaml (platforms.webhook.extra.routes); change it there", name)
 	}
 	if problems := c.routeProblems(name, &r); len(problems) > 0 {
-		return false, domain.E(domain.Invalid, nil, "the route %q cannot be served: %s", clip(name, 64), joined(problems))
+		return false, domain.E(domain.Invalid, nil, "the route %q cannot be served: %s", clean.Short(name, 64), joined(problems))
 	}
 	err = c.change(func(list map[string]Route) error {
 		_, replaced = list[name]
@@ -170,7 +171,7 @@ func (c Config) Unsubscribe(name string) error {
 	}
 	return c.change(func(list map[string]Route) error {
 		if _, ok := list[name]; !ok {
-			return domain.E(domain.NotFound, nil, "there is no subscription %q; `hermes webhook list` shows them", clip(name, 64))
+			return domain.E(domain.NotFound, nil, "there is no subscription %q; `hermes webhook list` shows them", clean.Short(name, 64))
 		}
 		delete(list, name)
 		return nil
@@ -214,7 +215,7 @@ func (c Config) Find(name string) (Route, error) {
 	r, ok := list[name]
 	if !ok {
 		known := slices.Sorted(maps.Keys(list))
-		return Route{}, domain.E(domain.NotFound, nil, "there is no route %q; there are %s", clip(name, 64), joined(append(slices.Sorted(maps.Keys(c.Routes)), known...)))
+		return Route{}, domain.E(domain.NotFound, nil, "there is no route %q; there are %s", clean.Short(name, 64), joined(append(slices.Sorted(maps.Keys(c.Routes)), known...)))
 	}
 	return r, nil
 }

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"hermes/internal/lazyregexp"
+	"hermes/internal/platform/clean"
 )
 
 // The bounds of what a template makes.
@@ -32,13 +33,13 @@ func render(template string, event any, raw []byte) string {
 		path := found[1 : len(found)-1]
 		text := found
 		if path == "__raw__" {
-			text = clip(string(raw), maxRaw)
+			text = clean.Short(string(raw), maxRaw)
 		} else if v, ok := lookUp(event, path); ok {
 			if text = textOf(v); !scalar(v) {
-				text = clip(text, maxValue)
+				text = clean.Short(text, maxValue)
 			}
 		}
-		if text = clip(text, room); len(text) > 0 {
+		if text = clean.Short(text, room); len(text) > 0 {
 			room -= min(room, len(text))
 		}
 		return text
@@ -97,22 +98,8 @@ func textOf(v any) string {
 	return string(b)
 }
 
-// clip cuts a text to n characters.
-func clip(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	for i := range s {
-		if n == 0 {
-			return s[:i] + "…"
-		}
-		n--
-	}
-	return s
-}
-
-// clean makes text valid UTF-8 without control characters.
-func clean(s string) string {
+// printable makes text valid UTF-8 without control characters.
+func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\t' || !unicode.IsControl(r) {
 			return r

@@ -22,6 +22,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
+	"hermes/internal/platform/settings"
 )
 
 // Name is the platform's name.
@@ -73,8 +74,8 @@ var (
 // New makes an adapter; it binds nothing. domain.Config.
 func New(c Config, d Deps) (*Adapter, error) {
 	c.setDefaults()
-	if problems := c.problems(); len(problems) > 0 {
-		return nil, setUpWrong(problems)
+	if err := settings.Wrong(notSetUp, c.problems()); err != nil {
+		return nil, err
 	}
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
