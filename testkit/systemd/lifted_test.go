@@ -63,6 +63,14 @@ func rowFallbackLifted(p *profile) {
 	if now := p.exe(); now != mended || p.careful() != nil {
 		t.Errorf("after the restart %s serves, careful %+v", now, p.careful())
 	}
+	// Once that is proved, nothing is held against it that another did.
+	p.until("the mended program to have proved itself", func() bool { return strings.Contains(p.Read(p.file("binaries.json")), mended) })
+	p.forgive()
+	p.awaitAnother(p.kill("KILL"))
+	p.awaitServing()
+	if now := p.exe(); now != mended || p.careful() != nil {
+		t.Errorf("after a crash %s serves, careful %+v", now, p.careful())
+	}
 	p.well()
 }
 
