@@ -272,15 +272,23 @@ func (a *App) dial(p home.Profile) *control.Client {
 }
 
 func newGatewayStatusCommand(app *App) *cobra.Command {
-	var asJSON, deep, full, system bool
+	var asJSON, deep, full, system, all, cronOnly bool
 	cmd := &cobra.Command{
 		Use: "status", Short: "Say what the gateway does, from evidence", Args: cobra.NoArgs,
 		Long: "Say what the gateway of this profile does, from evidence. The exit code is 0 only when it\nruns and is healthy.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case all:
+				return app.listGateways(cmd.Context(), asJSON, cronOnly)
+			case cronOnly:
+				return app.schedulerStatus(cmd.Context(), asJSON, system)
+			}
 			return app.gatewayStatus(cmd.Context(), asJSON, system)
 		},
 	}
 	jsonFlag(cmd, &asJSON)
+	cmd.Flags().BoolVar(&all, "all", false, "a row for each profile, as `hermes gateway list`")
+	cmd.Flags().BoolVar(&cronOnly, "cron-only", false, "show the unit of the scheduler alone; exit code 0 when it is active")
 	cmd.Flags().BoolVar(&system, "system", false, "show the unit of the system")
 	cmd.Flags().BoolVar(&deep, "deep", false, "accepted for compatibility: everything is always shown")
 	cmd.Flags().BoolVarP(&full, "full", "l", false, "accepted for compatibility: lines are never cut")
@@ -380,7 +388,7 @@ func (a *App) loneScheduler(ctx context.Context, p home.Profile) (st cron.Status
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	_ = a.withCron(ctx, func(r *cronRoom) (err error) { // which says nothing then
+	_ = a.forProfile(p).withCron(ctx, func(r *cronRoom) (err error) { // which says nothing then
 		st, err = r.Status(ctx)
 		return err
 	})
@@ -419,7 +427,7 @@ func newGatewayListCommand(app *App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Short: "One row a profile: does its gateway run, and is it healthy", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return app.listGateways(cmd.Context(), asJSON)
+			return app.listGateways(cmd.Context(), asJSON, false)
 		},
 	}
 	jsonFlag(cmd, &asJSON)

@@ -50,7 +50,9 @@ func (a *App) printRescue(v pastView) {
 	}
 	text := v.Rescue.At.Local().Format("2006-01-02 15:04:05") + ": " + v.Rescue.Why
 	if v.Rescue.Up() {
-		text += "; brought back on " + v.Rescue.Tried.On
+		text += "; brought back on " + v.Rescue.Tried.Words()
+	} else if v.Rescue.Tried != nil && v.Rescue.Tried.Asked && v.Rescue.Again.IsZero() {
+		text += "; the system's manager was asked to start it again"
 	} else {
 		text += "; not brought back"
 	}

@@ -21,8 +21,6 @@ import (
 	"hermes/internal/rescue"
 	"hermes/internal/secret"
 	"hermes/internal/service"
-	"hermes/internal/starts"
-	"hermes/internal/versions"
 )
 
 // newGatewayRescueCommand is what hermes-rescue@.service runs: OnFailure= of the
@@ -68,12 +66,15 @@ func (a *App) rescue(ctx context.Context, name string) error {
 			now, err := op.Manager.Show(ctx, unit.Name)
 			return err != nil || now.Active == "failed"
 		},
-		Why: secret.NewRedactor(a.secrets(cfg)...).Redact(a.why(ctx, unit, op.Manager, words)),
 		Tell: func(ctx context.Context, text string) ([]rescue.Told, error) {
 			return a.tellHomes(ctx, cfg, text)
 		},
 	}
-	o.Good, o.Start = a.lastGood(op, system)
+	why := a.why(ctx, unit, op.Manager, words)
+	if o.Good, o.Start = a.lastGood(op, run, system), a.startAgain(op, system); o.Good != nil && o.Good.On == asItIs {
+		why += ". It served, and was ended from outside"
+	}
+	o.Why = secret.NewRedactor(a.secrets(cfg)...).Redact(why)
 	inc, handled, err := rescue.Run(ctx, o)
 	if !handled && err == nil {
 		fmt.Fprintf(a.Out, "This end of %s was handled already, or somebody has started it since.\n", name)
@@ -83,7 +84,7 @@ func (a *App) rescue(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if !inc.Up() && !(system && inc.Tried != nil && inc.Again.IsZero()) {
+	if !inc.Up() && !(inc.Tried != nil && inc.Tried.Asked && inc.Again.IsZero()) {
 		return &ExitError{Code: exitFailed}
 	}
 	return nil
@@ -169,7 +170,7 @@ func (a *App) why(ctx context.Context, u service.Unit, m *service.Manager, confi
 	if _, err := os.Stat(u.Program); err != nil && u.Program != "" {
 		return text + ": " + u.Program + " is missing"
 	}
-	if said := telling(m.Tail(ctx, u.Name, 60)); said != "" {
+	if said := telling(m.Tail(ctx, u, 60)); said != "" {
 		return text + ". It said: " + said
 	}
 	if r, ok := gateway.LastExit(a.profile.LogDir()); ok && r.Code > 0 {
@@ -291,51 +292,4 @@ func homeChannels(cfg *home.Config) []domain.Address {
 		}
 	}
 	return out
-}
-
-// lastGood gives what the unit can be started on that differs from what died,
-// nil where nothing does, and how.
-func (a *App) lastGood(op service.Operation, system bool) (*rescue.Good, func(context.Context, rescue.Good) (int, error)) {
-	start := func(ctx context.Context, g rescue.Good) (int, error) {
-		begin := op.Start
-		if g.Program != "" {
-			begin = func(ctx context.Context) (service.Unit, error) { return op.StartOn(ctx, g.Program, op.Profile) }
-		}
-		u, err := begin(ctx)
-		return u.MainPID, err
-	}
-	if system { // root starts it, once this process has said so by its exit code
-		start = func(context.Context, rescue.Good) (int, error) {
-			return 0, domain.E(domain.Unavailable, nil, "systemd is asked to start it now")
-		}
-	}
-	book := versions.Read(op.Profile)
-	if good, kept := book.Good, service.Rescuer(a.UserHome()); !system {
-		switch {
-		case good.Present() && !rescue.Same(good.Path, op.Program):
-			return &rescue.Good{Program: good.Path, On: programWord(good.Version)}, start
-		case runnable(kept) && !rescue.Same(kept, op.Program):
-			return &rescue.Good{Program: kept, On: programWord(good.Version)}, start
-		}
-	}
-	// A start after deaths goes back by itself to the configuration that served
-	// healthily last; here it gets one that the limit of the unit had denied.
-	entry, _, ok := home.OpenHistory(op.Profile).LastHealthy()
-	last, began := starts.Read(op.Profile).Last()
-	if ok && began && last.Config != entry.Fingerprint {
-		return &rescue.Good{On: "the configuration that served healthily on " + entry.HealthyAt.Local().Format("2 January 15:04")}, start
-	}
-	return nil, nil
-}
-
-func programWord(version string) string {
-	if version == "" {
-		return "the program that served last"
-	}
-	return "the program that served last, version " + version
-}
-
-func runnable(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o100 != 0
 }

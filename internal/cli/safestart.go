@@ -57,7 +57,8 @@ func (a *App) runChosen(o serveOptions) (instead bool, err error) {
 	}
 	fmt.Fprintf(a.Err, "hermes: %s serves the profile %s: %s\n", path, p.Name, why)
 	env := append(without(a.Environ, chosenEnv), chosenEnv+"="+strconv.Itoa(os.Getpid())+" "+reason)
-	err = syscall.Exec(path, append([]string{path}, a.args...), env)
+	// Under the name of what was started, since a restart by hand goes back to that.
+	err = syscall.Exec(path, append([]string{os.Args[0]}, a.args...), env)
 	fmt.Fprintf(a.Err, "hermes: %s cannot be run (%v), so this program serves\n", path, err)
 	return false, nil
 }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -22,7 +21,7 @@ import (
 // installFlags are what `gateway install` was told.
 type installFlags struct {
 	template, system, force, print, adopt bool
-	cronOnly                              bool
+	cronOnly, all                         bool
 	noLinger, start, noStart              bool
 	runAs, ready                          string
 }
@@ -35,13 +34,19 @@ func newGatewayInstallCommand(app *App) *cobra.Command {
 			"lingering on so that it survives logout and boot, and start it. A unit that was\n" +
 			"edited by hand is never replaced without showing the difference and keeping a copy;\n" +
 			"drop-ins are never touched.",
-		RunE: func(cmd *cobra.Command, _ []string) error { return app.install(cmd.Context(), f) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.all {
+				return app.installAll(cmd.Context(), f)
+			}
+			return app.install(cmd.Context(), f)
+		},
 	}
 	fl := cmd.Flags()
 	fl.BoolVar(&f.template, "template", false, "write hermes-gateway@.service and hermes-cron@.service, one instance a profile")
 	fl.BoolVar(&f.system, "system", false, "a unit of the system, which runs as --run-as-user (as root)")
 	fl.StringVar(&f.runAs, "run-as-user", "", "with --system: whom the gateway runs as")
 	fl.BoolVar(&f.cronOnly, "cron-only", false, cronOnlyHelp)
+	fl.BoolVar(&f.all, "all", false, "every profile that is set up, one after the other")
 	fl.BoolVar(&f.force, "force", false, "replace a hand-edited unit; a copy is kept")
 	fl.BoolVar(&f.print, "print", false, "print what would be written, and do nothing")
 	fl.BoolVar(&f.adopt, "adopt", false, "leave a hand-written unit alone and add what it lacks as a drop-in")
@@ -261,7 +266,7 @@ func newGatewayOperation(app *App, verb, short string) *cobra.Command {
 				}
 			}
 			if all {
-				return app.operateAll(cmd.Context(), system, verb)
+				return app.operateAll(cmd.Context(), system, cronOnly, verb)
 			}
 			p, err := app.unitProfile(system)
 			if err != nil {
@@ -275,35 +280,9 @@ func newGatewayOperation(app *App, verb, short string) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&system, "system", false, "act on the unit of the system")
-	cmd.Flags().BoolVar(&all, "all", false, "every profile, one after the other")
+	cmd.Flags().BoolVar(&all, "all", false, "every profile, one after the other, with the schedulers that stand alone")
 	cmd.Flags().BoolVar(&cronOnly, "cron-only", false, cronOnlyHelp)
-	cmd.MarkFlagsMutuallyExclusive("all", "cron-only")
 	return cmd
-}
-
-// operateAll acts on every profile. A start and a restart end at the first that
-// does not serve, so that one mistake does not take them all down.
-func (a *App) operateAll(ctx context.Context, system bool, verb string) error {
-	profiles, err := home.List(a.Root())
-	if err != nil {
-		return err
-	}
-	host := service.NewHost(service.Me(a.UserHome()), a.getenv)
-	var failed []error
-	for _, p := range profiles {
-		_, findErr := host.Find(ctx, p, system)
-		_, held := succession.Holder(p)
-		if findErr != nil && !held {
-			continue // neither a unit nor a process
-		}
-		if err := a.operate(ctx, host, p, system, verb); err != nil {
-			if verb != "stop" {
-				return domain.E(domain.CodeOf(err), err, "profile %s does not serve, so the profiles after it were left as they are", p.Name)
-			}
-			failed = append(failed, fmt.Errorf("%s: %w", p.Name, err))
-		}
-	}
-	return errors.Join(failed...)
 }
 
 // operate starts, stops or restarts one profile: by systemd where a unit serves
@@ -403,10 +382,13 @@ func (a *App) stopByHand(ctx context.Context, p home.Profile) error {
 }
 
 func newGatewayUninstallCommand(app *App) *cobra.Command {
-	var system, cronOnly bool
+	var system, cronOnly, all bool
 	cmd := &cobra.Command{
 		Use: "uninstall", Short: "Stop and remove this profile's service; data and hand-written units stay", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if all {
+				return app.uninstallAll(cmd.Context(), system, cronOnly)
+			}
 			p, err := app.unitProfile(system)
 			if err != nil {
 				return err
@@ -415,17 +397,22 @@ func newGatewayUninstallCommand(app *App) *cobra.Command {
 			if cronOnly {
 				kind = service.Cron
 			}
-			host := service.NewHost(service.Me(app.UserHome()), app.getenv)
-			u, err := host.FindKind(cmd.Context(), kind, p, system)
-			if err != nil {
-				return err
-			}
-			return host.Uninstall(cmd.Context(), service.Operation{Found: u, Profile: p, Getenv: app.getenv, Say: app.say}, app.Now())
+			return app.uninstall(cmd.Context(), service.NewHost(service.Me(app.UserHome()), app.getenv), kind, p, system)
 		},
 	}
 	cmd.Flags().BoolVar(&system, "system", false, "the unit of the system")
 	cmd.Flags().BoolVar(&cronOnly, "cron-only", false, cronOnlyHelp)
+	cmd.Flags().BoolVar(&all, "all", false, "every profile, with the schedulers that stand alone")
 	return cmd
+}
+
+// uninstall stops and removes a profile's unit of a kind.
+func (a *App) uninstall(ctx context.Context, host service.Host, kind service.Kind, p home.Profile, system bool) error {
+	u, err := host.FindKind(ctx, kind, p, system)
+	if err != nil {
+		return err
+	}
+	return host.Uninstall(ctx, service.Operation{Found: u, Profile: p, Getenv: a.getenv, Say: a.say}, a.Now())
 }
 
 // serviceReport looks at a profile's unit.

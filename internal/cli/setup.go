@@ -310,7 +310,7 @@ func onlyInProcess(env *home.Env, names ...string) string {
 
 // answers asks, or takes from flags, everything that is needed, and proves it.
 func (w *wizard) answers(ctx context.Context) error {
-	steps := []func(context.Context) error{w.askUse, w.askTheModel, w.askPlatforms, w.askAPI, w.askFurther}
+	steps := []func(context.Context) error{w.askUse, w.askTheModel, w.askPlatforms, w.proveSpeech, w.askAPI, w.askFurther}
 	if w.f.onlyPlatforms {
 		w.use = forMessaging
 		steps = []func(context.Context) error{w.askPlatforms}

@@ -1,22 +1,17 @@
 package cli
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"hermes/internal/control"
-	"hermes/internal/domain"
 	"hermes/internal/health"
-	"hermes/internal/home"
-	"hermes/internal/service"
 )
 
 func newStatusCommand(app *App) *cobra.Command {
@@ -25,7 +20,7 @@ func newStatusCommand(app *App) *cobra.Command {
 		Use: "status", Short: "The state of this profile's gateway; --all for every profile", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if all {
-				return app.listGateways(cmd.Context(), asJSON)
+				return app.listGateways(cmd.Context(), asJSON, false)
 			}
 			return app.gatewayStatus(cmd.Context(), asJSON, false)
 		},
@@ -186,77 +181,6 @@ func wrap(w io.Writer, head, text string) {
 		line, used = line+word, used+n
 	}
 	fmt.Fprintln(w, line)
-}
-
-// gatewayRow is one profile in a list.
-type gatewayRow struct {
-	Profile string `json:"profile"`
-	State   string `json:"gateway_state"`
-	Healthy bool   `json:"healthy"`
-	PID     int    `json:"pid,omitempty"`
-	API     string `json:"api,omitempty"`
-	Unit    string `json:"unit,omitempty"` // that serves, or would serve, the profile
-	Problem string `json:"problem,omitempty"`
-}
-
-// listGateways prints a row for each profile. The state of one is never
-// inferred from another's.
-func (a *App) listGateways(ctx context.Context, asJSON bool) error {
-	profiles, err := home.List(a.Root())
-	if err != nil {
-		return err
-	}
-	rows := []gatewayRow{}
-	var silent error // a manager that does not answer is asked once only
-	for _, p := range profiles {
-		rows = append(rows, a.gatewayRow(ctx, p, &silent))
-	}
-	if asJSON {
-		return a.JSON(rows)
-	}
-	w := tabwriter.NewWriter(a.Out, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "PROFILE\tSTATE\tPID\tAPI\tUNIT\tPROBLEM")
-	for _, r := range rows {
-		state := r.State
-		if state == "running" && !r.Healthy {
-			state = "unhealthy"
-		}
-		pid := "–"
-		if r.PID > 0 {
-			pid = fmt.Sprint(r.PID)
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Profile, state, pid, dash(r.API), dash(r.Unit), cut(r.Problem, 30))
-	}
-	if silent != nil {
-		defer fmt.Fprintf(a.Out, "! %s, so the units are not known\n", domain.MessageOf(silent))
-	}
-	return w.Flush()
-}
-
-// gatewayRow looks at one profile. A time-out of systemd is kept in silent.
-func (a *App) gatewayRow(ctx context.Context, p home.Profile, silent *error) gatewayRow {
-	r := gatewayRow{Profile: p.Name, State: "stopped"}
-	if *silent == nil {
-		u, err := service.NewHost(service.Me(a.UserHome()), a.getenv).Find(ctx, p, false)
-		switch {
-		case domain.IsCode(err, domain.Timeout):
-			*silent = err
-		case err == nil:
-			r.Unit = strings.TrimSuffix(u.Name, ".service")
-			if u.Active == "failed" {
-				r.Problem = service.Explain(u.Unit)
-			}
-		}
-	}
-	s, err := a.dial(p).Status(ctx)
-	if err != nil {
-		return r
-	}
-	r.State, r.Healthy, r.PID, r.API = s.State, s.Healthy, s.PID, s.API.Address
-	if len(s.Problems) > 0 {
-		r.Problem = s.Problems[0]
-	}
-	return r
 }
 
 func cut(s string, n int) string {

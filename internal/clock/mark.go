@@ -1,6 +1,9 @@
 package clock
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // Mark is an instant by every clock that the machine has.
 type Mark struct {
@@ -23,4 +26,41 @@ func Here() Mark {
 func (m Mark) Until(later Mark) (slept, set time.Duration) {
 	whole := later.boot - m.boot
 	return whole - later.mono.Sub(m.mono), later.wall.Sub(m.wall) - whole
+}
+
+// noticed is by how much the clocks must have moved apart to count as moved.
+const noticed = time.Second
+
+// Watch calls moved as soon as the machine has slept or its wall clock was set,
+// with what Mark.Until gives, until ctx ends. It costs nothing meanwhile; only
+// where the system does not tell of it, it looks every half minute.
+func Watch(ctx context.Context, moved func(slept, set time.Duration)) {
+	watch(ctx, mover(moved))
+}
+
+// mover gives a function that is called whenever the clocks may have moved.
+func mover(moved func(slept, set time.Duration)) func() {
+	mark := Here()
+	return func() {
+		here := Here()
+		slept, set := mark.Until(here)
+		mark = here
+		if slept >= noticed || set.Abs() >= noticed {
+			moved(slept, set)
+		}
+	}
+}
+
+// watchSliced looks at the clocks after each slice.
+func watchSliced(ctx context.Context, look func()) {
+	tick := time.NewTicker(slice)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			look()
+		}
+	}
 }

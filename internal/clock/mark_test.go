@@ -1,7 +1,9 @@
 package clock
 
 import (
+	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -28,4 +30,28 @@ func TestMarkTellsWhatHappened(t *testing.T) {
 	if slept, set := begin.Until(Here()); slept.Abs() > time.Minute || set.Abs() > time.Minute {
 		t.Errorf("between two marks of this test: slept %s, set by %s", slept, set)
 	}
+}
+
+func TestWatchEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		Watch(ctx, func(slept, set time.Duration) { t.Logf("a clock moved: slept %s, set by %s", slept, set) })
+	}()
+	cancel()
+	<-done
+}
+
+// Where nothing tells that the clocks moved, they are looked at.
+func TestWatchInSlices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 3*slice+time.Second)
+		defer cancel()
+		looks := 0
+		watchSliced(ctx, func() { looks++ })
+		if looks != 3 {
+			t.Errorf("looked %d times in three slices", looks)
+		}
+	})
 }

@@ -19,14 +19,11 @@ func waitUntil(ctx context.Context, now func() time.Time, t time.Time) error {
 	if !now().Before(t) {
 		return nil
 	}
-	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
+	f, stop, err := openTimer(ctx)
 	if err != nil {
 		return waitSliced(ctx, now, t)
 	}
-	f := os.NewFile(uintptr(fd), "timerfd")
 	defer f.Close()
-	// A deadline in the past ends the read, on whichever goroutine ctx ends.
-	stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 
 	var expirations [8]byte
@@ -44,6 +41,45 @@ func waitUntil(ctx context.Context, now func() time.Time, t time.Time) error {
 		case !now().Before(t) || now().Before(before.Add(-setBack)):
 			return nil
 		}
+	}
+}
+
+// openTimer makes a timer whose reads end when ctx does.
+func openTimer(ctx context.Context) (f *os.File, stop func() bool, err error) {
+	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
+	if err != nil {
+		return nil, nil, err
+	}
+	f = os.NewFile(uintptr(fd), "timerfd")
+	// A deadline in the past ends the read, on whichever goroutine ctx ends.
+	return f, context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) }), nil
+}
+
+// never is an instant that no timer of watch reaches.
+const never = 100 * 365 * 24 * time.Hour
+
+// watch reads a timer that only a clock that moves ends: one that was set, or
+// the end of a suspend.
+func watch(ctx context.Context, look func()) {
+	f, stop, err := openTimer(ctx)
+	if err != nil {
+		watchSliced(ctx, look)
+		return
+	}
+	defer f.Close()
+	defer stop()
+	var expirations [8]byte
+	for ctx.Err() == nil {
+		if err := arm(f, time.Now().Add(never)); err != nil {
+			watchSliced(ctx, look)
+			return
+		}
+		_, err := f.Read(expirations[:])
+		if ctx.Err() == nil && err != nil && !errors.Is(err, unix.ECANCELED) {
+			watchSliced(ctx, look)
+			return
+		}
+		look()
 	}
 }
 

@@ -11,3 +11,6 @@ import (
 func waitUntil(ctx context.Context, now func() time.Time, t time.Time) error {
 	return waitSliced(ctx, now, t)
 }
+
+// watch looks in slices.
+func watch(ctx context.Context, look func()) { watchSliced(ctx, look) }

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -25,18 +27,33 @@ import (
 const maxSocketPath = 107
 
 // SocketPath is where a profile's control socket lies. A path that is too long
-// for a socket goes to XDG_RUNTIME_DIR (or /tmp), named by a hash of the home.
+// for a socket goes to XDG_RUNTIME_DIR, or what stands for it (else /tmp), named
+// by a hash of the home.
 func SocketPath(p home.Profile, getenv func(string) string) string {
 	path := p.SocketFile()
 	if len(path) <= maxSocketPath {
 		return path
 	}
-	dir := getenv("XDG_RUNTIME_DIR")
-	if dir == "" {
-		dir = os.TempDir()
-	}
 	sum := sha256.Sum256([]byte(p.Home))
-	return filepath.Join(dir, "hermes", hex.EncodeToString(sum[:8])+".sock")
+	name := hex.EncodeToString(sum[:8]) + ".sock"
+	// A service, a shell after su and a cron job must mean the same place, so the
+	// folder that logind makes for this user counts without the variable too.
+	for _, dir := range []string{getenv("XDG_RUNTIME_DIR"), fmt.Sprintf("/run/user/%d", os.Getuid())} {
+		if ownFolder(dir) {
+			return filepath.Join(dir, "hermes", name)
+		}
+	}
+	return filepath.Join(os.TempDir(), "hermes", name)
+}
+
+// ownFolder tells whether a folder is there and this user's own.
+func ownFolder(dir string) bool {
+	info, err := os.Stat(dir)
+	if dir == "" || err != nil || !info.IsDir() {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(st.Uid) == os.Getuid()
 }
 
 // Gateway is what a control server asks of the gateway.
@@ -75,12 +92,14 @@ type Restarted struct {
 
 // Server serves the control socket.
 type Server struct {
-	srv   *http.Server
+	srv    *http.Server
+	serves sync.WaitGroup
+	path   string // where everybody finds the gateway
+
+	mu    sync.Mutex
 	ln    *net.UnixListener
-	path  string // where everybody finds the gateway
 	own   string // a name of this very socket; see Aside
-	done  chan struct{}
-	stays bool // the file belongs to somebody else now
+	stays bool   // the file belongs to somebody else now
 }
 
 // Listen binds the socket, 0600. The caller must hold the profile's instance
@@ -102,6 +121,14 @@ func Listen(path string, g Gateway) (*Server, error) {
 
 // bind listens at a path that is free.
 func bind(path string, g Gateway) (*Server, error) {
+	ln, err := listen(path)
+	if err != nil {
+		return nil, err
+	}
+	return serverOn(ln, path, g), nil
+}
+
+func listen(path string) (*net.UnixListener, error) {
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return nil, domain.E(domain.Unavailable, err, "the control socket %s cannot be bound", path)
@@ -111,27 +138,80 @@ func bind(path string, g Gateway) (*Server, error) {
 		ln.Close()
 		return nil, domain.E(domain.Unavailable, err, "the control socket %s cannot be made private", path)
 	}
-	return serverOn(ln, path, g), nil
+	return ln, nil
 }
 
 func serverOn(ln *net.UnixListener, path string, g Gateway) *Server {
-	return &Server{srv: &http.Server{Handler: routes(g), ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10, ConnContext: withPeer}, ln: ln, path: path, done: make(chan struct{})}
+	return &Server{srv: &http.Server{Handler: routes(g), ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10, ConnContext: withPeer}, ln: ln, path: path}
 }
 
 // Start serves until Stop.
 func (s *Server) Start() {
-	go func() {
-		defer close(s.done)
-		_ = s.srv.Serve(s.ln)
-	}()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.serve(s.ln)
+}
+
+func (s *Server) serve(ln *net.UnixListener) {
+	s.serves.Go(func() { _ = s.srv.Serve(ln) })
 }
 
 // Stop ends the server, and removes its socket unless somebody else has it.
 func (s *Server) Stop(ctx context.Context) error {
 	s.remove()
 	err := s.srv.Shutdown(ctx)
-	<-s.done
+	s.serves.Wait()
+	if errors.Is(err, net.ErrClosed) { // a socket that Restore had closed just then
+		return nil
+	}
 	return err
+}
+
+// Restore gives the socket its name again, by another socket in its place, where
+// somebody swept it away or it is looked for at another path now; restored tells
+// whether it had to. After Passed nothing is done, and a successor that takes the
+// name at that moment has it. Errors: Unavailable.
+func (s *Server) Restore(path string) (restored bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.path == path || s.stays {
+		return s.restore()
+	}
+	before := s.path
+	s.path = path
+	if restored, err = s.restore(); err != nil {
+		s.path = before
+		return restored, err
+	}
+	_ = os.Remove(before)
+	return restored, nil
+}
+
+func (s *Server) restore() (restored bool, err error) {
+	if s.stays || !missing(s.path) {
+		return false, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
+		return false, domain.E(domain.Unavailable, err, "the control socket %s is gone, and its folder cannot be made", s.path)
+	}
+	ln, err := listen(s.path)
+	if err != nil {
+		return false, err
+	}
+	if s.own != "" { // a second name of the one that is closed now
+		_ = os.Remove(s.own)
+		s.own = ""
+	}
+	old := s.ln
+	s.ln = ln
+	s.serve(ln)
+	old.Close() // nobody finds it any more; who is connected stays so
+	return true, nil
+}
+
+func missing(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 func routes(g Gateway) http.Handler {

@@ -163,8 +163,13 @@ func Aside(path string, pid int) string { return path + "." + strconv.Itoa(pid) 
 // StepAside gives the socket its second name, which stays when a successor
 // takes the first one.
 func (s *Server) StepAside() (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := s.restore(); err != nil {
+		return "", err
+	}
 	name := Aside(s.path, os.Getpid())
-	if s.own == name {
+	if s.own == name && !missing(name) {
 		return name, nil
 	}
 	_ = os.Remove(name)
@@ -177,10 +182,16 @@ func (s *Server) StepAside() (string, error) {
 
 // Passed says that the profile's name, or the socket itself, has passed to a
 // successor, so that Stop removes only the second name.
-func (s *Server) Passed() { s.stays = true }
+func (s *Server) Passed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stays = true
+}
 
 // StepBack takes the profile's name again, from a successor that failed.
 func (s *Server) StepBack() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.own == "" {
 		return nil
 	}
@@ -227,16 +238,23 @@ func Resume(ln *net.UnixListener, path string, g Gateway) *Server {
 }
 
 // Listener is the socket, for an execve.
-func (s *Server) Listener() net.Listener { return s.ln }
+func (s *Server) Listener() net.Listener {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ln
+}
 
 // remove takes away the names of the socket that are ours.
 func (s *Server) remove() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.own != "" {
 		_ = os.Remove(s.own)
 	}
 	if !s.stays {
 		_ = os.Remove(s.path)
 	}
+	s.stays = true
 }
 
 // Asides finds the second names that processes gave their sockets, by PID.

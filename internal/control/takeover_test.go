@@ -153,3 +153,69 @@ func TestAskGivesTheConnection(t *testing.T) {
 		t.Fatalf("%q %v", got, err)
 	}
 }
+
+// A socket that was swept away is found again; one whose name has passed is not
+// taken back.
+func TestASweptSocketIsRestored(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "deep", "gateway.sock")
+	s, err := Listen(path, &fake{pid: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	defer stop(t, s)
+	if restored, err := s.Restore(path); restored || err != nil {
+		t.Errorf("restored %v %v, and nothing was amiss", restored, err)
+	}
+	for _, sweep := range []string{path, filepath.Dir(path)} {
+		if err := os.RemoveAll(sweep); err != nil {
+			t.Fatal(err)
+		}
+		if restored, err := s.Restore(path); !restored || err != nil {
+			t.Fatalf("restored %v %v", restored, err)
+		}
+		answers(t, path, 1)
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%v %v", info.Mode(), err)
+		}
+	}
+	// It is looked for somewhere else from now on.
+	before := path
+	path = filepath.Join(t.TempDir(), "new", "gateway.sock")
+	if restored, err := s.Restore(path); !restored || err != nil {
+		t.Fatalf("restored %v %v", restored, err)
+	}
+	answers(t, path, 1)
+	if !missing(before) {
+		t.Error("the old name is left")
+	}
+	// Swept away between two hand-overs, of which the first came to nothing.
+	aside, err := s.StepAside()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{path, aside} {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if aside, err = s.StepAside(); err != nil {
+		t.Fatal(err)
+	}
+	answers(t, path, 1)
+	answers(t, aside, 1)
+	if err := os.Remove(aside); err != nil {
+		t.Fatal(err)
+	}
+	if aside, err = s.StepAside(); err != nil {
+		t.Fatal(err)
+	}
+	answers(t, aside, 1)
+	s.Passed()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if restored, err := s.Restore(path); restored || err != nil {
+		t.Errorf("restored %v %v what is the successor's", restored, err)
+	}
+}

@@ -149,7 +149,7 @@ func cmdSessions(ctx context.Context, c Call) (Reply, error) {
 	var b strings.Builder
 	b.WriteString("**Sessions of this chat**, newest first\n")
 	for _, s := range list {
-		fmt.Fprintf(&b, "\n`%s` %s · %d messages", s.ID, s.UpdatedAt.In(c.lane.Config.Timezone).Format("2006-01-02 15:04"), s.MessageCount)
+		fmt.Fprintf(&b, "\n`%s` %s · %d messages", s.ID, s.UpdatedAt.In(c.lane.Config.Zone()).Format("2006-01-02 15:04"), s.MessageCount)
 		if s.Title != "" {
 			fmt.Fprintf(&b, " · %s", s.Title)
 		}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"hermes/internal/home"
 	"hermes/testkit/llm"
 	fake "hermes/testkit/telegram"
 )
@@ -92,6 +93,26 @@ func TestTheCacheIsBounded(t *testing.T) {
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: %d stay, want %d: %q", tt.name, len(got), len(want), got)
+		}
+	}
+}
+
+// TestMenuHasEveryName lists what can be typed: the commands in their menus, and
+// beside them their other names and the operator's own.
+func TestMenuHasEveryName(t *testing.T) {
+	w := setUp(t, func(llm.Request) llm.Reply { return llm.Reply{} }, func(c *home.Config) {
+		c.QuickCommands = map[string]home.QuickCommand{"gs": {Type: "alias", Target: "/status"}}
+	})
+	listed := map[string]bool{}
+	for _, c := range w.Menu() {
+		if _, twice := listed[c.Name]; twice {
+			t.Errorf("%s stands there twice", c.Name)
+		}
+		listed[c.Name] = !c.Unlisted
+	}
+	for name, want := range map[string]bool{"new": true, "status": true, "reset": false, "q": false, "bg": false, "set-home": false, "answer": false, "gs": false} {
+		if got, there := listed[name]; !there || got != want {
+			t.Errorf("%s: there %v, in menus %v, want %v", name, there, got, want)
 		}
 	}
 }

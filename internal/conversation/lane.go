@@ -232,7 +232,7 @@ func (l *Lanes) resetBefore(key domain.SessionKey) (time.Time, string) {
 	if l.Hooks.BusyProcesses != nil && s.ResetMode != "none" && l.Hooks.BusyProcesses(key) > 0 {
 		return time.Time{}, ""
 	}
-	now := l.Now().In(l.Config.Timezone)
+	now := l.Now().In(l.Config.Zone())
 	idle := now.Add(-s.ResetIdle)
 	daily := time.Date(now.Year(), now.Month(), now.Day(), s.ResetHour, 0, 0, 0, now.Location())
 	if daily.After(now) {

@@ -9,6 +9,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,6 +33,7 @@ type Store interface {
 	ledger.Questions
 	ledger.Sessions
 	Enqueue(ctx context.Context, d []domain.NewDelivery, now time.Time) ([]int64, error)
+	MarkReturned(ctx context.Context, p domain.Platform, chatID, receipt, reason string, now time.Time) (ok bool, err error)
 }
 
 // Outbox plans and wakes deliveries and shows previews of answers.
@@ -315,18 +318,23 @@ func (l *Lanes) Counts() (lanes, running, finished int64) {
 	return int64(len(l.lanes)), l.running.Load(), l.finished.Load()
 }
 
-// Menu lists the commands for native menus and /help, in their order.
+// Menu lists the commands in their order, with every name under which one can be
+// typed and those of the operator's own.
 func (l *Lanes) Menu() []platform.Command {
 	var out []platform.Command
 	for _, c := range append(builtins(), l.Options.Commands...) {
-		if !c.Hidden {
-			out = append(out, platform.Command{Name: c.Name, Description: c.Help})
+		out = append(out, platform.Command{Name: c.Name, Description: c.Help, Unlisted: c.Hidden})
+		for _, alias := range c.Aliases {
+			out = append(out, platform.Command{Name: alias, Description: c.Help, Unlisted: true})
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.Config.QuickCommands)) {
+		out = append(out, platform.Command{Name: name, Description: "your own", Unlisted: true})
 	}
 	return out
 }
 
-// spoken are the names of the menu, for texts of ours that speak of commands.
+// spoken are the names of the commands, for texts of ours that speak of them.
 func (l *Lanes) spoken() []string {
 	var out []string
 	for _, c := range l.Menu() {

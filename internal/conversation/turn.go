@@ -91,7 +91,7 @@ func (l *Lanes) agentTurn(c *ledger.Claim, a *active, observe func(domain.TurnEv
 
 // systemPrompt completes the parts with what is the same for every turn.
 func (l *Lanes) systemPrompt(p agent.PromptParts) string {
-	p.Soul, p.Memory, p.Now = agent.ReadSoul(l.Profile.Home), l.memory(), l.Now().In(l.Config.Timezone)
+	p.Soul, p.Memory, p.Now = agent.ReadSoul(l.Profile.Home), l.memory(), l.Now().In(l.Config.Zone())
 	return agent.BuildPrompt(p)
 }
 

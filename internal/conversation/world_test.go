@@ -18,6 +18,7 @@ import (
 	"hermes/internal/home"
 	"hermes/internal/ledger/sqlite"
 	"hermes/internal/model/openai"
+	"hermes/internal/platform"
 	"hermes/internal/platform/telegram"
 	"hermes/internal/secret"
 	"hermes/internal/tool"
@@ -103,7 +104,7 @@ func (w *world) start(dir string) {
 	}
 	w.out = delivery.New(delivery.Options{Store: store, Now: time.Now, Log: log, Health: reg, Unlimited: true})
 	adapter, err := telegram.New(telegram.Config{Token: secret.Value(w.tg.Token()), BaseURL: w.tg.URL(), PollTimeout: time.Second},
-		telegram.Deps{Log: log, Health: reg.Part("platform.telegram")})
+		platform.Deps{Log: log, Health: reg.Part("platform.telegram")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -309,11 +309,12 @@ const (
 // retry happen once. Scheduled instants are whole seconds.
 func retries(r domain.Run) int { return r.Instant.Nanosecond() / int(time.Millisecond) }
 
-// realign moves the next instants that another zone gave (the profile's zone,
-// or the host's, was changed while nothing ran) to where the schedule has them
-// now. It goes over every job, so it is done only when the zone is another than
-// the one that the last start wrote down; it runs beside the loop.
-func (s *Scheduler) realign(ctx context.Context) {
+// Realign moves the next instants that another zone gave (the profile's zone, or
+// the host's, was changed) to where the schedule has them now. It goes over every
+// job, so it is done only when the zone is another than the one that was written
+// down last. It may run beside the loop, and returns when all jobs were looked at
+// or ctx ends.
+func (s *Scheduler) Realign(ctx context.Context) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("looking for jobs of another zone panicked", "panic", p)

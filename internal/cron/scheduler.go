@@ -138,7 +138,7 @@ func (s *Scheduler) Start() {
 	go func() {
 		defer close(s.loopDone)
 		var aside sync.WaitGroup
-		aside.Go(func() { s.realign(ctx) })
+		aside.Go(func() { s.Realign(ctx) })
 		s.loop(ctx)
 		aside.Wait()
 	}()

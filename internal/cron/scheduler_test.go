@@ -538,7 +538,7 @@ func TestZoneOfTheProfileChanges(t *testing.T) {
 		fixed := r.watchdog("fixed", "exit 0", at, func(c *Change) { c.Timezone = ptr("Europe/Berlin") })
 		s := r.scheduler()
 		s.opt.Zone = func() *time.Location { return seoul }
-		s.realign(t.Context())
+		s.Realign(t.Context())
 		for id, want := range map[domain.JobID]string{id: "2026-01-16T03:00:00Z", fixed: "2026-01-15T11:00:00Z"} {
 			if j, err := r.store.Job(t.Context(), id); err != nil || j.NextAt.UTC().Format(time.RFC3339) != want {
 				t.Errorf("%s is next due at %v, want %s (%v)", j.Name, j.NextAt, want, err)

@@ -239,6 +239,9 @@ func checkFlaws(c *Case) []Finding {
 			}
 			one := Finding{ID: "service.unit_" + string(flaw.Code), Class: Service, Severity: Warning, depth: ofUnit, about: f.Name, What: flaw.String(), explains: sameLine(f, flaw),
 				Evidence: []string{f.Path}, Means: "It does not do what it seems to.", Fix: c.reload(f, c.mendFlaw(f, flaw), false)}
+			if flaw.Code == service.FlawOneStart {
+				one.Means = "It stays down after its first crash until somebody, or a rescue, starts it."
+			}
 			if slices.Contains(minor, flaw.Code) {
 				one.Severity, one.Means = Advice, "It does no harm."
 			}
@@ -294,6 +297,14 @@ func (c *Case) mendFlaw(f *unitFile, flaw service.Flaw) string {
 		return fmt.Sprintf(`sed -i '/^\[Service\]/a %s=%s' %s`, key, value, f.Path)
 	}
 	switch flaw.Code {
+	case service.FlawOneStart:
+		last := f.Path
+		for _, d := range f.DropIns {
+			if text, err := plain.Read(d); err == nil && strings.Contains(string(text), "StartLimitBurst=") {
+				last = d
+			}
+		}
+		return "sed -i 's/^StartLimitBurst=.*/StartLimitBurst=5/' " + last
 	case service.FlawSlowRestart, service.FlawFastRestart:
 		return inService("RestartSec", "1s")
 	case service.FlawNoRestart:

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"hermes/internal/agent"
 	"hermes/internal/api"
@@ -245,6 +246,37 @@ func (g *Gateway) startControl() (err error) {
 	g.control.Start()
 	g.health.Part("control").OK()
 	return nil
+}
+
+// hostEvery is how often it is looked whether the machine changed under the
+// gateway.
+const hostEvery = 10 * time.Second
+
+// watchHost follows what changes on the machine and tells nobody.
+func (g *Gateway) watchHost(ctx context.Context) {
+	for ctx.Err() == nil {
+		if g.control != nil { // a scheduler alone has none
+			g.keepControl()
+		}
+		if host := g.Config.Host; host != nil && host.Refresh() {
+			g.Log.Info("the host's time zone was changed; jobs without one of their own follow it", "component", "cron", "zone", host.Zone().String())
+			g.cron.Realign(ctx)
+		}
+		sleep(ctx, hostEvery)
+	}
+}
+
+// keepControl makes the control socket anew where somebody swept it away, as
+// cleaners of passing files do, and logind at the last logout.
+func (g *Gateway) keepControl() {
+	part := g.health.Part("control")
+	switch restored, err := g.control.Restore(g.controlPath()); {
+	case err != nil:
+		part.Degraded(string(domain.CodeOf(err)), domain.MessageOf(err))
+	case restored:
+		g.Log.Warn("the control socket was swept away and was made anew", "component", "gateway", "path", g.controlPath())
+		part.OK()
+	}
 }
 
 func (g *Gateway) controlPath() string { return control.SocketPath(g.Profile, g.Env.Get) }

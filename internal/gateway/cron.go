@@ -15,7 +15,7 @@ import (
 
 // buildCron makes the scheduler and the service around its jobs.
 func (g *Gateway) buildCron() {
-	zone := func() *time.Location { return g.Config.Timezone }
+	zone := g.Config.Zone
 	targets := &cron.Targets{Homes: g.homes}
 	var store cron.Store = g.store
 	if g.caution.plan().Jobs {

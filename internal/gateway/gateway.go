@@ -305,7 +305,9 @@ func (g *Gateway) start(ctx context.Context) error {
 	}
 	g.work.Go(func() { g.vouch(ctx) })
 	g.work.Go(func() { g.watchOthers(ctx) })
+	g.work.Go(func() { g.watchHost(ctx) })
 	g.work.Go(func() { g.beat(ctx) })
+	g.work.Go(func() { g.watchSleep(ctx) })
 	g.work.Go(func() { g.directory.Run(ctx) })
 	if g.CronOnly {
 		g.work.Go(func() { g.watchPokes(ctx) })

@@ -3,6 +3,8 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -53,6 +55,8 @@ func (g *Gateway) Restart(ctx context.Context, r control.RestartRequest) (contro
 	switch {
 	case !filepath.IsAbs(r.Program):
 		return done, domain.E(domain.Invalid, nil, "the program %s is no absolute path", r.Program)
+	case missing(r.Program):
+		return done, domain.E(domain.Unavailable, nil, "the program %s is gone, so nothing was restarted and this process serves on; put a program there, then `hermes%s gateway restart`", r.Program, g.flag())
 	case g.currentPhase() != phaseRunning:
 		return done, domain.E(domain.Conflict, nil, "this gateway is %s; ask for a restart once it serves", g.currentPhase())
 	}
@@ -133,6 +137,22 @@ func (g *Gateway) program() string {
 		return pin.Path
 	}
 	return succession.Program(g.processEnv)
+}
+
+// programGone says that nothing could be started in this process's place, "" when
+// all is well.
+func (g *Gateway) programGone() string {
+	program := g.program()
+	if !missing(program) {
+		return ""
+	}
+	return fmt.Sprintf("the program %s is gone: this process serves on, but neither a restart nor a start after a crash or a reboot can run it; put a program there, then `hermes%s gateway restart`", program, g.flag())
+}
+
+// missing tells whether there is no file; one that cannot be looked at is there.
+func missing(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // settled waits until the hand-over to this process is complete, so that what

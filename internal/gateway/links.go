@@ -60,6 +60,11 @@ type adapterDeps struct {
 	admits func(ctx context.Context, user string) (bool, error)
 }
 
+// common is what every adapter is given.
+func (d adapterDeps) common() platform.Deps {
+	return platform.Deps{Log: d.log, Health: d.health, Now: d.now, Changed: d.changed}
+}
+
 // kinds is the table of platforms: a new one is one more row.
 var kinds = map[domain.Platform]kind{
 	discord.Name: {
@@ -69,7 +74,7 @@ var kinds = map[domain.Platform]kind{
 			if err != nil {
 				return nil, err
 			}
-			return discord.New(cfg, discord.Deps{Log: d.log, Health: d.health, Now: d.now, Changed: d.changed})
+			return discord.New(cfg, discord.Deps{Deps: d.common()})
 		},
 	},
 	email.Name: {
@@ -93,7 +98,7 @@ var kinds = map[domain.Platform]kind{
 			if d.profile.Home != "" { // a check knows of no profile
 				file = d.profile.Path("matrix_session.json")
 			}
-			return matrix.New(cfg, matrix.Deps{Log: d.log, Health: d.health, Now: d.now, Changed: d.changed, Admits: d.admits, Secrets: d.secrets, SessionFile: file})
+			return matrix.New(cfg, matrix.Deps{Deps: d.common(), Admits: d.admits, Secrets: d.secrets, SessionFile: file})
 		},
 	},
 	mattermost.Name: {
@@ -103,7 +108,7 @@ var kinds = map[domain.Platform]kind{
 			if err != nil {
 				return nil, err
 			}
-			return mattermost.New(cfg, mattermost.Deps{Log: d.log, Health: d.health, Now: d.now, Changed: d.changed})
+			return mattermost.New(cfg, d.common())
 		},
 	},
 	slack.Name: {
@@ -113,7 +118,7 @@ var kinds = map[domain.Platform]kind{
 			if err != nil {
 				return nil, err
 			}
-			return slack.New(cfg, slack.Deps{Log: d.log, Health: d.health, Now: d.now, Changed: d.changed})
+			return slack.New(cfg, d.common())
 		},
 	},
 	telegram.Name: {
@@ -123,7 +128,7 @@ var kinds = map[domain.Platform]kind{
 			if err != nil {
 				return nil, err
 			}
-			return telegram.New(cfg, telegram.Deps{Log: d.log, Health: d.health, Now: d.now})
+			return telegram.New(cfg, d.common())
 		},
 	},
 	webhook.Name: { // which two processes may receive at once, on one socket
@@ -164,6 +169,9 @@ type link struct {
 	stop context.CancelFunc // of receiving
 	off  bool
 	done chan struct{} // closed when run has ended and the credential is free
+	// again ends the present connection or pause, see renew; nil while there is none.
+	again   context.CancelFunc
+	renewed bool
 }
 
 // exclusive tells whether only one process may receive at a time.
@@ -253,7 +261,12 @@ func (l *link) run(ctx context.Context) {
 	pause := firstPause
 	for ctx.Err() == nil {
 		began := l.g.Now()
-		err := l.receive(ctx)
+		connection, done := l.renewable(ctx)
+		err := l.receive(connection)
+		if renewed := done(); renewed && ctx.Err() == nil {
+			pause = firstPause
+			continue
+		}
 		if ctx.Err() != nil || err == nil {
 			return
 		}
@@ -270,7 +283,11 @@ func (l *link) run(ctx context.Context) {
 		l.part.Degraded(orElse(e.Code, "connection"), fmt.Sprintf("%s. It is tried again in %s.", strings.TrimSuffix(e.Reason, "."), wait.Round(time.Second)))
 		l.log.Warn("the connection was lost", "err", err, "again_in", wait.String())
 		pause = min(2*pause, mostPause)
-		sleep(ctx, wait)
+		rest, done := l.renewable(ctx)
+		sleep(rest, wait)
+		if done() {
+			pause = firstPause
+		}
 	}
 }
 

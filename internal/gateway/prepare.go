@@ -123,6 +123,18 @@ func (o Preparation) judge(f starts.Facts) (p starts.Plan) {
 	return p
 }
 
+// Foresee tells what a start now would be like, and changes nothing: how it would
+// be done, the last life on the record as it will be judged, and the fingerprint
+// of the configuration on disk.
+func (o Preparation) Foresee() (p starts.Plan, last starts.Start, disk string) {
+	files, err := home.ReadFiles(o.Profile)
+	f := o.facts(files, err != nil)
+	r := starts.Read(o.Profile)
+	p = starts.Judge(&r, f)
+	last, _ = r.Last()
+	return p, last, f.Disk
+}
+
 // Pinned is why a program was chosen that the profile is pinned to.
 const Pinned = "the profile is pinned to it"
 

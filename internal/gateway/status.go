@@ -35,6 +35,9 @@ func (g *Gateway) Status(ctx context.Context) control.Status {
 		Problems: []string{},
 	}
 	s.Mode.Handover = string(succession.ModeOf(g.processEnv))
+	if gone := g.programGone(); gone != "" {
+		s.Warnings = append(s.Warnings, gone)
+	}
 	for _, e := range g.handing.living() {
 		s.Elders = append(s.Elders, e.PID)
 	}

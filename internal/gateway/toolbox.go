@@ -47,7 +47,7 @@ func newToolbox(g *Gateway) *toolbox {
 	t.snapshot = mem.Snapshot
 	tools = append(tools, files.New(g.fileOptions())...)
 	tools = append(tools, pages...)
-	tools = append(tools, remember, todo.New(g.store), recall.New(g.store, g.Config.Timezone), clarify.New(), g.jobs.Tool(), t.sendMessage())
+	tools = append(tools, remember, todo.New(g.store), recall.New(g.store, g.Config.Zone), clarify.New(), g.jobs.Tool(), t.sendMessage())
 	for _, one := range tools {
 		if err := t.registry.Add(one); err != nil {
 			g.Log.Error("a tool is missing", "component", "tools", "tool", one.Name, "err", err)

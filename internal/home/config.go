@@ -26,7 +26,8 @@ type Config struct {
 	Cron      CronConfig
 	Memory    MemoryConfig
 	Logging   LoggingConfig
-	Timezone  *time.Location // HERMES_TIMEZONE, timezone:, host
+	Timezone  *time.Location // HERMES_TIMEZONE, timezone:, else the host's at the load
+	Host      *HostZone      // nil where a time zone is set; see Zone
 	Update    UpdateConfig
 	STT       STTConfig
 	// Heartbeat is an address that is asked for once a minute while all is well,

@@ -211,7 +211,8 @@ func (l *loader) readStrangers() {
 func (l *loader) finish() {
 	d := l.draft
 	if d.Timezone == nil {
-		d.Timezone = hostZone()
+		d.Host = newHostZone(localtime)
+		d.Timezone = d.Host.Zone()
 	}
 	if d.compress {
 		d.CompressionThreshold = d.threshold

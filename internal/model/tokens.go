@@ -74,17 +74,15 @@ type family struct {
 	tokens int
 }
 
-// families gives the table of context windows. The longest name that fits
+// families is the table of context windows. The longest name that fits
 // wins. The figures are those of the makers' model pages, in tokens.
-func families() []family {
-	return []family{
-		{"gpt-3.5", 16_385}, {"gpt-4", 8_192}, {"gpt-4-turbo", 128_000}, {"gpt-4o", 128_000},
-		{"gpt-4.1", 1_047_576}, {"gpt-5", 400_000}, {"gpt-oss", 131_072}, {"o1", 200_000}, {"o3", 200_000}, {"o4-mini", 200_000},
-		{"claude", 200_000}, {"gemini", 1_048_576}, {"gemma-3", 131_072}, {"gemma-2", 8_192},
-		{"deepseek", 128_000}, {"qwen", 131_072}, {"qwen3-coder", 262_144}, {"kimi-k2", 262_144}, {"kimi", 131_072},
-		{"glm-4.5", 131_072}, {"glm-4.6", 200_000}, {"grok-3", 131_072}, {"grok-4", 256_000}, {"minimax-m2", 196_608},
-		{"llama-3", 131_072}, {"llama-2", 4_096}, {"mistral", 128_000}, {"codestral", 256_000}, {"offline", 32_768},
-	}
+var families = []family{
+	{"gpt-3.5", 16_385}, {"gpt-4", 8_192}, {"gpt-4-turbo", 128_000}, {"gpt-4o", 128_000},
+	{"gpt-4.1", 1_047_576}, {"gpt-5", 400_000}, {"gpt-oss", 131_072}, {"o1", 200_000}, {"o3", 200_000}, {"o4-mini", 200_000},
+	{"claude", 200_000}, {"gemini", 1_048_576}, {"gemma-3", 131_072}, {"gemma-2", 8_192},
+	{"deepseek", 128_000}, {"qwen", 131_072}, {"qwen3-coder", 262_144}, {"kimi-k2", 262_144}, {"kimi", 131_072},
+	{"glm-4.5", 131_072}, {"glm-4.6", 200_000}, {"grok-3", 131_072}, {"grok-4", 256_000}, {"minimax-m2", 196_608},
+	{"llama-3", 131_072}, {"llama-2", 4_096}, {"mistral", 128_000}, {"codestral", 256_000}, {"offline", 32_768},
 }
 
 // ContextLength gives the context window of a model in tokens: the configured
@@ -95,7 +93,7 @@ func ContextLength(name string, configured int) int {
 	}
 	name = strings.ToLower(name)
 	best := family{tokens: DefaultContext}
-	for _, f := range families() {
+	for _, f := range families {
 		if len(f.name) > len(best.name) && holdsName(name, f.name) {
 			best = f
 		}

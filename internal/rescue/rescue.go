@@ -43,11 +43,26 @@ type Incident struct {
 // Attempt is a start of the unit by a rescue.
 type Attempt struct {
 	At      time.Time `json:"at"`
-	On      string    `json:"on"` // what was last good, in words
+	On      string    `json:"on"` // what was to be tried, in words
 	Program string    `json:"program"`
-	PID     int       `json:"pid,omitempty"` // that serves; 0: it does not
-	Error   string    `json:"error,omitempty"`
+	Served
+	Error string `json:"error,omitempty"`
 }
+
+// Served is what came of a start, as the started process itself says.
+type Served struct {
+	PID int `json:"pid,omitempty"` // that serves; 0: it does not, or nobody could see
+	// What serves, in words: which program, and which configuration.
+	What string `json:"serves,omitempty"`
+	// Back says that not all that is installed serves, so that a restart can go
+	// back to it.
+	Back bool `json:"went_back,omitempty"`
+	// Asked says that somebody else was asked to start the unit, after the rescue.
+	Asked bool `json:"asked,omitempty"`
+}
+
+// Words are what serves, and where nobody could see that, what was to be tried.
+func (a Attempt) Words() string { return cmp.Or(a.What, a.On) }
 
 // Told is a message about the incident.
 type Told struct {
@@ -57,10 +72,11 @@ type Told struct {
 	Error   string    `json:"error,omitempty"` // why it did not get there
 }
 
-// Good is what last served healthily, as far as it differs from what died.
+// Good is what another start of the unit is worth being tried on: what served
+// healthily last and differs from what died, or what nothing speaks against.
 type Good struct {
 	Program string // absolute path; "" where the unit's own is as good as any
-	On      string // in words: "version 1.4.2 and the configuration of 3 May"
+	On      string // in words: "the program that served last, version 1.4.2"
 }
 
 // Options is what a rescue is made of. All but Good and Start are needed.
@@ -75,9 +91,9 @@ type Options struct {
 	// Down tells whether the unit is still down, once no other rescue of the
 	// profile runs; nil counts as true.
 	Down func(context.Context) bool
-	// Start starts the unit on it and gives the process that serves. It is called
-	// once an incident.
-	Start func(context.Context, Good) (pid int, err error)
+	// Start starts the unit on it and gives what then serves. It is called once an
+	// incident.
+	Start func(context.Context, Good) (Served, error)
 	// Tell sends a text to every home channel. It is called again after an error
 	// that is domain.Unavailable, until TellLimit; what is in its first answer
 	// counts as told.
@@ -114,7 +130,7 @@ func Run(ctx context.Context, o Options) (i Incident, handled bool, err error) {
 	case n >= 0 && len(all[n].Told) > 0:
 		return all[n], false, nil
 	case n >= 0: // by a rescue that ended before anybody was told
-		if t := all[n].Tried; t != nil && t.PID == 0 {
+		if t := all[n].Tried; t != nil && t.PID == 0 && !t.Asked {
 			t.Error = cmp.Or(t.Error, "the rescue that started it ended before it knew more")
 		}
 	case o.Down != nil && !o.Down(ctx):
@@ -128,7 +144,7 @@ func Run(ctx context.Context, o Options) (i Incident, handled bool, err error) {
 	if inc.Tried == nil && inc.Again.IsZero() && o.Good != nil {
 		inc.Tried = &Attempt{At: o.Now(), On: o.Good.On, Program: o.Good.Program}
 		save(o.File, all)
-		if inc.Tried.PID, err = o.Start(ctx, *o.Good); err != nil {
+		if inc.Tried.Served, err = o.Start(ctx, *o.Good); err != nil {
 			inc.Tried.Error = domain.MessageOf(err)
 		}
 	}
@@ -178,15 +194,21 @@ func (i Incident) Text(host, flag string) string {
 	case !i.Again.IsZero():
 		fmt.Fprintf(&b, "🛑 %s is down again. %s", name, sentence(i.Why))
 		if i.Tried != nil {
-			fmt.Fprintf(&b, "\n\nThe last good state (%s) was tried %s before, so nothing more is tried: somebody must look.", i.Tried.On, i.Again.Sub(i.Tried.At).Round(time.Second))
+			fmt.Fprintf(&b, "\n\nIt was started again %s before, on %s, so nothing more is tried: somebody must look.", i.Again.Sub(i.Tried.At).Round(time.Second), i.Tried.Words())
 		}
 		return b.String()
 	case i.Up():
 		fmt.Fprintf(&b, "⚠️ %s went down and was brought back. %s", name, sentence(i.Why))
-		fmt.Fprintf(&b, "\n\nIt serves again (PID %d) on the last good state: %s. `hermes%s gateway restart` goes back to what is installed, once that is mended.", i.Tried.PID, i.Tried.On, flag)
+		fmt.Fprintf(&b, "\n\nIt serves again (PID %d), on %s.", i.Tried.PID, i.Tried.Words())
+		if i.Tried.Back {
+			fmt.Fprintf(&b, " `hermes%s gateway restart` goes back to what is installed, once that is mended.", flag)
+		}
+	case i.Tried != nil && i.Tried.Asked:
+		fmt.Fprintf(&b, "⚠️ %s went down. %s", name, sentence(i.Why))
+		fmt.Fprintf(&b, "\n\nThe system's manager is asked to start it again, on %s. `hermes%s gateway status` says whether it serves.", i.Tried.On, flag)
 	case i.Tried != nil:
 		fmt.Fprintf(&b, "🛑 %s is down. %s", name, sentence(i.Why))
-		fmt.Fprintf(&b, "\n\nIt was started on the last good state (%s), and does not serve: %s", i.Tried.On, sentence(i.Tried.Error))
+		fmt.Fprintf(&b, "\n\nIt was started again, on %s, and does not serve: %s", i.Tried.On, sentence(i.Tried.Error))
 	default:
 		fmt.Fprintf(&b, "🛑 %s is down. %s", name, sentence(i.Why))
 		b.WriteString("\n\nNothing else is known to be good, so it was not started again: somebody must look.")

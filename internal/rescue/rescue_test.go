@@ -18,20 +18,22 @@ type bench struct {
 	now     time.Time
 	started []Good
 	said    []string
-	startBy func() (int, error)
+	startBy func() (Served, error)
 	tellBy  func(n int) error
 }
 
 func newBench(t *testing.T) *bench {
 	b := &bench{now: time.Date(2026, 5, 3, 12, 0, 0, 0, time.UTC)}
-	b.startBy = func() (int, error) { return 4711, nil }
+	b.startBy = func() (Served, error) {
+		return Served{PID: 4711, What: "the program /opt/good, version 1.0, and the configuration on disk", Back: true}, nil
+	}
 	b.tellBy = func(int) error { return nil }
 	b.Options = Options{
 		Unit: "hermes-gateway-liam.service", Run: "r1", Why: "it was started 5 times and ended each time (last status 2)",
 		File: filepath.Join(t.TempDir(), "new", "rescue.json"), Good: &Good{Program: "/opt/good", On: "version 1.0"},
 		Now:   func() time.Time { return b.now },
 		Pause: func(_ context.Context, d time.Duration) { b.now = b.now.Add(d) },
-		Start: func(_ context.Context, g Good) (int, error) {
+		Start: func(_ context.Context, g Good) (Served, error) {
 			b.started = append(b.started, g)
 			return b.startBy()
 		},
@@ -92,7 +94,7 @@ func TestDownAgain(t *testing.T) {
 	if i := b.run(t, "r2"); i.Up() || len(b.started) != 1 {
 		t.Errorf("what was tried is tried again: %v", b.started)
 	}
-	b.holds(t, "is down again", "was tried 2m0s before", "somebody must look")
+	b.holds(t, "is down again", "started again 2m0s before, on the program /opt/good", "somebody must look")
 	// Long after that it is another incident.
 	b.now = b.now.Add(Quiet)
 	if i := b.run(t, "r3"); !i.Up() || len(b.started) != 2 {
@@ -111,7 +113,7 @@ func TestNothingGood(t *testing.T) {
 
 func TestStartInVain(t *testing.T) {
 	b := newBench(t)
-	b.startBy = func() (int, error) { return 0, domain.E(domain.Unavailable, nil, "it ended with status 3") }
+	b.startBy = func() (Served, error) { return Served{}, domain.E(domain.Unavailable, nil, "it ended with status 3") }
 	if i := b.run(t, "r1"); i.Up() {
 		t.Error("up")
 	}
@@ -158,12 +160,12 @@ func TestPlatformAway(t *testing.T) {
 // it is not repeated.
 func TestDiesInTheAttempt(t *testing.T) {
 	b := newBench(t)
-	b.startBy = func() (int, error) { panic("killed") }
+	b.startBy = func() (Served, error) { panic("killed") }
 	func() {
 		defer func() { _ = recover() }()
 		_, _, _ = Run(context.Background(), b.Options)
 	}()
-	b.startBy = func() (int, error) { return 1, nil }
+	b.startBy = func() (Served, error) { return Served{PID: 1}, nil }
 	b.now = b.now.Add(time.Minute)
 	if i := b.run(t, "r2"); len(b.started) != 1 || i.Up() {
 		t.Errorf("started %d times", len(b.started))
@@ -226,10 +228,10 @@ func TestARescueThatDiedIsToldOf(t *testing.T) {
 	b := newBench(t)
 	func() {
 		defer func() { _ = recover() }()
-		b.startBy = func() (int, error) { panic("killed") }
+		b.startBy = func() (Served, error) { panic("killed") }
 		b.run(t, "r1")
 	}()
-	b.startBy = func() (int, error) { return 1, nil }
+	b.startBy = func() (Served, error) { return Served{PID: 1}, nil }
 	i := b.run(t, "r1")
 	if len(b.started) != 1 || i.Up() {
 		t.Errorf("started %d times, up %v", len(b.started), i.Up())
@@ -259,4 +261,25 @@ func TestAnIncidentOfTheFutureIsClosed(t *testing.T) {
 		t.Errorf("started %d times", len(b.started))
 	}
 	b.holds(t, "brought back", "`hermes -p liam gateway restart`")
+}
+
+// What people are told is what serves, not what was meant to; where nothing was
+// gone back from, no restart is recommended.
+func TestToldIsWhatServes(t *testing.T) {
+	b := newBench(t)
+	b.Good = &Good{On: "the configuration that served healthily on 2 May 10:00"}
+	b.startBy = func() (Served, error) {
+		return Served{PID: 7, What: "the installed program and the configuration on disk"}, nil
+	}
+	b.run(t, "r1")
+	b.holds(t, "(PID 7), on the installed program and the configuration on disk.")
+	if said := b.said[0]; strings.Contains(said, "healthily") || strings.Contains(said, "gateway restart") {
+		t.Errorf("it says more than is known:\n%s", said)
+	}
+	b = newBench(t)
+	b.startBy = func() (Served, error) { return Served{Asked: true}, nil }
+	if i := b.run(t, "r1"); i.Up() {
+		t.Error("up, before anybody has seen it")
+	}
+	b.holds(t, "went down", "is asked to start it again, on version 1.0", "gateway status")
 }

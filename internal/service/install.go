@@ -63,17 +63,17 @@ func (h Host) Install(ctx context.Context, m *Manager, o InstallOptions) error {
 	if err := h.rival(ctx, o.Spec); err != nil {
 		return err
 	}
-	for _, f := range files { // all are looked at before one is written
-		if err := mayWrite(f, o); err != nil {
-			return err
-		}
-	}
-	for _, f := range files {
-		if err := write(f, o); err != nil {
-			return err
-		}
-	}
 	unit := o.Spec.Instance()
+	if m != nil {
+		if u, err := m.Show(ctx, unit); err == nil {
+			if err := u.mayStart(); err != nil {
+				return err
+			}
+		}
+	}
+	if err := writeAll(files, o); err != nil {
+		return err
+	}
 	if m == nil {
 		return h.enableByLink(o.Spec, unit, o.Say)
 	}
@@ -108,10 +108,42 @@ func (h Host) rival(ctx context.Context, s Spec) error {
 	return nil
 }
 
+// writeAll writes files, all of which are looked at before one is written. A rescue
+// unit that is masked is somebody's decision and no obstacle. Errors: as Install.
+func writeAll(files []Rendered, o InstallOptions) error {
+	var wanted []Rendered
+	for _, f := range files {
+		if rescue := strings.HasPrefix(f.Name, rescuePrefix); rescue && maskedFile(f.Path) {
+			o.Say("! %s is masked and was left so: nobody is told when a unit ends for good", f.Path)
+			continue
+		}
+		if err := mayWrite(f, o); err != nil {
+			return err
+		}
+		wanted = append(wanted, f)
+	}
+	for _, f := range wanted {
+		if err := write(f, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maskedFile tells whether a unit file is a mask: a link to /dev/null, see
+// systemctl(1), "mask".
+func maskedFile(path string) bool {
+	target, err := os.Readlink(path)
+	return err == nil && target == os.DevNull
+}
+
 func mayWrite(f Rendered, o InstallOptions) error {
 	old, err := plain.Read(f.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	if maskedFile(f.Path) {
+		return Unit{Name: f.Name, System: o.Spec.System, Load: "masked", File: f.Path}.mayStart()
 	}
 	if err != nil {
 		return domain.E(domain.Unavailable, err, "%s cannot be read, so it was left as it is", f.Path)
@@ -206,15 +238,8 @@ func (h Host) Adopt(ctx context.Context, u Found, o InstallOptions) error {
 	name := filepath.Base(u.File) // of an instance that is the template
 	path := filepath.Join(h.Dir(u.System), name+".d", adoptName)
 	files := []Rendered{rescue, {Name: adoptName, Path: path, Text: AdoptText(spec)}}
-	for _, f := range files {
-		if err := mayWrite(f, o); err != nil {
-			return err
-		}
-	}
-	for _, f := range files {
-		if err := write(f, o); err != nil {
-			return err
-		}
+	if err := writeAll(files, o); err != nil {
+		return err
 	}
 	return u.Manager.Reload(ctx)
 }

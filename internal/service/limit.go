@@ -34,11 +34,11 @@ func OwnLimit(ctx context.Context, getenv func(string) string) starts.Limit {
 	case u.MainPID != 0 && u.MainPID != os.Getpid():
 		return starts.Limit{Known: true} // it merely descends from some unit
 	}
-	return limitOf(u)
+	return LimitOf(u)
 }
 
-// limitOf reads a unit's limit.
-func limitOf(u Unit) starts.Limit {
+// LimitOf reads a unit's limit.
+func LimitOf(u Unit) starts.Limit {
 	l := starts.Limit{Known: true, Burst: u.LimitBurst, Span: u.LimitSpan, Delay: u.RestartDelay, Stops: slices.Contains(u.NoRestart, "78")}
 	switch u.Restart {
 	case "always", "on-failure":

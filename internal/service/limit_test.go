@@ -24,7 +24,7 @@ func TestLimitOf(t *testing.T) {
 		{"no limit", show("always", "0", "0", "1s", ""), starts.Limit{Known: true, Managed: true, Delay: time.Second}, false},
 		{"never restarted", show("no", "5", "10s", "100ms", ""), starts.Limit{Known: true, Burst: 1, Span: time.Minute, Delay: 100 * time.Millisecond}, true},
 	} {
-		if got := limitOf(c.unit); got != c.want || got.Effective() != c.effective {
+		if got := LimitOf(c.unit); got != c.want || got.Effective() != c.effective {
 			t.Errorf("%s: %+v, effective %v", c.name, got, got.Effective())
 		}
 	}
@@ -34,5 +34,19 @@ func TestLimitOf(t *testing.T) {
 func TestOwnLimitOutsideOfUnits(t *testing.T) {
 	if l := OwnLimit(t.Context(), func(string) string { return "" }); !l.Known || l.Managed || l.Effective() {
 		t.Errorf("%+v", l)
+	}
+}
+
+// What a unit said in an earlier trouble is not quoted for the present one.
+func TestTailSpan(t *testing.T) {
+	for _, c := range []struct{ enter, up, want time.Duration }{
+		{0, time.Hour, tailSpan},
+		{time.Hour - time.Minute, time.Hour, time.Minute + time.Second},
+		{time.Minute, time.Hour, tailSpan},
+		{time.Hour, 0, tailSpan}, // nobody knows how long the machine is up
+	} {
+		if got := tailSpanOf(Unit{ActiveEnter: c.enter}, c.up); got != c.want {
+			t.Errorf("active since %s, up %s: %s, not %s", c.enter, c.up, got, c.want)
+		}
 	}
 }

@@ -36,8 +36,14 @@ const (
 	FlawFastRestart  FlawCode = "restart_fast"  // RestartSec= left at 100 ms
 	FlawNoRestart    FlawCode = "no_restart"    // nothing starts it after a crash
 	FlawNoLimit      FlawCode = "no_limit"      // no start limit
+	FlawOneStart     FlawCode = "limit_one"     // a start limit that the first crash hits
 	FlawMisplaced    FlawCode = "misplaced_key" // a key in a section where systemd ignores it
 )
+
+// FlawCodes lists the kinds of flaws.
+func FlawCodes() []FlawCode {
+	return []FlawCode{FlawLimitPlace, FlawOnlineTarget, FlawNoAt, FlawSteps, FlawSlowRestart, FlawFastRestart, FlawNoRestart, FlawNoLimit, FlawMisplaced}
+}
 
 // Lint reads a unit file as an operator wrote it and says what in it does not do
 // what it seems to. name is the file's; a generated file has no flaws.
@@ -76,7 +82,24 @@ func Lint(name, text string, system bool) []Flaw {
 	if !limited(entries) {
 		say(FlawNoLimit, 0, "no StartLimitIntervalSec= is set; the manager's own (10 s, 5 starts) never ends a slow crash loop")
 	}
+	if oneStart(entries) {
+		say(FlawOneStart, 0, "StartLimitBurst=1 allows one start, so the first crash ends the unit for good; with 3 or more systemd starts it again")
+	}
 	return out
+}
+
+// oneStart tells whether the start limit that is in force allows one start.
+func oneStart(entries []Entry) bool {
+	burst, span := "", ""
+	for _, e := range entries {
+		switch e.Key {
+		case "StartLimitBurst":
+			burst = e.Value
+		case "StartLimitIntervalSec", "StartLimitInterval":
+			span = e.Value
+		}
+	}
+	return burst == "1" && (span == "" || span == "infinity" || delayOf(span) > 0)
 }
 
 // sectionOf are the keys that operators write into the wrong section, with the

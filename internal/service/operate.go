@@ -5,7 +5,12 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"hermes/internal/control"
 	"hermes/internal/domain"
@@ -59,6 +64,11 @@ func (o Operation) Start(ctx context.Context) (Unit, error) {
 
 // start starts the unit as it stands, clearing a failure first.
 func (o Operation) start(ctx context.Context) (Unit, error) {
+	if u, err := o.Manager.Show(ctx, o.Name); err == nil {
+		if err := u.mayStart(); err != nil {
+			return u, err
+		}
+	}
 	if err := o.Manager.resetFailed(ctx, o.Name); err != nil {
 		return o.Unit, err
 	}
@@ -117,6 +127,10 @@ func (o Operation) Restart(ctx context.Context) (Unit, error) {
 		} else if done {
 			return o.await(ctx, 0, startLimit)
 		}
+	}
+	if err := u.mayStart(); err != nil {
+		undo()
+		return u, err
 	}
 	if u.Active == "active" && o.Preflight != nil {
 		if err := o.Preflight(ctx); err != nil {
@@ -215,18 +229,59 @@ func (o Operation) failure(u Unit) error {
 // Cause says in a sentence without a full stop why a unit does not run.
 func Cause(u Unit) string {
 	switch {
+	case u.Load == "masked":
+		return u.Name + " is masked, so systemd starts it for nobody, neither at boot nor after a crash"
 	case u.Load == "bad-setting" || u.Load == "error":
 		return "systemd cannot read " + u.Name
 	case u.ExitStatus == exitExec:
 		return fmt.Sprintf("%s names a program that cannot be run (status 203/EXEC)", u.Name)
 	case LimitHit(u):
-		return fmt.Sprintf("%s was started %d times within %s and ended each time (last status %d), so systemd gave up", u.Name, u.LimitBurst, u.LimitSpan, u.ExitStatus)
+		return fmt.Sprintf("%s was started %d times within %s and ended each time (last %s), so systemd gave up", u.Name, u.LimitBurst, u.LimitSpan, u.lastEnd())
 	case u.ExitStatus == ExitConfig:
 		return u.Name + " ended with status 78: its configuration is unusable, and starting it again cannot help"
 	case u.Active == "failed":
-		return fmt.Sprintf("%s failed (%s, status %d)", u.Name, u.Result, u.ExitStatus)
+		return fmt.Sprintf("%s failed (%s, %s)", u.Name, u.Result, u.lastEnd())
 	}
-	return fmt.Sprintf("%s is %s (%s, status %d)", u.Name, u.Active, u.Result, u.ExitStatus)
+	return fmt.Sprintf("%s is %s (%s, %s)", u.Name, u.Active, u.Result, u.lastEnd())
+}
+
+// lastEnd is how the last main process ended: by a status or a signal.
+func (u Unit) lastEnd() string {
+	if !u.Killed {
+		return fmt.Sprintf("status %d", u.ExitStatus)
+	}
+	if name := unix.SignalName(syscall.Signal(u.ExitStatus)); name != "" {
+		return "signal " + name
+	}
+	return fmt.Sprintf("signal %d", u.ExitStatus)
+}
+
+// mayStart says why systemd would start a unit for nobody, whoever asks: it is
+// masked. Errors: Conflict.
+func (u Unit) mayStart() error {
+	if u.Load != "masked" {
+		return nil
+	}
+	return domain.E(domain.Conflict, nil, "%s; `%s` takes that back", Cause(u), unmask(u))
+}
+
+// unmask is the command that takes a mask back: a link to /dev/null in one of the
+// folders of systemd.unit(5), "Unit File Load Path".
+func unmask(u Unit) string {
+	command, name := "systemctl --user unmask", u.Name
+	switch {
+	case u.System:
+		command = "sudo systemctl unmask"
+	case strings.HasPrefix(u.File, "/etc/systemd/user/"):
+		command = "sudo systemctl --global unmask"
+	}
+	if strings.HasPrefix(u.File, "/run/") || u.Enabled == "masked-runtime" {
+		command += " --runtime"
+	}
+	if file := filepath.Base(u.File); strings.HasSuffix(file, "@.service") {
+		name = file // with the template every instance is masked
+	}
+	return command + " " + name
 }
 
 // exitExec is the status of a program that could not be run; systemd.exec(5),
@@ -242,6 +297,8 @@ func Explain(u Unit) string {
 	}
 	cause := Cause(u)
 	switch {
+	case u.Load == "masked":
+		return fmt.Sprintf("%s; `%s` takes that back", cause, unmask(u))
 	case u.Load == "bad-setting" || u.Load == "error":
 		return fmt.Sprintf("%s; `systemd-analyze verify %s` says why", cause, u.File)
 	case u.ExitStatus == exitExec:

@@ -117,6 +117,12 @@ func (h Host) adviceOn(u Unit, r Report) []string {
 	if Overridden(u) {
 		out = append(out, "a rescue lets "+u.Name+" run "+u.Program+" in place of the installed program, which ended again and again; once that is mended, `hermes gateway restart` goes back to it")
 	}
+	if u.LimitBurst == 1 && LimitOf(u).Managed && LimitOf(u).Effective() {
+		out = append(out, u.Name+" allows one start (StartLimitBurst=1), so the first crash ends it for good: set StartLimitBurst=5")
+	}
+	if u.Load == "masked" {
+		out = append(out, Explain(u))
+	}
 	if u.NeedsReload {
 		out = append(out, "unit files changed since systemd read them: `systemctl daemon-reload`")
 	}

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/home"
 	"hermes/internal/plain"
+	"hermes/internal/starts"
 )
 
 // Rescuer is the program that a rescue runs, where one is kept: a copy of a
@@ -37,10 +39,13 @@ const (
 // several accounts, so that there each account has its own.
 func (s Spec) rescueName() string {
 	if s.System {
-		return "hermes-rescue-" + s.Account.Name + "@.service"
+		return rescuePrefix + "-" + s.Account.Name + "@.service"
 	}
-	return "hermes-rescue@.service"
+	return rescuePrefix + "@.service"
 }
+
+// rescuePrefix begins the names of all rescue units.
+const rescuePrefix = "hermes-rescue"
 
 // onFailure is what a unit starts when it has ended for good; systemd.unit(5),
 // "OnFailure=". %n is its own full name.
@@ -116,7 +121,7 @@ func (h Host) removeRescue(op Operation, now time.Time) error {
 			}
 		}
 	}
-	kept, _ := filepath.Glob(filepath.Join(dir, "hermes-rescue*@.service"))
+	kept, _ := filepath.Glob(filepath.Join(dir, rescuePrefix+"*@.service"))
 	for _, path := range kept {
 		if named[filepath.Base(path)] {
 			continue
@@ -217,17 +222,27 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// tailSince is how far back Tail looks: a crash loop up to its start limit, and
-// a little.
-const tailSince = "-20min"
+// tailSpan is how far back Tail looks at most: a crash loop up to its start
+// limit, and a little.
+const tailSpan = 20 * time.Minute
 
-// Tail gives the last lines that a unit's processes wrote to the journal, oldest
-// first; none where this user may not read it. What the manager says of the unit
-// is left out.
-func (m *Manager) Tail(ctx context.Context, unit string, lines int) []string {
+// tailSpanOf is how far back the words of a unit's present trouble may lie. What
+// was said before it last became active belongs to another.
+func tailSpanOf(u Unit, up time.Duration) time.Duration {
+	if since := up - u.ActiveEnter; u.ActiveEnter > 0 && since > 0 {
+		return min(since+time.Second, tailSpan)
+	}
+	return tailSpan
+}
+
+// Tail gives the last lines that a unit's processes wrote to the journal since it
+// was last active, oldest first; none where this user may not read it. What the
+// manager says of the unit is left out.
+func (m *Manager) Tail(ctx context.Context, u Unit, lines int) []string {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	args := []string{"--no-pager", "--quiet", "--output=json", "--since", tailSince, "--lines", strconv.Itoa(20 * lines)}
+	unit, since := u.Name, fmt.Sprintf("-%ds", int(tailSpanOf(u, starts.Uptime())/time.Second)+1)
+	args := []string{"--no-pager", "--quiet", "--output=json", "--since", since, "--lines", strconv.Itoa(20 * lines)}
 	if !m.System {
 		args = append(args, "--user")
 	}

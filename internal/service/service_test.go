@@ -340,6 +340,7 @@ func TestLint(t *testing.T) {
 		"100 ms":                "[Service]\nRestart=always\n",
 		"nothing starts":        "[Service]\nExecStart=/bin/x\n",
 		"StartLimitIntervalSec": "[Service]\nRestart=always\nRestartSec=5\n",
+		"allows one start":      "[Unit]\nStartLimitIntervalSec=60\nStartLimitBurst=3\nStartLimitBurst=1\n[Service]\nRestart=always\nRestartSec=5\n",
 		"line 2: Restart= is ignored in [Unit]; it belongs in [Service]": "[Unit]\nRestart=always\n",
 	} {
 		got := ""

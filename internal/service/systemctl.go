@@ -165,6 +165,7 @@ type Unit struct {
 	MainPID      int           `json:"main_pid,omitempty"`
 	Restarts     int           `json:"restarts"` // by the manager itself, since it was last started by hand
 	ExitStatus   int           `json:"last_exit_status"`
+	Killed       bool          `json:"last_exit_by_signal,omitempty"` // then ExitStatus is the signal's number
 	Restart      string        `json:"restart"`
 	NeedsReload  bool          `json:"needs_daemon_reload,omitempty"` // the files changed since the manager read them
 	StopTimeout  time.Duration `json:"-"`
@@ -186,7 +187,7 @@ type Unit struct {
 }
 
 // asked are the properties that Show asks for; org.freedesktop.systemd1(5).
-const asked = "Id,LoadState,ActiveState,SubState,Result,Type,FragmentPath,DropInPaths,UnitFileState,MainPID,NRestarts,ExecMainStatus,Restart,NeedDaemonReload,TimeoutStopUSec,RestartUSec,StartLimitIntervalUSec,StartLimitBurst,StateChangeTimestamp,Environment,InvocationID,ExecStart,ActiveEnterTimestampMonotonic,ActiveExitTimestampMonotonic,RestartPreventExitStatus"
+const asked = "Id,LoadState,ActiveState,SubState,Result,Type,FragmentPath,DropInPaths,UnitFileState,MainPID,NRestarts,ExecMainStatus,ExecMainCode,Restart,NeedDaemonReload,TimeoutStopUSec,RestartUSec,StartLimitIntervalUSec,StartLimitBurst,StateChangeTimestamp,Environment,InvocationID,ExecStart,ActiveEnterTimestampMonotonic,ActiveExitTimestampMonotonic,RestartPreventExitStatus"
 
 // Show asks for the state of one unit. A unit that does not exist is no error:
 // its Load is "not-found".
@@ -215,7 +216,7 @@ func parseShow(text string) Unit {
 	u := Unit{
 		Name: v["Id"], Load: v["LoadState"], Active: v["ActiveState"], Sub: v["SubState"], Result: v["Result"], Type: v["Type"],
 		File: v["FragmentPath"], DropIns: strings.Fields(v["DropInPaths"]), Enabled: v["UnitFileState"], MainPID: number("MainPID"),
-		Restarts: number("NRestarts"), ExitStatus: number("ExecMainStatus"), Restart: v["Restart"], NeedsReload: v["NeedDaemonReload"] == "yes",
+		Restarts: number("NRestarts"), ExitStatus: number("ExecMainStatus"), Killed: v["ExecMainCode"] == "2" || v["ExecMainCode"] == "3", Restart: v["Restart"], NeedsReload: v["NeedDaemonReload"] == "yes",
 		StopTimeout: span(v["TimeoutStopUSec"]), RestartDelay: span(v["RestartUSec"]), LimitSpan: span(v["StartLimitIntervalUSec"]),
 		LimitBurst: number("StartLimitBurst"), Environment: words(v["Environment"]),
 		Invocation:  v["InvocationID"],

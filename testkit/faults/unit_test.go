@@ -49,6 +49,7 @@ func unitFaults() []fault {
 		edit("RestartSteps= makes restarts slower and slower", "service.unit_restart_steps", "RestartSec=5\n", "RestartSec=5\nRestartSteps=20\nRestartMaxDelaySec=300\n"),
 		edit("Restart= is not set", "service.unit_no_restart", "Restart=always\nRestartSec=5\n", ""),
 		edit("the unit has no start limit", "service.unit_no_limit", "StartLimitIntervalSec=10min\nStartLimitBurst=5\n", ""),
+		edit("the start limit allows one start", "service.unit_limit_one", "StartLimitBurst=5", "StartLimitBurst=1"),
 		edit("the start limit stands in [Service]", "service.unit_limit_place", "[Service]\n", "[Service]\nStartLimitInterval=60\nStartLimitBurst=3\n"),
 		edit("the unit waits for network-online.target, which users' managers do not have", "service.unit_online_target", "[Service]\n", "After=network-online.target\n[Service]\n"),
 		edit("Restart= stands in [Unit]", "service.unit_misplaced_key", "[Service]\n", "Restart=always\n[Service]\n"),

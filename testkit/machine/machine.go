@@ -52,6 +52,8 @@ type Life struct {
 	conns   []net.Conn
 	ended   chan struct{}
 	over    bool
+	// forgotten close the connections that sleeps cut, on the side of the test.
+	forgotten []func()
 }
 
 // bootTime bounds how long qemu takes to connect to what it is made of.
@@ -164,6 +166,9 @@ func (l *Life) cut(silently bool) (bury func()) {
 		return bury
 	}
 	l.over = true
+	for _, bury := range l.forgotten {
+		bury()
+	}
 	if silently && l.link != nil {
 		bury = l.link.Abandon()
 	}
@@ -194,13 +199,15 @@ func (l *Life) cut(silently bool) (bury func()) {
 
 // Suspend lets the machine sleep ("mem" or "freeze", as in /sys/power/state),
 // moves its clock on by that much meanwhile, and wakes it. Nothing reaches it
-// while it sleeps.
+// while it sleeps, and every connection to the test is forgotten without a word, as
+// those of a machine are that was away for that long.
 func (l *Life) Suspend(ctx context.Context, state string, asleep time.Duration) error {
 	if err := l.Sleep(ctx, state); err != nil {
 		return err
 	}
 	resume := l.link.Pause()
 	defer resume()
+	l.forgotten = append(l.forgotten, l.link.Forget())
 	if err := l.qmp.await(ctx, "SUSPEND"); err != nil {
 		return fmt.Errorf("the machine does not sleep: %w\n%s", err, l.Console())
 	}

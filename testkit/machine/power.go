@@ -169,6 +169,7 @@ func (o *outage) live(ctx context.Context) error {
 	case <-quiet:
 		o.point = atRest
 	case <-ctx.Done():
+		o.unanswered()
 		return fmt.Errorf("neither cut nor answered: %w\n%s", ctx.Err(), l.Console())
 	}
 	err = o.end(l)
@@ -195,6 +196,15 @@ func (o *outage) end(l *Life) error {
 		o.out.Broken = append(o.out.Broken, fmt.Sprintf("in life %d the machine complained: %s", o.out.Kills, said))
 	}
 	return nil
+}
+
+// unanswered counts what nobody answered in a life that was long enough.
+func (o *outage) unanswered() {
+	for _, m := range o.said {
+		if !slices.ContainsFunc(m.From.Heard(), m.Answered) {
+			o.out.Lost = append(o.out.Lost, m.ID)
+		}
+	}
 }
 
 // speech is what new people will say.
@@ -251,7 +261,7 @@ func (o *outage) last(ctx context.Context, dir string) error {
 	}
 	for _, m := range o.said {
 		if err := m.From.WaitFor(ctx, m.Answered); err != nil {
-			o.out.Lost = append(o.out.Lost, m.ID)
+			o.unanswered()
 			return fmt.Errorf("%s was not answered: %w\nheard: %q\n%s", m.ID, err, m.From.Heard(), l.Console())
 		}
 	}

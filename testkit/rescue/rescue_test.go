@@ -144,7 +144,7 @@ func (w *world) startedByRoot(name string) {
 	w.Root(t, "mkdir "+dir+" && printf '[Unit]\\nStartLimitBurst=1\\n' >"+dir+"/limit.conf && systemctl daemon-reload && systemctl reset-failed "+name+"; systemctl restart "+name)
 	old := strings.TrimSpace(w.Root(t, "systemctl show -p MainPID --value "+name))
 	w.Root(t, "kill -KILL "+old)
-	w.told("hermes-gateway-eve", "was started 1 times", "the configuration that served healthily")
+	w.told("hermes-gateway-eve", "was started 1 times", "ended from outside", "is asked to start it again, on what is installed")
 	w.Until(t, limit, "root's systemd to start it", func(ctx context.Context) error {
 		out, err := w.Try(ctx, "systemctl is-active "+name+" && systemctl show -p MainPID --value "+name)
 		if pid := strings.TrimSpace(out); err != nil || pid == "active\n"+old {

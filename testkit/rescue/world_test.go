@@ -52,6 +52,10 @@ func TestOnSystemd(t *testing.T) {
 		w.Install(t, binary, to)
 	}
 	w.Install(t, panics(t, ctx, dir), bad)
+	if binary, err = rig.Build(ctx, filepath.Join(dir, "dying"), "failpoint"); err != nil {
+		t.Fatal(err)
+	}
+	w.Install(t, binary, dying)
 	w.user = w.User(t, "ada")
 	w.Root(t, "loginctl enable-linger ada")
 	w.user.AwaitManager(t)
@@ -66,6 +70,7 @@ func TestOnSystemd(t *testing.T) {
 		{"Pinned", testPinned},
 		{"NoConfiguration", testNoConfiguration},
 		{"Templates", testTemplates},
+		{"Healthy", testHealthy},
 		{"Past", testPast},
 	} {
 		if !t.Run(c.name, func(t *testing.T) { c.test(t, w.in(t)) }) {
@@ -149,11 +154,15 @@ func (w *world) serves(by string) {
 // servedBy is serves for a unit of any name.
 func (w *world) servedBy(unit, by string) {
 	w.t.Helper()
+	scope := "--user -M ada@"
+	if w.Read("/etc/systemd/system/"+unit) != "" {
+		scope = ""
+	}
 	w.Until(w.t, limit, unit+" to serve by "+by, func(ctx context.Context) error {
 		if out, err := w.Try(ctx, "curl -fsS -m 2 http://127.0.0.1:8642/health"); err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
-		out, err := w.Try(ctx, "readlink /proc/$(systemctl --user -M ada@ show -p MainPID --value "+unit+")/exe")
+		out, err := w.Try(ctx, "readlink /proc/$(systemctl "+scope+" show -p MainPID --value "+unit+")/exe")
 		if err != nil || strings.TrimSpace(out) != by {
 			return fmt.Errorf("it is served by %s %w", strings.TrimSpace(out), err)
 		}

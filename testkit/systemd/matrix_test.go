@@ -52,6 +52,17 @@ var rows = []row{
 	{"no variables of a session", always, rowNoSession},
 	{"lingering off", managed, rowLingerOff},
 	{"systemd does not answer", managed, rowSilentBus},
+	{"the user's manager restarted in a restart", managed, rowManagerRestarted},
+	{"a unit that allows one start", managed, rowOneStart},
+	{"a disk that fails, turns read-only, is full", always, rowDiskFails},
+	{"a disk that is full in a restart", managed, rowFullInRestart},
+	{"a program that died, then mended", managed, rowFallbackLifted},
+	{"the program replaced while it runs", always, rowProgramReplaced},
+	{"the program and its folder deleted", always, rowProgramDeleted},
+	{"host renamed, passing files swept away", always, rowMachineChanges},
+	{"the gateway itself is out of memory", managed, rowOutOfMemory},
+	{"out of processes and threads", managed, rowOutOfTasks},
+	{"out of open files", managed, rowOutOfFiles},
 }
 
 // cases are what is held in one way only, or needs a world of its own.
@@ -65,6 +76,9 @@ var cases = []struct {
 	{"CronAlone", testCronAlone},
 	{"CronUnit", testCronUnit},
 	{"FromNothing", testFromNothing},
+	{"EveryProfile", testEveryProfile},
+	{"Masked", testMasked},
+	{"RuntimeGone", testRuntimeGone},
 }
 
 // TestSystemd runs every row in every mode, modes beside each other, in one box,
@@ -90,6 +104,7 @@ func TestSystemd(t *testing.T) {
 		})
 		lanes.Wait()
 	})
+	t.Run("HostZone", func(t *testing.T) { testZone(t, m.world(t, "zoned")) })
 	t.Run("LogoutAndReboot", func(t *testing.T) { testReboot(t, m) })
 	t.Log("what holds where:\n" + s.table())
 }

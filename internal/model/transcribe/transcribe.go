@@ -119,6 +119,23 @@ func (c *Client) Probe(ctx context.Context) (status int, err error) {
 	return resp.StatusCode, nil
 }
 
+// Check says what is wrong with the service, as far as Probe can find out: nil
+// where it would take a recording. domain.Unavailable.
+func (c *Client) Check(ctx context.Context) error {
+	switch status, err := c.Probe(ctx); {
+	case err != nil:
+		return err
+	case status == http.StatusMethodNotAllowed:
+		return c.refusal(http.StatusNotFound, nil)
+	case status >= 300 && status < 400, status == http.StatusUnauthorized, status == http.StatusForbidden, status == http.StatusNotFound, status >= 500:
+		return c.refusal(status, nil)
+	}
+	return nil
+}
+
+// Where is the service in messages.
+func (c *Client) Where() string { return c.where }
+
 // request is one to the service.
 func (c *Client) request(ctx context.Context, body io.Reader, size int64, kind string) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url, body)

@@ -30,7 +30,7 @@ func TestARenamedChannelIsTold(t *testing.T) {
 	g := r.srv.AddGuild("Acme")
 	id := r.srv.AddChannel(g, "engineering")
 	changed := make(chan struct{}, 64)
-	a, err := discord.New(discord.Config{Token: secret.Value(r.srv.Token()), BaseURL: r.srv.URL()}, discord.Deps{Changed: func() { changed <- struct{}{} }})
+	a, err := discord.New(discord.Config{Token: secret.Value(r.srv.Token()), BaseURL: r.srv.URL()}, discord.Deps{Deps: platform.Deps{Changed: func() { changed <- struct{}{} }}})
 	must(t, err)
 	a.Hasten()
 	t.Cleanup(a.CloseIdle)

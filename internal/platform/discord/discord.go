@@ -47,13 +47,8 @@ const (
 
 // Deps is what an adapter is given. Every field may be zero.
 type Deps struct {
-	HTTP   *http.Client // its redirects are not followed; nil means one of its own
-	Files  *http.Client // the same for attachments; nil means one that connects to no private address
-	Log    *slog.Logger
-	Health *health.Reporter
-	Now    func() time.Time
-	// Changed is called when a channel was made, renamed or deleted. It must not block.
-	Changed func()
+	platform.Deps
+	Files *http.Client // as HTTP, for attachments; nil means one that connects to no private address
 }
 
 // Adapter is one bot account. Its methods are safe for concurrent use; Run may
@@ -120,35 +115,23 @@ func New(c Config, d Deps) (*Adapter, error) {
 		return nil, err
 	}
 	c.setDefaults()
-	if d.Log == nil {
-		d.Log = slog.New(slog.DiscardHandler)
-	}
-	if d.Now == nil {
-		d.Now = time.Now
-	}
-	if d.Changed == nil {
-		d.Changed = func() {}
-	}
-	if d.HTTP == nil {
-		d.HTTP = httpcall.NewClient(c.Proxy)
-	}
+	d.Deps = d.Filled(Name, c.Proxy)
 	if d.Files == nil {
 		d.Files = newFileClient(c)
 	}
 	a := &Adapter{
-		cfg: c, account: c.account(), log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now, changed: d.Changed,
+		cfg: c, account: c.account(), log: d.Log, health: d.Health, now: d.Now, changed: d.Changed,
 		files:  httpcall.Fixed(d.Files),
 		limits: newLimits(time.Now),
 		pause: pauses{first: time.Second, most: time.Minute, hello: 20 * time.Second, invalid: 5 * time.Second,
 			identify: 5 * time.Second, intent: 5 * time.Minute, inner: 5 * time.Second, save: time.Minute, steady: time.Minute},
 	}
-	own := httpcall.Fixed(d.HTTP)
-	a.http = own
+	a.http = d.HTTP
 	s, err := discordgo.New("Bot " + c.token())
 	if err != nil {
 		return nil, domain.E(domain.Internal, a.scrub(err), "the Discord client could not be made")
 	}
-	s.Client = &http.Client{Transport: &wire{next: own}}
+	s.Client = &http.Client{Transport: &wire{next: d.HTTP}}
 	s.MaxRestRetries, s.ShouldRetryOnRateLimit = 0, false // only delivery retries
 	s.LogLevel = discordgo.LogError - 1                   // it would write to standard error; errors are returned as well
 	a.rest = s

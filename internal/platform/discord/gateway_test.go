@@ -176,7 +176,7 @@ func TestSessionsAreCountedAndBounded(t *testing.T) {
 	day := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	cursor := fmt.Sprintf(`{"seen":"1","day":"2026-03-01","identifies":%d}`, discord.MaxIdentifies-1)
 	r := newRig(t, fake.Options{}, nil)
-	a, err := discord.New(discord.Config{Token: secret.Value(r.srv.Token()), BaseURL: r.srv.URL()}, discord.Deps{Now: func() time.Time { return day }})
+	a, err := discord.New(discord.Config{Token: secret.Value(r.srv.Token()), BaseURL: r.srv.URL()}, discord.Deps{Deps: platform.Deps{Now: func() time.Time { return day }}})
 	must(t, err)
 	a.Hasten()
 	t.Cleanup(a.CloseIdle)

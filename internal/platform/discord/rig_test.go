@@ -2,14 +2,13 @@ package discord_test
 
 import (
 	"context"
-	"strings"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
 	"hermes/internal/domain"
 	"hermes/internal/health"
+	"hermes/internal/platform"
 	"hermes/internal/platform/discord"
 	"hermes/internal/platform/settings"
 	"hermes/internal/secret"
@@ -18,9 +17,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// patience bounds what must happen; nothing waits for it to pass.
-const patience = 20 * time.Second
 
 // rig is an adapter against a fake Discord, with an inbox in memory.
 type rig struct {
@@ -38,31 +34,21 @@ func newRig(t testing.TB, o fake.Options, change func(*discord.Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	r := &rig{srv: srv, sink: adapter.NewInbox(), health: health.New(time.Now), logs: &adapter.Log{}, ctx: ctx}
+	kit := adapter.NewKit(t, srv.Close, srv.Token())
+	r := &rig{srv: srv, sink: kit.Sink, health: kit.Health, logs: kit.Log, ctx: kit.Ctx}
 	c := discord.Config{Token: secret.Value(srv.Token()), TokenOrigin: ".env line 2 (DISCORD_BOT_TOKEN)", BaseURL: srv.URL(), Rooms: settings.Rooms{Reactions: true}}
 	if change != nil {
 		change(&c)
 	}
-	r.Adapter, err = discord.New(c, discord.Deps{
+	r.Adapter, err = discord.New(c, discord.Deps{Deps: platform.Deps{
 		Log:    r.logs.Logger(),
 		Health: r.health.Part("platform.discord"),
-	})
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Hasten()
-	t.Cleanup(func() {
-		cancel()
-		srv.Close()
-		r.CloseIdle()
-		if t.Failed() {
-			t.Logf("the adapter's log:\n%s", r.logs.Tail(4000))
-		}
-		if strings.Contains(r.logs.String(), srv.Token()) {
-			t.Error("the token stands in the log")
-		}
-	})
+	t.Cleanup(r.CloseIdle)
 	return r
 }
 

@@ -375,7 +375,7 @@ func (a *Adapter) SetCommands(ctx context.Context, cmds []platform.Command) erro
 	want := []command{}
 	for _, c := range cmds {
 		own := strings.ToLower(c.Name)
-		if !isCommandName(own) || len(want) == maxMenu || slices.ContainsFunc(want, func(w command) bool { return w.Name == own }) {
+		if c.Unlisted || !isCommandName(own) || len(want) == maxMenu || slices.ContainsFunc(want, func(w command) bool { return w.Name == own }) {
 			continue
 		}
 		description := []rune(strings.TrimSpace(strings.Map(func(r rune) rune {

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"hermes/internal/domain"
+	"hermes/internal/platform"
 )
 
 // deaf answers every request with a refusal.
@@ -40,7 +41,7 @@ func FuzzSync(f *testing.F) {
 		if !lenient([]byte(s), &reply) {
 			return
 		}
-		a, err := New(Config{Token: "abc", Homeserver: "http://127.0.0.1:1"}, Deps{HTTP: &http.Client{Transport: deaf{}}})
+		a, err := New(Config{Token: "abc", Homeserver: "http://127.0.0.1:1"}, Deps{Deps: platform.Deps{HTTP: &http.Client{Transport: deaf{}}}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,8 +30,8 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
+	"hermes/internal/platform/bang"
 	"hermes/internal/platform/clean"
-	"hermes/internal/platform/httpcall"
 	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
 	"hermes/internal/platform/reconnect"
@@ -49,14 +49,10 @@ const (
 	maxUpload  = 50 << 20 // bytes of a file, as Synapse has it by default
 )
 
-// Deps is what an adapter is given. Every field may be zero.
+// Deps is what an adapter is given. Every field may be zero. Changed is also
+// called when a room was joined or left.
 type Deps struct {
-	HTTP   *http.Client // its redirects are not followed; nil means one of its own
-	Log    *slog.Logger
-	Health *health.Reporter
-	Now    func() time.Time
-	// Changed is called when a room was joined, left or renamed. It must not block.
-	Changed func()
+	platform.Deps
 	// Admits tells whether a user may invite the account into rooms; nil admits nobody.
 	Admits func(ctx context.Context, user string) (bool, error)
 	// Secrets is told what no log may show: a token that a password was exchanged for.
@@ -81,9 +77,9 @@ type Adapter struct {
 
 	session  session
 	self     atomic.Pointer[identity]
-	commands atomic.Pointer[map[string]bool] // names that may be typed with "!"
-	maxFile  atomic.Int64                    // bytes that the homeserver takes; 0: not known
-	edits    atomic.Int64                    // makes transaction ids of edits differ
+	commands bang.Commands // that may be typed with "!"
+	maxFile  atomic.Int64  // bytes that the homeserver takes; 0: not known
+	edits    atomic.Int64  // makes transaction ids of edits differ
 	rooms    rooms
 	sends    recall.Sends
 	waiting  recall.Latest // what is being worked on, for the reactions
@@ -121,26 +117,15 @@ func New(c Config, d Deps) (*Adapter, error) {
 		return nil, err
 	}
 	c.setDefaults()
-	if d.Log == nil {
-		d.Log = slog.New(slog.DiscardHandler)
-	}
-	if d.Now == nil {
-		d.Now = time.Now
-	}
-	if d.Changed == nil {
-		d.Changed = func() {}
-	}
+	d.Deps = d.Filled(Name, c.Proxy)
 	if d.Secrets == nil {
 		d.Secrets = func(...string) {}
 	}
 	if d.Admits == nil {
 		d.Admits = func(context.Context, string) (bool, error) { return false, nil }
 	}
-	if d.HTTP == nil {
-		d.HTTP = httpcall.NewClient(c.Proxy)
-	}
 	a := &Adapter{
-		cfg: c, log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now, changed: d.Changed, admits: d.Admits, secrets: d.Secrets, http: httpcall.Fixed(d.HTTP),
+		cfg: c, log: d.Log, health: d.Health, now: d.Now, changed: d.Changed, admits: d.Admits, secrets: d.Secrets, http: d.HTTP,
 		pause:   pauses{first: 500 * time.Millisecond, most: 30 * time.Second, failures: 10, invite: 5 * time.Minute},
 		errands: make(chan errand, maxErrands),
 	}
@@ -185,11 +170,7 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 // SetCommands learns the names of the commands, which Matrix has none of its own
 // for: what is typed as "!name" is heard as "/name".
 func (a *Adapter) SetCommands(_ context.Context, cmds []platform.Command) error {
-	known := make(map[string]bool, len(cmds))
-	for _, c := range cmds {
-		known[strings.ToLower(c.Name)] = true
-	}
-	a.commands.Store(&known)
+	a.commands.Set(cmds)
 	return nil
 }
 

@@ -38,7 +38,7 @@ func TestARenamedChannelIsTold(t *testing.T) {
 	r := newRig(t, nil)
 	ch := r.srv.AddChannel("Engineering", "O")
 	changed := make(chan struct{}, 8)
-	a, err := mattermost.New(r.config, mattermost.Deps{Log: r.logger(), Changed: func() { changed <- struct{}{} }})
+	a, err := mattermost.New(r.config, platform.Deps{Log: r.logger(), Changed: func() { changed <- struct{}{} }})
 	if err != nil {
 		t.Fatal(err)
 	}

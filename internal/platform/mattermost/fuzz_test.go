@@ -8,6 +8,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"hermes/internal/platform"
 	"hermes/internal/platform/settings"
 )
 
@@ -34,7 +35,7 @@ func FuzzEvents(f *testing.F) {
 	} {
 		f.Add(s)
 	}
-	a, err := New(Config{Token: "abc", URL: "http://127.0.0.1:1", Rooms: settings.Rooms{RequireMention: true}}, Deps{HTTP: &http.Client{Transport: deaf(http.StatusNotFound)}})
+	a, err := New(Config{Token: "abc", URL: "http://127.0.0.1:1", Rooms: settings.Rooms{RequireMention: true}}, platform.Deps{HTTP: &http.Client{Transport: deaf(http.StatusNotFound)}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -73,7 +74,7 @@ func FuzzEvents(f *testing.F) {
 // What was taken from the socket together with an event that fails is not
 // committed, so the position must stay before it.
 func TestThePositionWaitsForTheCommit(t *testing.T) {
-	a, err := New(Config{Token: "abc", URL: "http://127.0.0.1:1", Rooms: settings.Rooms{RequireMention: true}}, Deps{HTTP: &http.Client{Transport: deaf(http.StatusBadGateway)}})
+	a, err := New(Config{Token: "abc", URL: "http://127.0.0.1:1", Rooms: settings.Rooms{RequireMention: true}}, platform.Deps{HTTP: &http.Client{Transport: deaf(http.StatusBadGateway)}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,6 @@ import (
 	"log/slog"
 	"net/http"
 	"regexp"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,7 +28,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
-	"hermes/internal/platform/httpcall"
+	"hermes/internal/platform/bang"
 	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
 	"hermes/internal/platform/reconnect"
@@ -46,16 +45,6 @@ const (
 	filesPerPost = 5         // newer servers take ten
 )
 
-// Deps is what an adapter is given. Every field may be zero.
-type Deps struct {
-	HTTP   *http.Client // its redirects are not followed; nil means one of its own
-	Log    *slog.Logger
-	Health *health.Reporter
-	Now    func() time.Time
-	// Changed is called when a channel was made, renamed or deleted. It must not block.
-	Changed func()
-}
-
 // Adapter is one bot account. Its methods are safe for concurrent use; Run may
 // be called again once it has returned.
 type Adapter struct {
@@ -71,7 +60,7 @@ type Adapter struct {
 	running  running
 	self     atomic.Pointer[identity]
 	limits   atomic.Pointer[serverLimits]
-	commands atomic.Pointer[map[string]bool] // names that may be typed with "!"
+	commands bang.Commands // that may be typed with "!"
 	names    directory
 	sends    recall.Sends
 
@@ -110,25 +99,14 @@ var (
 )
 
 // New makes an adapter; it does not connect. domain.Config.
-func New(c Config, d Deps) (*Adapter, error) {
+func New(c Config, d platform.Deps) (*Adapter, error) {
 	if err := settings.Wrong(notSetUp, c.problems()); err != nil {
 		return nil, err
 	}
 	c.setDefaults()
-	if d.Log == nil {
-		d.Log = slog.New(slog.DiscardHandler)
-	}
-	if d.Now == nil {
-		d.Now = time.Now
-	}
-	if d.Changed == nil {
-		d.Changed = func() {}
-	}
-	if d.HTTP == nil {
-		d.HTTP = httpcall.NewClient(c.Proxy)
-	}
+	d = d.Filled(Name, c.Proxy)
 	return &Adapter{
-		cfg: c, log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now, changed: d.Changed,
+		cfg: c, log: d.Log, health: d.Health, now: d.Now, changed: d.Changed,
 		wire:      newWire(d.HTTP, c.URL, c.Token),
 		pause:     pauses{first: 500 * time.Millisecond, most: 30 * time.Second, failures: 10},
 		reactions: make(chan reaction, maxReactions),
@@ -175,11 +153,7 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 // that begins with a slash is taken for one by its clients; so what is typed
 // as "!name" is heard as "/name".
 func (a *Adapter) SetCommands(_ context.Context, cmds []platform.Command) error {
-	known := make(map[string]bool, len(cmds))
-	for _, c := range cmds {
-		known[strings.ToLower(c.Name)] = true
-	}
-	a.commands.Store(&known)
+	a.commands.Set(cmds)
 	return nil
 }
 

@@ -373,7 +373,7 @@ func TestConfig(t *testing.T) {
 		}
 	}
 	var de *domain.Error
-	if _, err := mattermost.New(mattermost.Config{}, mattermost.Deps{}); !errors.As(err, &de) || !strings.Contains(err.Error(), "MATTERMOST_TOKEN") {
+	if _, err := mattermost.New(mattermost.Config{}, platform.Deps{}); !errors.As(err, &de) || !strings.Contains(err.Error(), "MATTERMOST_TOKEN") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -27,7 +27,7 @@ type wire struct {
 }
 
 func newWire(c *http.Client, server string, token secret.Value) *wire {
-	return &wire{http: httpcall.Fixed(c), base: server + "/api/v4", token: token}
+	return &wire{http: c, base: server + "/api/v4", token: token}
 }
 
 // call is what became of one request.

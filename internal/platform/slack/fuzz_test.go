@@ -6,6 +6,7 @@ import (
 	"unicode/utf8"
 
 	"hermes/internal/domain"
+	"hermes/internal/platform"
 	"hermes/internal/platform/settings"
 	"hermes/internal/secret"
 )
@@ -13,13 +14,12 @@ import (
 // quiet is an adapter that can be asked nothing: all it needs is known.
 func quiet(t testing.TB) *Adapter {
 	t.Helper()
-	a, err := New(Config{Token: secret.Value("xoxb-1-2-abc"), AppToken: secret.Value("xapp-1-A1-2-abc"), BaseURL: "http://127.0.0.1:1", Rooms: settings.Rooms{RequireMention: true}}, Deps{})
+	a, err := New(Config{Token: secret.Value("xoxb-1-2-abc"), AppToken: secret.Value("xapp-1-A1-2-abc"), BaseURL: "http://127.0.0.1:1", Rooms: settings.Rooms{RequireMention: true}}, platform.Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	a.self.Store(&identity{user: "U1", bot: "B1", team: "T1", name: "hermes"})
-	known := map[string]bool{"stop": true}
-	a.commands.Store(&known)
+	a.commands.Set([]platform.Command{{Name: "stop"}})
 	return a
 }
 

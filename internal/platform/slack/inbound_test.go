@@ -212,7 +212,7 @@ func TestARenamedChannelIsTold(t *testing.T) {
 	r := newRig(t, nil)
 	general := r.srv.AddChannel("general", "public_channel")
 	changed := make(chan struct{}, 8)
-	a, err := slack.New(r.config, slack.Deps{Log: r.logger(), Changed: func() { changed <- struct{}{} }})
+	a, err := slack.New(r.config, platform.Deps{Log: r.logger(), Changed: func() { changed <- struct{}{} }})
 	must(t, err)
 	a.Hasten()
 	t.Cleanup(a.CloseIdle)
@@ -233,7 +233,7 @@ func TestARenamedChannelIsTold(t *testing.T) {
 
 func TestTokensThatAreWrong(t *testing.T) {
 	good := slack.Config{Token: "xoxb-1-2-abc", AppToken: "xapp-1-A1-2-abc"}
-	if _, err := slack.New(good, slack.Deps{}); err != nil {
+	if _, err := slack.New(good, platform.Deps{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ bot, app, says string }{
@@ -249,7 +249,7 @@ func TestTokensThatAreWrong(t *testing.T) {
 	} {
 		cfg := good
 		cfg.Token, cfg.AppToken = secretValue(c.bot), secretValue(c.app)
-		_, err := slack.New(cfg, slack.Deps{})
+		_, err := slack.New(cfg, platform.Deps{})
 		if domain.CodeOf(err) != domain.Config || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s and %s: %v", c.bot, c.app, err)
 		}

@@ -32,7 +32,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
-	"hermes/internal/platform/httpcall"
+	"hermes/internal/platform/bang"
 	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
 	"hermes/internal/platform/reconnect"
@@ -53,16 +53,6 @@ const (
 	maxButtons = 25      // elements, https://docs.slack.dev/reference/block-kit/blocks/actions-block
 )
 
-// Deps is what an adapter is given. Every field may be zero.
-type Deps struct {
-	HTTP   *http.Client // its redirects are not followed; nil means one of its own
-	Log    *slog.Logger
-	Health *health.Reporter
-	Now    func() time.Time
-	// Changed is called when a channel was made, renamed or deleted. It must not block.
-	Changed func()
-}
-
 // Adapter is one app. Its methods are safe for concurrent use; Run may be
 // called again once it has returned.
 type Adapter struct {
@@ -76,8 +66,8 @@ type Adapter struct {
 	pause   pauses
 
 	self     atomic.Pointer[identity]
-	commands atomic.Pointer[map[string]bool] // names that may be typed with "!"
-	noStatus atomic.Bool                     // the app may not show that it writes
+	commands bang.Commands // that may be typed with "!"
+	noStatus atomic.Bool   // the app may not show that it writes
 	names    directory
 	sends    recall.Sends
 	waiting  recall.Latest // what is being worked on, for the reactions
@@ -112,25 +102,14 @@ var (
 )
 
 // New makes an adapter; it does not connect. domain.Config.
-func New(c Config, d Deps) (*Adapter, error) {
+func New(c Config, d platform.Deps) (*Adapter, error) {
 	if err := settings.Wrong(notSetUp, c.problems()); err != nil {
 		return nil, err
 	}
 	c.setDefaults()
-	if d.Log == nil {
-		d.Log = slog.New(slog.DiscardHandler)
-	}
-	if d.Now == nil {
-		d.Now = time.Now
-	}
-	if d.Changed == nil {
-		d.Changed = func() {}
-	}
-	if d.HTTP == nil {
-		d.HTTP = httpcall.NewClient(c.Proxy)
-	}
+	d = d.Filled(Name, c.Proxy)
 	return &Adapter{
-		cfg: c, log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now, changed: d.Changed, http: httpcall.Fixed(d.HTTP),
+		cfg: c, log: d.Log, health: d.Health, now: d.Now, changed: d.Changed, http: d.HTTP,
 		tiers: tiers{off: c.BaseURL != DefaultBaseURL},
 		pause: pauses{first: 500 * time.Millisecond, most: 30 * time.Second, failures: 10, hello: 30 * time.Second, retire: 30 * time.Second},
 	}, nil
@@ -176,11 +155,7 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 // over the socket. What is typed as "!name" is heard as "/name" everywhere, also
 // in threads, where Slack takes no commands.
 func (a *Adapter) SetCommands(_ context.Context, cmds []platform.Command) error {
-	known := make(map[string]bool, len(cmds))
-	for _, c := range cmds {
-		known[strings.ToLower(c.Name)] = true
-	}
-	a.commands.Store(&known)
+	a.commands.Set(cmds)
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"hermes/internal/platform"
 	"hermes/internal/platform/settings"
 )
 
@@ -22,7 +23,7 @@ func FuzzUpdates(f *testing.F) {
 	} {
 		f.Add(s)
 	}
-	a, err := New(Config{Token: "1:abc", Rooms: settings.Rooms{RequireMention: true}, ChannelPosts: true}, Deps{})
+	a, err := New(Config{Token: "1:abc", Rooms: settings.Rooms{RequireMention: true}, ChannelPosts: true}, platform.Deps{})
 	if err != nil {
 		f.Fatal(err)
 	}

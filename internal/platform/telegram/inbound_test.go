@@ -372,7 +372,7 @@ func TestAnAlbumAcrossARestart(t *testing.T) {
 func TestMenuNamesAreTurnedBack(t *testing.T) {
 	r := newRig(t, nil)
 	alice := r.srv.AddUser("Alice")
-	cmds := []platform.Command{{Name: "reload-mcp", Description: "Load the servers again"}, {Name: "new"}, {Name: "Bad Name"}, {Name: "new"}, {Name: strings.Repeat("x", 33)}}
+	cmds := []platform.Command{{Name: "reload-mcp", Description: "Load the servers again"}, {Name: "new"}, {Name: "Bad Name"}, {Name: "new"}, {Name: strings.Repeat("x", 33)}, {Name: "reset", Unlisted: true}}
 	for range 2 {
 		if err := r.SetCommands(r.ctx, cmds); err != nil {
 			t.Fatal(err)

@@ -349,7 +349,7 @@ func TestConfigIsChecked(t *testing.T) {
 		"base URL":  {Token: "123:abc", BaseURL: "localhost"},
 		"proxy":     {Token: "123:abc", Proxy: "::"},
 	} {
-		_, err := telegram.New(c, telegram.Deps{})
+		_, err := telegram.New(c, platform.Deps{})
 		if !domain.IsCode(err, domain.Config) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -351,7 +351,7 @@ func (a *Adapter) SetCommands(ctx context.Context, cmds []platform.Command) erro
 	for _, c := range cmds {
 		own := strings.ToLower(c.Name)
 		shown := strings.ReplaceAll(own, "-", "_")
-		if !commandName.MatchString(shown) || seen[shown] || len(m.shown) == maxMenu {
+		if c.Unlisted || !commandName.MatchString(shown) || seen[shown] || len(m.shown) == maxMenu {
 			continue
 		}
 		seen[shown] = true

@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,7 +23,6 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
-	"hermes/internal/platform/httpcall"
 	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
 	"hermes/internal/platform/reconnect"
@@ -44,14 +42,6 @@ const (
 	maxButton   = 64       // of callback_data, https://core.telegram.org/bots/api#inlinekeyboardbutton
 	maxProgress = 256      // sends whose progress over several requests is remembered
 )
-
-// Deps is what an adapter is given. Every field may be zero.
-type Deps struct {
-	HTTP   *http.Client // its redirects are not followed; nil means one of its own
-	Log    *slog.Logger
-	Health *health.Reporter
-	Now    func() time.Time
-}
 
 // Adapter is one bot account. Its methods are safe for concurrent use; Run may
 // be called again once it has returned.
@@ -96,22 +86,14 @@ var (
 )
 
 // New makes an adapter; it does not connect. domain.Config.
-func New(c Config, d Deps) (*Adapter, error) {
+func New(c Config, d platform.Deps) (*Adapter, error) {
 	if err := settings.Wrong(notSetUp, c.problems()); err != nil {
 		return nil, err
 	}
 	c.setDefaults()
-	if d.Log == nil {
-		d.Log = slog.New(slog.DiscardHandler)
-	}
-	if d.Now == nil {
-		d.Now = time.Now
-	}
-	if d.HTTP == nil {
-		d.HTTP = httpcall.NewClient(c.Proxy)
-	}
+	d = d.Filled(Name, c.Proxy)
 	a := &Adapter{
-		cfg: c, account: c.account(), log: d.Log.With("platform", string(Name)), health: d.Health, now: d.Now,
+		cfg: c, account: c.account(), log: d.Log, health: d.Health, now: d.Now,
 		wire:  newWire(d.HTTP),
 		pause: pauses{first: 500 * time.Millisecond, most: 30 * time.Second, album: 300 * time.Millisecond, takeover: 30 * time.Second, failures: 10},
 	}

@@ -53,7 +53,7 @@ func withCall(ctx context.Context, method string) (context.Context, *call) {
 type wire struct{ http *http.Client }
 
 func newWire(c *http.Client) *wire {
-	return &wire{httpcall.Fixed(c)}
+	return &wire{c}
 }
 
 // Do sends a request.

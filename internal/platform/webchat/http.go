@@ -180,7 +180,9 @@ func (a *Adapter) getEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	defer a.hub.leave(p)
 	for _, c := range a.o.Commands {
-		first.Commands = append(first.Commands, command(c))
+		if !c.Unlisted {
+			first.Commands = append(first.Commands, command{Name: c.Name, Description: c.Description})
+		}
 	}
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream; charset=utf-8")

@@ -33,10 +33,7 @@ type args struct {
 
 // New gives the tool session_search. zone is the profile's timezone, in which
 // times are shown; nil means UTC.
-func New(sessions Sessions, zone *time.Location) tool.Tool {
-	if zone == nil {
-		zone = time.UTC
-	}
+func New(sessions Sessions, zone func() *time.Location) tool.Tool {
 	return tool.Tool{
 		Name: "session_search", Toolset: "session_search", ReadOnly: true,
 		Description: "Search earlier conversations with this user by words, best first. Use it when something from another day is referred to that is not in your memory.",
@@ -70,7 +67,7 @@ func New(sessions Sessions, zone *time.Location) tool.Tool {
 			if err != nil {
 				return tool.Result{}, err
 			}
-			return tool.Result{Content: show(a.Query, mine, zone)}, nil
+			return tool.Result{Content: show(a.Query, mine, zone())}, nil
 		},
 	}
 }

@@ -41,7 +41,7 @@ func TestSearchShowsOnlyOwnConversations(t *testing.T) {
 	}
 	me, group := source(domain.ChatDM, "1", "1"), source(domain.ChatGroup, "-5", "1")
 	a := archive{"now": session(me), "mine": session(me), "mine2": session(source(domain.ChatDM, "7", "1")), "group": session(group), "theirs": session(source(domain.ChatDM, "2", "2"))}
-	x := New(a, time.FixedZone("KST", 9*3600))
+	x := New(a, func() *time.Location { return time.FixedZone("KST", 9*3600) })
 	if _, err := tool.NewRegistry(x); err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -60,6 +61,8 @@ type carried struct {
 	queue chan []byte   // to be written to it
 	gone  chan struct{} // closed with it
 	once  sync.Once
+	// silent tells that the other side must not hear of it any more; see Forget.
+	silent atomic.Bool
 }
 
 func (c *carried) close() {
@@ -131,6 +134,24 @@ func (l *Link) Listen(port int, onError func(error)) error {
 func (l *Link) Pause() (resume func()) {
 	l.writing.Lock()
 	return l.writing.Unlock
+}
+
+// Forget drops every connection of this side, as a router does that forgets what
+// went through it: what the other side sends on them is lost, and nobody is told.
+// It gives the function that closes the connections on this side.
+func (l *Link) Forget() (bury func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	left := l.conns
+	l.conns = map[uint32]*carried{}
+	for _, c := range left {
+		c.silent.Store(true)
+	}
+	return func() {
+		for _, c := range left {
+			c.close()
+		}
+	}
 }
 
 // Abandon makes the connections of this side outlive the link, as those of a
@@ -207,10 +228,13 @@ func (l *Link) serve(id uint32, c *carried) {
 		buf := make([]byte, maxPayload)
 		for {
 			n, err := c.conn.Read(buf)
-			if n > 0 && l.send(kindData, id, buf[:n]) != nil {
+			if n > 0 && !c.silent.Load() && l.send(kindData, id, buf[:n]) != nil {
 				return
 			}
 			if err != nil {
+				if c.silent.Load() {
+					return
+				}
 				_ = l.send(kindClose, id, nil) // the link has ended otherwise
 				l.mu.Lock()
 				ended := l.closed

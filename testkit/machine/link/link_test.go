@@ -153,3 +153,32 @@ func TestAbandonedConnectionsStayOpen(t *testing.T) {
 		t.Errorf("got %v, want the end", err)
 	}
 }
+
+// What a router forgot is lost, and neither side is told.
+func TestForgottenConnectionsAreSilent(t *testing.T) {
+	port := echo(t)
+	first, second := pair(t)
+	near, far := net.Pipe()
+	defer near.Close()
+	if err := second.Carry(far, port); err != nil {
+		t.Fatal(err)
+	}
+	word := make([]byte, 1)
+	if _, err := near.Write(word); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := near.Read(word); err != nil {
+		t.Fatal(err)
+	}
+	bury := first.Forget()
+	for range 2 {
+		if _, err := near.Write(word); err != nil {
+			t.Fatal(err)
+		}
+		_ = near.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		if _, err := near.Read(word); err == nil || err == io.EOF {
+			t.Errorf("got %v, want silence", err)
+		}
+		bury() // which the other side does not hear of either
+	}
+}
