@@ -45,6 +45,13 @@ type Sink interface {
 	Cursor(ctx context.Context, account string) (string, error)
 }
 
+// Returner is a Sink that is told when a message came back: the platform had
+// taken it, with that receipt, and says later that it did not arrive. It may be
+// told so again. A receipt that is not known is nothing.
+type Returner interface {
+	Returned(ctx context.Context, chatID, receipt, reason string) error
+}
+
 // Editor edits a message that the account sent (streamed answers).
 type Editor interface {
 	Edit(ctx context.Context, to domain.Address, messageID string, p domain.Part) error
@@ -255,6 +262,21 @@ func (e *Error) Error() string {
 
 // Unwrap gives the cause.
 func (e *Error) Unwrap() error { return e.Cause }
+
+// Harmless says of the failure of a request that only reads, or that is carried out
+// once however often it is made, that its outcome is never uncertain; where its
+// code is unknown, which says that the request may have been carried out, the
+// reason is that what is tried again. There may be none.
+func (e *Error) Harmless(unknown, what string) *Error {
+	if e == nil {
+		return nil
+	}
+	if e.Code == unknown {
+		e.Reason = what + ": it is tried again"
+	}
+	e.Uncertain = false
+	return e
+}
 
 // Unreachable tells whether a failure says nothing of what was asked, only that
 // it could not be asked from here.

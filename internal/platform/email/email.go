@@ -279,6 +279,17 @@ func (s *sends) get(nonce string) (receipt string, ok bool) {
 	return s.t.get(nonce)
 }
 
+// forget takes back what was sent with a receipt.
+func (s *sends) forget(receipt string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for nonce, id := range s.t.m {
+		if id == receipt {
+			delete(s.t.m, nonce)
+		}
+	}
+}
+
 func (s *sends) set(nonce, receipt string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -146,6 +146,9 @@ func plainID(s string) string {
 // not to be answered.
 func (a *Adapter) envelope(m letter) (in domain.Inbound, why string) {
 	h := m.header
+	if m.arrived.IsZero() {
+		m.arrived = a.now() // a server that does not say it
+	}
 	from, name, ok := h.sender()
 	if !ok {
 		return in, "it has no sender, or several"

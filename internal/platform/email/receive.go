@@ -181,6 +181,7 @@ func (r *receiver) batch(ctx context.Context, c *imapConn, validity uint32, uids
 	next.Validity, next.UID = validity, uids[len(uids)-1]
 	var events []domain.Inbound
 	var taken []imap.UID
+	var bounces []returned
 	for _, uid := range uids {
 		m, found, err := r.a.read(c, uid)
 		if err != nil {
@@ -198,15 +199,20 @@ func (r *receiver) batch(ctx context.Context, c *imapConn, validity uint32, uids
 		}
 		in, ok := r.a.mail(validity, m)
 		if !ok {
+			if b, back := r.a.comesBack(m); back {
+				bounces = append(bounces, b)
+			}
 			r.skipped++
 			r.a.health.Note("not_answered", strconv.Itoa(r.skipped))
 			continue
 		}
 		events, taken = append(events, in), append(taken, uid)
 	}
+	bounces = r.takeBack(ctx, bounces)
 	if err := r.accept(ctx, events, next); err != nil {
 		return err
 	}
+	r.takeBack(ctx, bounces) // the ledger takes things again
 	r.at = next
 	if len(taken) > 0 && !r.a.cfg.KeepUnread {
 		// A courtesy to people who look into the mailbox; nothing depends on it.
