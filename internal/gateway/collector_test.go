@@ -9,7 +9,7 @@ import (
 
 func TestGCPercent(t *testing.T) {
 	for live, want := range map[uint64]int{
-		0: 125, 1 << 20: 125, 2 << 20: 125, 5 << 19: 100, 3 << 20: 66, 4 << 20: 60, 6 << 20: 60, 200 << 20: 60, 1 << 40: 60,
+		0: 93, 1 << 20: 118, 2 << 20: 143, 3 << 20: 125, 5 << 20: 75, 7 << 20: 60, 200 << 20: 60, 1 << 40: 60,
 	} {
 		if got := gcPercent(live); got != want {
 			t.Errorf("%d KiB live: %d, want %d", live>>10, got, want)

@@ -256,6 +256,21 @@ func (e *Error) Error() string {
 // Unwrap gives the cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
+// Harmless says of the failure of a request that only reads, or that is carried out
+// once however often it is made, that its outcome is never uncertain; where its
+// code is unknown, which says that the request may have been carried out, the
+// reason is that what is tried again. There may be none.
+func (e *Error) Harmless(unknown, what string) *Error {
+	if e == nil {
+		return nil
+	}
+	if e.Code == unknown {
+		e.Reason = what + ": it is tried again"
+	}
+	e.Uncertain = false
+	return e
+}
+
 // Unreachable tells whether a failure says nothing of what was asked, only that
 // it could not be asked from here.
 func Unreachable(err error) bool {

@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"log/slog"
+	"maps"
 	"mime"
 	"net"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/health"
 	"hermes/internal/platform"
 	"hermes/internal/platform/discord"
 	"hermes/internal/platform/email"
@@ -41,8 +43,9 @@ import (
 // Account is one bot's account on a platform's fake.
 type Account struct {
 	Name string
-	// Connect makes a new adapter for the account, as a process does that starts.
-	Connect func(log *slog.Logger) (platform.Adapter, error)
+	// Connect makes a new adapter for the account, as a process does that starts;
+	// log and part may be nil.
+	Connect func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error)
 	// Chat makes a chat of the bot with somebody new.
 	Chat func() Chat
 	// Upset makes the platform misbehave in one way, for some messages of the
@@ -63,7 +66,7 @@ type Account struct {
 // Chat is one chat with the bot.
 type Chat struct {
 	To    domain.Address
-	Shown func() []string // what the bot said, as it stands there now, oldest first
+	Shown func() []string // what the bot said, as it stands there now, oldest first, with the names of files in brackets
 	// Say has somebody say something in it, with files; nil where nobody can.
 	Say func(text string, files ...File)
 }
@@ -199,6 +202,21 @@ func shown[M any](all []M, text func(M) (string, bool)) (out []string) {
 	return out
 }
 
+// withFiles is a message with the names of its files behind its text.
+func withFiles(text string, files ...string) string {
+	for _, name := range files {
+		text += " [" + name + "]"
+	}
+	return text
+}
+
+func names[F any](files []F, name func(F) string) (out []string) {
+	for _, f := range files {
+		out = append(out, name(f))
+	}
+	return out
+}
+
 func chatOf(name domain.Platform, id string, shown func() []string, say func(string, ...File)) Chat {
 	return Chat{To: domain.Address{Platform: name, ChatID: id}, Shown: shown, Say: say}
 }
@@ -215,14 +233,19 @@ func newTelegram(a *Account) error {
 		return err
 	}
 	a.Server = srv
-	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
-		return telegram.New(telegram.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, platform.Deps{HTTP: a.client(), Log: log})
+	a.Connect = func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error) {
+		return telegram.New(telegram.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, platform.Deps{HTTP: a.client(), Log: log, Health: part})
 	}
 	name := named()
 	a.Chat = func() Chat {
 		who := srv.AddUser(name())
 		return chatOf(telegram.Name, fmt.Sprint(who.ID), func() []string {
-			return shown(srv.Messages(who.ID), func(m telegramfake.Message) (string, bool) { return m.Text, m.FromBot && !m.Deleted })
+			return shown(srv.Messages(who.ID), func(m telegramfake.Message) (string, bool) {
+				if m.File != nil {
+					return withFiles(m.Text, m.File.Name), m.FromBot && !m.Deleted
+				}
+				return m.Text, m.FromBot && !m.Deleted
+			})
 		}, func(text string, files ...File) {
 			if len(files) == 0 {
 				srv.Say(who, text)
@@ -276,15 +299,17 @@ func newDiscord(a *Account) error {
 		return err
 	}
 	a.Server = srv
-	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
-		return discord.New(discord.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, discord.Deps{Deps: platform.Deps{HTTP: a.client(), Log: log}, Files: a.client()})
+	a.Connect = func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error) {
+		return discord.New(discord.Config{Token: secret.Value(srv.Token()), BaseURL: srv.URL()}, discord.Deps{Deps: platform.Deps{HTTP: a.client(), Log: log, Health: part}, Files: a.client()})
 	}
 	name := named()
 	a.Chat = func() Chat {
 		who := srv.AddUser(name())
 		channel := srv.DM(who)
 		return chatOf(discord.Name, channel, func() []string {
-			return shown(srv.Messages(channel), func(m discordfake.Message) (string, bool) { return m.Content, m.FromBot && !m.Deleted })
+			return shown(srv.Messages(channel), func(m discordfake.Message) (string, bool) {
+				return withFiles(m.Content, names(m.Files, func(f discordfake.File) string { return f.Filename })...), m.FromBot && !m.Deleted
+			})
 		}, func(text string, files ...File) {
 			p := discordfake.Post{Text: text, Files: map[string][]byte{}}
 			for _, f := range files {
@@ -310,15 +335,21 @@ func newSlack(a *Account) error {
 		return err
 	}
 	a.Server = srv
-	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
-		return slack.New(slack.Config{Token: secret.Value(srv.Token()), AppToken: secret.Value(srv.AppToken()), BaseURL: srv.URL()}, platform.Deps{HTTP: a.client(), Log: log})
+	a.Connect = func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error) {
+		return slack.New(slack.Config{Token: secret.Value(srv.Token()), AppToken: secret.Value(srv.AppToken()), BaseURL: srv.URL()}, platform.Deps{HTTP: a.client(), Log: log, Health: part})
 	}
 	name := named()
 	a.Chat = func() Chat {
 		who := srv.AddUser(name())
 		channel := srv.Direct(who)
 		return chatOf(slack.Name, channel, func() []string {
-			return shown(srv.Messages(channel), func(m slackfake.Message) (string, bool) { return m.Text, m.FromBot })
+			return shown(srv.Messages(channel), func(m slackfake.Message) (string, bool) {
+				text := m.Text
+				if strings.HasPrefix(text, "📎 ") { // it stands before the files of a message without words
+					text = ""
+				}
+				return withFiles(text, names(m.Files, func(f slackfake.File) string { return f.Name })...), m.FromBot
+			})
 		}, func(text string, files ...File) {
 			p := slackfake.Post{From: who, Channel: channel, Text: text}
 			for _, f := range files {
@@ -344,15 +375,17 @@ func newMattermost(a *Account) error {
 		return err
 	}
 	a.Server = srv
-	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
-		return mattermost.New(mattermost.Config{Token: secret.Value(srv.Token()), URL: srv.URL()}, platform.Deps{HTTP: a.client(), Log: log})
+	a.Connect = func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error) {
+		return mattermost.New(mattermost.Config{Token: secret.Value(srv.Token()), URL: srv.URL()}, platform.Deps{HTTP: a.client(), Log: log, Health: part})
 	}
 	name := named()
 	a.Chat = func() Chat {
 		who := srv.AddUser(name())
 		channel := srv.Direct(who)
 		return chatOf(mattermost.Name, channel, func() []string {
-			return shown(srv.Messages(channel), func(m mattermostfake.Message) (string, bool) { return m.Text, m.FromBot && !m.Deleted })
+			return shown(srv.Messages(channel), func(m mattermostfake.Message) (string, bool) {
+				return withFiles(m.Text, names(m.Files, func(f mattermostfake.File) string { return f.Name })...), m.FromBot && !m.Deleted
+			})
 		}, func(text string, files ...File) {
 			p := mattermostfake.Post{From: who, Text: text}
 			for _, f := range files {
@@ -378,8 +411,8 @@ func newMatrix(a *Account) error {
 		return err
 	}
 	a.Server = srv
-	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
-		return matrix.New(matrix.Config{Homeserver: srv.URL(), Token: secret.Value(srv.Token())}, matrix.Deps{Deps: platform.Deps{HTTP: a.client(), Log: log},
+	a.Connect = func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error) {
+		return matrix.New(matrix.Config{Homeserver: srv.URL(), Token: secret.Value(srv.Token())}, matrix.Deps{Deps: platform.Deps{HTTP: a.client(), Log: log, Health: part},
 			Admits: func(context.Context, string) (bool, error) { return true, nil }})
 	}
 	name := named()
@@ -387,7 +420,12 @@ func newMatrix(a *Account) error {
 		who := srv.AddUser(name())
 		room := srv.Invite(who, true)
 		return chatOf(matrix.Name, room, func() []string {
-			return shown(srv.Messages(room), func(m matrixfake.Message) (string, bool) { return m.Text, m.FromBot })
+			return shown(srv.Messages(room), func(m matrixfake.Message) (string, bool) {
+				if m.File != nil && m.File.Name == m.Text { // which is its name then, for old clients
+					return withFiles("", m.File.Name), m.FromBot
+				}
+				return m.Text, m.FromBot
+			})
 		}, func(text string, files ...File) {
 			if len(files) == 0 {
 				srv.Say(who, room, text)
@@ -410,16 +448,18 @@ func newEmail(a *Account) error {
 	}
 	a.closing = append(a.closing, srv.Close)
 	a.Server = srv
-	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
+	a.Connect = func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error) {
 		return email.New(email.Config{Address: srv.Address(), Password: secret.Value(srv.Password()),
 			IMAP: email.Server{Host: "127.0.0.1", Port: srv.IMAPPort(), Security: email.Plain}, SMTP: email.Server{Host: "127.0.0.1", Port: srv.SMTPPort(), Security: email.Plain},
-		}, email.Deps{Dial: a.network.Dial, Log: log})
+		}, email.Deps{Dial: a.network.Dial, Log: log, Health: part})
 	}
 	name := named()
 	a.Chat = func() Chat {
 		address := name() + "@people.test"
 		return chatOf(email.Name, address, func() []string {
-			return shown(srv.Sent(), func(m emailfake.Mail) (string, bool) { return m.Text, strings.EqualFold(m.To, address) })
+			return shown(srv.Sent(), func(m emailfake.Mail) (string, bool) {
+				return withFiles(m.Text, slices.Sorted(maps.Keys(m.Files))...), strings.EqualFold(m.To, address)
+			})
 		}, func(text string, files ...File) {
 			l := emailfake.Letter{From: address, Subject: "a question", Text: text}
 			if len(files) > 0 {
@@ -478,12 +518,12 @@ func newWebhook(a *Account) error {
 	for i := range targets {
 		c.Targets[fmt.Sprintf("target%d", i+1)] = webhook.Target{URL: rec.URL(), Secrets: []secret.Value{key}}
 	}
-	a.Connect = func(log *slog.Logger) (platform.Adapter, error) {
+	a.Connect = func(log *slog.Logger, part *health.Reporter) (platform.Adapter, error) {
 		l, err := a.network.Listen()
 		if err != nil {
 			return nil, err
 		}
-		return webhook.New(c, webhook.Deps{HTTP: a.client(), Log: log, Listener: l})
+		return webhook.New(c, webhook.Deps{HTTP: a.client(), Log: log, Health: part, Listener: l})
 	}
 	n := 0
 	a.Chat = func() Chat {

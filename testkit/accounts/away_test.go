@@ -80,7 +80,7 @@ func leaveAndReturn(t *testing.T, name string, arrange arrange) {
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	in := adapter.NewInbox()
 	receive := func() (platform.Adapter, func() error) {
-		one, err := a.Connect(log)
+		one, err := a.Connect(log, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

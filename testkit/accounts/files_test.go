@@ -46,7 +46,7 @@ func listen(t *testing.T, name string, f func(t *testing.T, l listening)) {
 			t.Fatal(err)
 		}
 		defer a.Close()
-		one, err := a.Connect(slog.New(slog.NewTextHandler(t.Output(), nil)))
+		one, err := a.Connect(slog.New(slog.NewTextHandler(t.Output(), nil)), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

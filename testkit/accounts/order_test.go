@@ -71,6 +71,7 @@ type plan struct {
 type said struct {
 	After time.Duration // since the one before
 	Words int
+	Files int           // behind the words
 	Shown time.Duration // while it is written; 0: it is accepted whole
 }
 
@@ -96,6 +97,9 @@ func anyPlan(rt *rapid.T) plan {
 	message := rapid.Custom(func(rt *rapid.T) said {
 		s := said{After: time.Duration(rapid.IntRange(0, 5000).Draw(rt, "after")) * time.Millisecond,
 			Words: rapid.SampledFrom([]int{1, 6, 80, 900, 1500}).Draw(rt, "words")}
+		if rapid.IntRange(0, 3).Draw(rt, "with files") == 0 {
+			s.Files = rapid.IntRange(1, 3).Draw(rt, "files")
+		}
 		if rapid.Bool().Draw(rt, "shown while it is written") {
 			s.Shown = time.Duration(rapid.IntRange(500, 12_000).Draw(rt, "for")) * time.Millisecond
 		}
@@ -279,7 +283,7 @@ func (w *world) begin() error {
 	if _, err := store.Recover(context.Background(), time.Now()); err != nil {
 		return err
 	}
-	a, err := w.account.Connect(log)
+	a, err := w.account.Connect(log, nil)
 	if err != nil {
 		return err
 	}
@@ -353,7 +357,16 @@ func (w *world) say(to domain.Address, n int, s said) {
 	if w.failed != nil {
 		return
 	}
-	parts := w.life.sender.Plan(to, "reply", text, delivery.PlanOptions{Edit: shown})
+	var files []domain.Attachment
+	for i := range w.files(s) {
+		path := filepath.Join(filepath.Dir(w.path), fileName(n, i))
+		if err := os.WriteFile(path, []byte("of message "+fmt.Sprint(n)), 0o600); err != nil {
+			w.failed = err
+			return
+		}
+		files = append(files, domain.Attachment{Path: path})
+	}
+	parts := w.life.sender.Plan(to, "reply", text, delivery.PlanOptions{Edit: shown, Attachments: files})
 	if _, err := w.life.store.Enqueue(context.Background(), parts, time.Now()); err != nil {
 		w.failed = err
 	}
@@ -398,6 +411,17 @@ func (w *world) emptied() error {
 	}
 }
 
+// files is how many files a message has, where the platform takes any.
+func (w *world) files(s said) int {
+	if w.account.Name == "webhook" {
+		return 0
+	}
+	return s.Files
+}
+
+// fileName is the name of the ith file of the nth message: a word of it.
+func fileName(n, i int) string { return fmt.Sprintf("m%dw9999%d.bin", n, i) }
+
 var word = regexp.MustCompile(`m\d+w\d+`)
 
 // repeated is how a message begins that may be there already.
@@ -412,6 +436,9 @@ func (w *world) compare(c Chat, accepted []said, calm bool) error {
 	var want, got, last []string
 	for n, s := range accepted {
 		want = append(want, word.FindAllString(words(n, s.Words), -1)...)
+		for i := range w.files(s) {
+			want = append(want, word.FindString(fileName(n, i)))
+		}
 	}
 	for _, text := range c.Shown() {
 		found := word.FindAllString(text, -1)

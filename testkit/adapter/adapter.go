@@ -12,8 +12,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/health"
 	"hermes/internal/platform"
 )
 
@@ -221,6 +223,47 @@ func (b *Log) Wait(t testing.TB, ctx context.Context, text string, n int) {
 			t.Fatalf("the log said %q %d times, want %d", text, found, n)
 		}
 	}
+}
+
+// Patience bounds what must happen in a wire test; nothing waits for it to pass.
+const Patience = 20 * time.Second
+
+// Kit is what an adapter's wire test needs beside the adapter and its fake.
+type Kit struct {
+	Sink   *Inbox
+	Health *health.Registry
+	Log    *Log
+	Ctx    context.Context // of the test, with Patience
+}
+
+// NewKit makes a kit. At the end of the test end is called once Ctx has ended, the
+// log is shown where the test failed, and none of the secrets may stand in it.
+func NewKit(t testing.TB, end func(), secrets ...string) Kit {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	k := Kit{Sink: NewInbox(), Health: health.New(time.Now), Log: &Log{}, Ctx: ctx}
+	t.Cleanup(func() {
+		cancel()
+		end()
+		if t.Failed() {
+			t.Logf("the adapter's log:\n%s", k.Log.Tail(4000))
+		}
+		for _, secret := range secrets {
+			if strings.Contains(k.Log.String(), secret) {
+				t.Error("a secret stands in the log")
+			}
+		}
+	})
+	return k
+}
+
+// Connect runs an adapter, as Run does, and waits until its log says so.
+func (k Kit) Connect(t testing.TB, a platform.Adapter, says string) (stop func() error) {
+	t.Helper()
+	before := strings.Count(k.Log.String(), says)
+	stop = Run(t, k.Ctx, a, k.Sink)
+	k.Log.Wait(t, k.Ctx, says, before+1)
+	return stop
 }
 
 // Run runs an adapter until the returned function, or the end of the test, ends

@@ -412,6 +412,7 @@ func (w *world) measure(ctx context.Context, but string, window time.Duration) (
 				d, err := w.ask(ctx, p, w.o.patience())
 				mu.Lock()
 				if err != nil {
+					w.o.Logf("%s: no answer within %s: %v", p.Name, w.o.patience(), err)
 					lost++
 				} else {
 					waits = append(waits, d)

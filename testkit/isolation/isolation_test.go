@@ -41,7 +41,7 @@ func TestOneBadPlatformHarmsNoOther(t *testing.T) {
 		usual = max(usual, c.Before.P99)
 	}
 	for _, c := range cells {
-		if c.During.Lost > 0 || c.During.N == 0 {
+		if c.Before.Lost > 0 || c.During.Lost > 0 || c.During.N == 0 {
 			t.Errorf("%s: answers were lost, or nobody asked", c)
 		}
 		if limit := max(10*max(c.Before.P99, usual), 5*time.Second); c.During.P99 > limit {

@@ -2,9 +2,7 @@ package discord_test
 
 import (
 	"context"
-	"strings"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -19,9 +17,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// patience bounds what must happen; nothing waits for it to pass.
-const patience = 20 * time.Second
 
 // rig is an adapter against a fake Discord, with an inbox in memory.
 type rig struct {
@@ -39,8 +34,8 @@ func newRig(t testing.TB, o fake.Options, change func(*discord.Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	r := &rig{srv: srv, sink: adapter.NewInbox(), health: health.New(time.Now), logs: &adapter.Log{}, ctx: ctx}
+	kit := adapter.NewKit(t, srv.Close, srv.Token())
+	r := &rig{srv: srv, sink: kit.Sink, health: kit.Health, logs: kit.Log, ctx: kit.Ctx}
 	c := discord.Config{Token: secret.Value(srv.Token()), TokenOrigin: ".env line 2 (DISCORD_BOT_TOKEN)", BaseURL: srv.URL(), Rooms: settings.Rooms{Reactions: true}}
 	if change != nil {
 		change(&c)
@@ -53,17 +48,7 @@ func newRig(t testing.TB, o fake.Options, change func(*discord.Config)) *rig {
 		t.Fatal(err)
 	}
 	r.Hasten()
-	t.Cleanup(func() {
-		cancel()
-		srv.Close()
-		r.CloseIdle()
-		if t.Failed() {
-			t.Logf("the adapter's log:\n%s", r.logs.Tail(4000))
-		}
-		if strings.Contains(r.logs.String(), srv.Token()) {
-			t.Error("the token stands in the log")
-		}
-	})
+	t.Cleanup(r.CloseIdle)
 	return r
 }
 

@@ -3,7 +3,6 @@ package email_test
 import (
 	"context"
 	"crypto/tls"
-	"strings"
 	"testing"
 	"time"
 
@@ -18,15 +17,13 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds what must happen; nothing waits for it to pass.
-const patience = 20 * time.Second
-
 // rig is an adapter against a provider, with an inbox in memory.
 type rig struct {
 	*email.Adapter
 	t      *testing.T
 	srv    *fake.Server
 	config email.Config
+	kit    adapter.Kit
 	sink   *adapter.Inbox
 	health *health.Registry
 	logs   *adapter.Log
@@ -39,8 +36,8 @@ func newRig(t *testing.T, o fake.Options, change func(*email.Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	r := &rig{t: t, srv: srv, sink: adapter.NewInbox(), health: health.New(time.Now), logs: &adapter.Log{}, ctx: ctx}
+	kit := adapter.NewKit(t, srv.Close, srv.Password())
+	r := &rig{t: t, srv: srv, kit: kit, sink: kit.Sink, health: kit.Health, logs: kit.Log, ctx: kit.Ctx}
 	security := email.Security(o.Security)
 	if security == "" {
 		security = email.Plain
@@ -54,16 +51,6 @@ func newRig(t *testing.T, o fake.Options, change func(*email.Config)) *rig {
 		change(&r.config)
 	}
 	r.Adapter = r.another()
-	t.Cleanup(func() {
-		cancel()
-		srv.Close()
-		if t.Failed() {
-			t.Logf("the adapter's log:\n%s", r.logs)
-		}
-		if strings.Contains(r.logs.String(), srv.Password()) {
-			t.Error("the password stands in the log")
-		}
-	})
 	return r
 }
 
@@ -91,10 +78,7 @@ func (r *rig) run() (stop func() error) {
 // connect starts the adapter and waits until it is up to date.
 func (r *rig) connect() (stop func() error) {
 	r.t.Helper()
-	before := strings.Count(r.logs.String(), "connected to the mailbox")
-	stop = r.run()
-	r.logs.Wait(r.t, r.ctx, "connected to the mailbox", before+1)
-	return stop
+	return r.kit.Connect(r.t, r.Adapter, "connected to the mailbox")
 }
 
 func (r *rig) part() health.Part { return r.health.Parts()[0] }

@@ -30,6 +30,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
+	"hermes/internal/platform/bang"
 	"hermes/internal/platform/clean"
 	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
@@ -76,9 +77,9 @@ type Adapter struct {
 
 	session  session
 	self     atomic.Pointer[identity]
-	commands atomic.Pointer[map[string]bool] // names that may be typed with "!"
-	maxFile  atomic.Int64                    // bytes that the homeserver takes; 0: not known
-	edits    atomic.Int64                    // makes transaction ids of edits differ
+	commands bang.Commands // that may be typed with "!"
+	maxFile  atomic.Int64  // bytes that the homeserver takes; 0: not known
+	edits    atomic.Int64  // makes transaction ids of edits differ
 	rooms    rooms
 	sends    recall.Sends
 	waiting  recall.Latest // what is being worked on, for the reactions
@@ -169,11 +170,7 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 // SetCommands learns the names of the commands, which Matrix has none of its own
 // for: what is typed as "!name" is heard as "/name".
 func (a *Adapter) SetCommands(_ context.Context, cmds []platform.Command) error {
-	known := make(map[string]bool, len(cmds))
-	for _, c := range cmds {
-		known[strings.ToLower(c.Name)] = true
-	}
-	a.commands.Store(&known)
+	a.commands.Set(cmds)
 	return nil
 }
 

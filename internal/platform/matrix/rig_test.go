@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -25,14 +24,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds what must happen; nothing waits for it to pass.
-const patience = 20 * time.Second
-
 // rig is an adapter against a fake server, with an inbox in memory.
 type rig struct {
 	*matrix.Adapter
 	srv    *fake.Server
 	config matrix.Config
+	kit    adapter.Kit
 	sink   *adapter.Inbox
 	health *health.Registry
 	logs   *adapter.Log
@@ -53,25 +50,13 @@ func newRigWith(t testing.TB, o fake.Options, change func(*matrix.Config)) *rig 
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	r := &rig{srv: srv, sink: adapter.NewInbox(), health: health.New(time.Now), logs: &adapter.Log{}, ctx: ctx, file: filepath.Join(t.TempDir(), "session.json")}
+	kit := adapter.NewKit(t, srv.Close, srv.Token(), srv.Password(), "syt_login_")
+	r := &rig{srv: srv, kit: kit, sink: kit.Sink, health: kit.Health, logs: kit.Log, ctx: kit.Ctx, file: filepath.Join(t.TempDir(), "session.json")}
 	r.config = matrix.Config{Homeserver: srv.URL(), Token: secret.Value(srv.Token()), TokenOrigin: ".env line 2 (MATRIX_ACCESS_TOKEN)", Rooms: settings.Rooms{RequireMention: true}}
 	if change != nil {
 		change(&r.config)
 	}
 	r.Adapter = r.another(t)
-	t.Cleanup(func() {
-		cancel()
-		srv.Close()
-		if t.Failed() {
-			t.Logf("the adapter's log:\n%s", r.logs.Tail(4000))
-		}
-		for _, secret := range []string{srv.Token(), srv.Password(), "syt_login_"} {
-			if strings.Contains(r.logs.String(), secret) {
-				t.Error("a secret stands in the log")
-			}
-		}
-	})
 	return r
 }
 
@@ -102,19 +87,10 @@ func (r *rig) logger() *slog.Logger {
 	return r.logs.Logger()
 }
 
-// run starts the adapter; the returned function ends it and gives Run's error.
-func (r *rig) run(t testing.TB) (stop func() error) {
-	t.Helper()
-	return adapter.Run(t, r.ctx, r.Adapter, r.sink)
-}
-
 // connect starts the adapter and waits until it listens.
 func (r *rig) connect(t testing.TB) (stop func() error) {
 	t.Helper()
-	before := strings.Count(r.logs.String(), "connected to Matrix")
-	stop = r.run(t)
-	r.logs.Wait(t, r.ctx, "connected to Matrix", before+1)
-	return stop
+	return r.kit.Connect(t, r.Adapter, "connected to Matrix")
 }
 
 // direct makes a direct room with a person, which the account is in.

@@ -30,7 +30,7 @@ func (a *Adapter) read(self *identity, c *content, body string) reading {
 	if c.MsgType == "m.emote" && r.text != "" {
 		r.text = "* " + r.text
 	}
-	r.text = a.typed(r.text)
+	r.text = a.commands.Read(r.text)
 	return r
 }
 
@@ -171,22 +171,6 @@ func endsName(s string) bool {
 
 func partOfName(r rune) bool {
 	return unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("_=/+@", r)
-}
-
-// typed turns "!stop" into "/stop" where there is such a command.
-func (a *Adapter) typed(text string) string {
-	known := a.commands.Load()
-	if known == nil || !strings.HasPrefix(text, "!") {
-		return text
-	}
-	word := text[1:]
-	if i := strings.IndexAny(word, " \n"); i >= 0 {
-		word = word[:i]
-	}
-	if !(*known)[strings.ToLower(word)] {
-		return text
-	}
-	return "/" + text[1:]
 }
 
 func quoted(s string) string { return strconv.Quote(clean.Clip(clean.Text(s), 60)) }

@@ -128,20 +128,7 @@ func (a *Adapter) read(self *identity, message string) (text string, mentioned b
 		text = whole // nothing but the name: that is what was said
 	}
 	mentioned = mentioned || a.cfg.Addressed(whole)
-	return a.typed(text), mentioned
-}
-
-// typed turns "!stop" into "/stop" where there is such a command.
-func (a *Adapter) typed(text string) string {
-	known := a.commands.Load()
-	if known == nil || !strings.HasPrefix(text, "!") {
-		return text
-	}
-	word, _, _ := strings.Cut(text[1:], " ")
-	if !(*known)[strings.ToLower(word)] {
-		return text
-	}
-	return "/" + text[1:]
+	return a.commands.Read(text), mentioned
 }
 
 // inThread tells whether the bot has written in a thread: who goes on there

@@ -21,7 +21,6 @@ import (
 	"log/slog"
 	"net/http"
 	"regexp"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +28,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
+	"hermes/internal/platform/bang"
 	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
 	"hermes/internal/platform/reconnect"
@@ -60,7 +60,7 @@ type Adapter struct {
 	running  running
 	self     atomic.Pointer[identity]
 	limits   atomic.Pointer[serverLimits]
-	commands atomic.Pointer[map[string]bool] // names that may be typed with "!"
+	commands bang.Commands // that may be typed with "!"
 	names    directory
 	sends    recall.Sends
 
@@ -153,11 +153,7 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 // that begins with a slash is taken for one by its clients; so what is typed
 // as "!name" is heard as "/name".
 func (a *Adapter) SetCommands(_ context.Context, cmds []platform.Command) error {
-	known := make(map[string]bool, len(cmds))
-	for _, c := range cmds {
-		known[strings.ToLower(c.Name)] = true
-	}
-	a.commands.Store(&known)
+	a.commands.Set(cmds)
 	return nil
 }
 

@@ -3,7 +3,6 @@ package mattermost_test
 import (
 	"context"
 	"log/slog"
-	"strings"
 	"testing"
 	"time"
 
@@ -21,14 +20,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds what must happen; nothing waits for it to pass.
-const patience = 20 * time.Second
-
 // rig is an adapter against a fake server, with an inbox in memory.
 type rig struct {
 	*mattermost.Adapter
 	srv    *fake.Server
 	config mattermost.Config
+	kit    adapter.Kit
 	sink   *adapter.Inbox
 	health *health.Registry
 	logs   *adapter.Log
@@ -46,23 +43,13 @@ func newRigWith(t testing.TB, o fake.Options, change func(*mattermost.Config)) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	r := &rig{srv: srv, sink: adapter.NewInbox(), health: health.New(time.Now), logs: &adapter.Log{}, ctx: ctx}
+	kit := adapter.NewKit(t, srv.Close, srv.Token())
+	r := &rig{srv: srv, kit: kit, sink: kit.Sink, health: kit.Health, logs: kit.Log, ctx: kit.Ctx}
 	r.config = mattermost.Config{Token: secret.Value(srv.Token()), TokenOrigin: ".env line 2 (MATTERMOST_TOKEN)", URL: srv.URL(), Rooms: settings.Rooms{RequireMention: true}, PingEvery: 20 * time.Millisecond}
 	if change != nil {
 		change(&r.config)
 	}
 	r.Adapter = r.another(t)
-	t.Cleanup(func() {
-		cancel()
-		srv.Close()
-		if t.Failed() {
-			t.Logf("the adapter's log:\n%s", r.logs.Tail(4000))
-		}
-		if strings.Contains(r.logs.String(), srv.Token()) {
-			t.Error("the token stands in the log")
-		}
-	})
 	return r
 }
 
@@ -95,10 +82,7 @@ func (r *rig) run(t testing.TB) (stop func() error) {
 // connect starts the adapter and waits until it is up to date.
 func (r *rig) connect(t testing.TB) (stop func() error) {
 	t.Helper()
-	before := strings.Count(r.logs.String(), "connected to Mattermost")
-	stop = r.run(t)
-	r.logs.Wait(t, r.ctx, "connected to Mattermost", before+1)
-	return stop
+	return r.kit.Connect(t, r.Adapter, "connected to Mattermost")
 }
 
 func (r *rig) part() health.Part { return r.health.Parts()[0] }

@@ -179,16 +179,7 @@ func (c *call) retryAfter() time.Duration {
 
 // harmless says of a request that only reads what classify says of a send: it
 // repeats no harm, so its outcome is never uncertain.
-func harmless(e *platform.Error, what string) *platform.Error {
-	if e == nil {
-		return nil
-	}
-	if e.Code == codeUnknown {
-		e.Reason = what + ": it is tried again"
-	}
-	e.Uncertain = false
-	return e
-}
+func harmless(e *platform.Error, what string) *platform.Error { return e.Harmless(codeUnknown, what) }
 
 // scrub takes the tokens out of a text.
 func (a *Adapter) scrub(s string) string { return secret.Hide(s, a.cfg.Token, a.cfg.AppToken) }

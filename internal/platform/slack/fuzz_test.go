@@ -19,8 +19,7 @@ func quiet(t testing.TB) *Adapter {
 		t.Fatal(err)
 	}
 	a.self.Store(&identity{user: "U1", bot: "B1", team: "T1", name: "hermes"})
-	known := map[string]bool{"stop": true}
-	a.commands.Store(&known)
+	a.commands.Set([]platform.Command{{Name: "stop"}})
 	return a
 }
 

@@ -155,24 +155,8 @@ func (a *Adapter) read(ctx context.Context, self *identity, raw string) reading 
 	var r reading
 	r.text, r.mentioned = withoutSelf(whole, self.name)
 	r.mentioned = r.mentioned || a.cfg.Addressed(r.text)
-	r.text = a.typed(r.text)
+	r.text = a.commands.Read(r.text)
 	return r
-}
-
-// typed turns "!stop" into "/stop" where there is such a command.
-func (a *Adapter) typed(text string) string {
-	known := a.commands.Load()
-	if known == nil || !strings.HasPrefix(text, "!") {
-		return text
-	}
-	word := text[1:]
-	if i := strings.IndexAny(word, " \n"); i >= 0 {
-		word = word[:i]
-	}
-	if !(*known)[strings.ToLower(word)] {
-		return text
-	}
-	return "/" + text[1:]
 }
 
 // attachments are the files of a message that can still be had.
@@ -234,14 +218,12 @@ func (a *Adapter) command(f *envelope) (in domain.Inbound, ok bool) {
 	name := strings.ToLower(strings.TrimPrefix(strings.TrimSpace(clean.Text(c.Command)), "/"))
 	said := strings.TrimSpace(plainText(clean.Text(c.Text), func(kind byte, id, label string) string { return string(kind) + cmp.Or(label, id) }))
 	text := said
-	if known := a.commands.Load(); known != nil {
-		word, _, _ := strings.Cut(strings.TrimLeft(said, "/!"), " ")
-		switch {
-		case (*known)[name]:
-			text = strings.TrimSpace("/" + name + " " + said)
-		case (*known)[strings.ToLower(word)]:
-			text = "/" + strings.TrimLeft(said, "/!")
-		}
+	word, _, _ := strings.Cut(strings.TrimLeft(said, "/!"), " ")
+	switch {
+	case a.commands.Has(name):
+		text = strings.TrimSpace("/" + name + " " + said)
+	case a.commands.Has(word):
+		text = "/" + strings.TrimLeft(said, "/!")
 	}
 	if text == "" {
 		text = "/help"

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"testing"
 	"time"
 
@@ -24,14 +23,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds what must happen; nothing waits for it to pass.
-const patience = 20 * time.Second
-
 // rig is an adapter against a fake server, with an inbox in memory.
 type rig struct {
 	*slack.Adapter
 	srv    *fake.Server
 	config slack.Config
+	kit    adapter.Kit
 	sink   *adapter.Inbox
 	health *health.Registry
 	logs   *adapter.Log
@@ -49,26 +46,14 @@ func newRigWith(t testing.TB, o fake.Options, change func(*slack.Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	r := &rig{srv: srv, sink: adapter.NewInbox(), health: health.New(time.Now), logs: &adapter.Log{}, ctx: ctx}
+	kit := adapter.NewKit(t, srv.Close, srv.Token(), srv.AppToken(), "ticket=")
+	r := &rig{srv: srv, kit: kit, sink: kit.Sink, health: kit.Health, logs: kit.Log, ctx: kit.Ctx}
 	r.config = slack.Config{Token: secret.Value(srv.Token()), TokenOrigin: ".env line 2 (SLACK_BOT_TOKEN)", AppToken: secret.Value(srv.AppToken()),
 		BaseURL: srv.URL(), Rooms: settings.Rooms{RequireMention: true}, PingEvery: 20 * time.Millisecond}
 	if change != nil {
 		change(&r.config)
 	}
 	r.Adapter = r.another(t)
-	t.Cleanup(func() {
-		cancel()
-		srv.Close()
-		if t.Failed() {
-			t.Logf("the adapter's log:\n%s", r.logs.Tail(4000))
-		}
-		for _, token := range []string{srv.Token(), srv.AppToken(), "ticket="} {
-			if strings.Contains(r.logs.String(), token) {
-				t.Error("a secret stands in the log")
-			}
-		}
-	})
 	return r
 }
 
@@ -101,10 +86,7 @@ func (r *rig) run(t testing.TB) (stop func() error) {
 // connect starts the adapter and waits until it is up to date.
 func (r *rig) connect(t testing.TB) (stop func() error) {
 	t.Helper()
-	before := strings.Count(r.logs.String(), "all that was written in Slack is read")
-	stop = r.run(t)
-	r.logs.Wait(t, r.ctx, "all that was written in Slack is read", before+1)
-	return stop
+	return r.kit.Connect(t, r.Adapter, "all that was written in Slack is read")
 }
 
 func (r *rig) part() health.Part { return r.health.Parts()[0] }

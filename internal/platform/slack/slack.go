@@ -32,6 +32,7 @@ import (
 	"hermes/internal/domain"
 	"hermes/internal/health"
 	"hermes/internal/platform"
+	"hermes/internal/platform/bang"
 	"hermes/internal/platform/intake"
 	"hermes/internal/platform/recall"
 	"hermes/internal/platform/reconnect"
@@ -65,8 +66,8 @@ type Adapter struct {
 	pause   pauses
 
 	self     atomic.Pointer[identity]
-	commands atomic.Pointer[map[string]bool] // names that may be typed with "!"
-	noStatus atomic.Bool                     // the app may not show that it writes
+	commands bang.Commands // that may be typed with "!"
+	noStatus atomic.Bool   // the app may not show that it writes
 	names    directory
 	sends    recall.Sends
 	waiting  recall.Latest // what is being worked on, for the reactions
@@ -154,11 +155,7 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 // over the socket. What is typed as "!name" is heard as "/name" everywhere, also
 // in threads, where Slack takes no commands.
 func (a *Adapter) SetCommands(_ context.Context, cmds []platform.Command) error {
-	known := make(map[string]bool, len(cmds))
-	for _, c := range cmds {
-		known[strings.ToLower(c.Name)] = true
-	}
-	a.commands.Store(&known)
+	a.commands.Set(cmds)
 	return nil
 }
 
