@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/home"
 	"hermes/internal/plain"
 )
 
@@ -203,10 +204,7 @@ func replaceFile(path, text string) error {
 		_ = os.Remove(tmp)
 		return fail(err)
 	}
-	if dir, err := os.Open(filepath.Dir(path)); err == nil {
-		_ = dir.Sync() // where a folder cannot be synced the file is still whole
-		dir.Close()
-	}
+	home.SyncDir(filepath.Dir(path))
 	return nil
 }
 
