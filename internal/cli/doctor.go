@@ -8,13 +8,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"hermes/internal/doctor"
+	"hermes/internal/domain"
 	"hermes/internal/home"
+	"hermes/internal/service"
 )
 
 // doctorFlags are what `hermes doctor` was told.
 type doctorFlags struct {
 	asJSON, fix, all, local bool
 	origin                  string
+	ack, until, unack       string
 }
 
 func newDoctorCommand(app *App) *cobra.Command {
@@ -24,14 +27,22 @@ func newDoctorCommand(app *App) *cobra.Command {
 		Long: "Say what is wrong with this profile: each finding with its class, the evidence, what it\n" +
 			"means and the one command that mends it. The first finding is the answer: what stands\n" +
 			"under it as explained goes away with it. It works whether or not a gateway runs.\n\n" +
+			"A finding that is known can be acknowledged: it is shown as such and does not count, until its\n" +
+			"time is over or its evidence is another.\n\n" +
 			"Exit code 0: nothing is wrong (advice may be given); 1: something is.",
-		Example: "  hermes doctor\n  hermes -p liam doctor --fix\n  hermes doctor --origin https://chat.example.org   (a page says \"Failed to fetch\")",
-		RunE:    func(cmd *cobra.Command, _ []string) error { return app.doctor(cmd.Context(), f) },
+		Example: "  hermes doctor\n  hermes -p liam doctor --fix\n  hermes doctor --origin https://chat.example.org   (a page says \"Failed to fetch\")\n" +
+			"  hermes doctor --ack transport.limited:telegram --until 7d",
+		RunE: func(cmd *cobra.Command, _ []string) error { return app.doctor(cmd.Context(), f) },
 	}
 	jsonFlag(cmd, &f.asJSON)
 	cmd.Flags().BoolVar(&f.fix, "fix", false, "carry out the fixes that cannot do harm, and say each")
 	cmd.Flags().BoolVar(&f.all, "all", false, "every profile")
 	cmd.Flags().BoolVar(&f.local, "local", false, "ask nobody outside of this machine")
+	cmd.Flags().StringVar(&f.ack, "ack", "", "acknowledge a finding: `ID[:ABOUT]` as --json gives them")
+	cmd.Flags().StringVar(&f.until, "until", "30d", "how long the acknowledgement holds at most, e.g. 12h, 7d")
+	cmd.Flags().StringVar(&f.unack, "unack", "", "take an acknowledgement back: `ID[:ABOUT]`")
+	cmd.MarkFlagsMutuallyExclusive("ack", "unack", "all")
+	cmd.MarkFlagsMutuallyExclusive("ack", "fix")
 	cmd.Flags().StringVar(&f.origin, "origin", "", "address of a web page whose requests to the API fail")
 	return cmd
 }
@@ -60,7 +71,10 @@ func (a *App) doctor(ctx context.Context, f doctorFlags) error {
 	healthy := true
 	answers := []doctorAnswer{}
 	for i, r := range requests {
-		answer := a.examine(ctx, r, f)
+		answer, err := a.examine(ctx, r, f)
+		if err != nil {
+			return err
+		}
 		healthy = healthy && answer.Healthy
 		answers = append(answers, answer)
 		if !f.asJSON {
@@ -85,21 +99,37 @@ func (a *App) doctor(ctx context.Context, f doctorFlags) error {
 	return nil
 }
 
-// examine looks at one profile, and with --fix mends and looks again.
-func (a *App) examine(ctx context.Context, r home.Request, f doctorFlags) doctorAnswer {
+// examine looks at one profile, and with --fix mends and looks again. Errors:
+// those of an acknowledgement.
+func (a *App) examine(ctx context.Context, r home.Request, f doctorFlags) (doctorAnswer, error) {
 	binary, err := ownPath()
 	if err != nil {
 		binary = "hermes"
 	}
 	o := doctor.Options{Request: r, Environ: a.Environ, Binary: binary, Version: Version(), Origin: f.origin, Local: f.local, Now: a.Now}
+	if f.unack != "" {
+		p, err := home.Resolve(r)
+		if err != nil {
+			return doctorAnswer{}, err
+		}
+		n, err := doctor.Withdraw(p.Home, f.unack)
+		if err != nil {
+			return doctorAnswer{}, err
+		}
+		if n == 0 {
+			return doctorAnswer{}, domain.E(domain.NotFound, nil, "%s is not acknowledged in the profile %s", f.unack, p.Name)
+		}
+	}
 	answer := doctorAnswer{Report: doctor.Examine(ctx, o)}
-	if !f.fix {
-		return answer
+	switch {
+	case f.ack != "":
+		return answer, doctor.Acknowledge(&answer.Report, f.ack, a.Now().Add(service.Span(f.until)), a.Now())
+	case f.fix:
+		if answer.Repaired = doctor.Repair(ctx, answer.Report); len(answer.Repaired) > 0 {
+			answer.Report = doctor.Examine(ctx, o)
+		}
 	}
-	if answer.Repaired = doctor.Repair(ctx, answer.Report); len(answer.Repaired) > 0 {
-		answer.Report = doctor.Examine(ctx, o)
-	}
-	return answer
+	return answer, nil
 }
 
 // printDoctor prints a report for people.
@@ -114,9 +144,11 @@ func (a *App) printDoctor(d doctorAnswer) {
 			wrap(a.Out, "  ", r.Problem)
 		}
 	}
-	errors, advice := 0, 0
+	errors, advice, known := 0, 0, 0
 	for _, f := range d.Findings {
-		if f.Severity == doctor.Advice {
+		if f.Acknowledged != nil {
+			known++
+		} else if f.Severity == doctor.Advice {
 			advice++
 		} else {
 			errors++
@@ -130,6 +162,9 @@ func (a *App) printDoctor(d doctorAnswer) {
 	default:
 		fmt.Fprintf(a.Out, "✓ %s: nothing is wrong. Gateway: %s.\n", d.Profile, d.Gateway)
 	}
+	if known > 0 {
+		fmt.Fprintf(a.Out, "  %s acknowledged.\n", count(known, "more is", "more are"))
+	}
 	for i, f := range d.Findings {
 		mark := "✗"
 		switch f.Severity {
@@ -137,6 +172,11 @@ func (a *App) printDoctor(d doctorAnswer) {
 			mark = "!"
 		case doctor.Advice:
 			mark = "·"
+		}
+		if f.Acknowledged != nil {
+			fmt.Fprintln(a.Out)
+			wrap(a.Out, "- acknowledged until "+f.Acknowledged.Until.Local().Format("2006-01-02 15:04")+": ", f.What+" ("+f.ID+")")
+			continue
 		}
 		fmt.Fprintln(a.Out)
 		wrap(a.Out, fmt.Sprintf("%s %d. %s: ", mark, i+1, f.Class), f.What)

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -89,8 +87,10 @@ func (f *fleet) gateway(ctx context.Context, p home.Profile) (m update.Member, o
 // process fills in what a PID tells.
 func (f *fleet) process(ctx context.Context, m *update.Member, pid int) {
 	m.Running, m.PID, m.Program = true, pid, fmt.Sprintf("/proc/%d/exe", pid)
-	m.Version = programVersion(ctx, m.Program)
-	m.Starts = startedAs(pid)
+	ctx, cancel := context.WithTimeout(ctx, askVersion)
+	defer cancel()
+	m.Version = versions.Ask(ctx, m.Program)
+	m.Starts = succession.StartedAs(pid)
 }
 
 // scheduler describes a scheduler that runs alone.
@@ -135,7 +135,7 @@ func (f *fleet) schedulers() map[string][]int {
 // schedules tells whether a process is a scheduler alone, and gives the home of
 // its profile.
 func schedules(pid int, userHome string) (at string, ok bool) {
-	return schedulerHome(words0(pid, "cmdline"), words0(pid, "environ"), userHome)
+	return schedulerHome(succession.Words(pid, "cmdline"), succession.Words(pid, "environ"), userHome)
 }
 
 // schedulerHome reads a command line and an environment; both are empty of a
@@ -151,56 +151,6 @@ func schedulerHome(args, environ []string, userHome string) (at string, ok bool)
 	its := App{Environ: environ}
 	p, err := home.Resolve(home.Request{Flag: name, FlagSet: set, Env: its.Lookup, UserHome: userHome})
 	return p.Home, err == nil
-}
-
-// words0 reads a file of /proc/PID that parts words by NUL; proc(5).
-func words0(pid int, name string) []string {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, name))
-	if err != nil || len(text) == 0 {
-		return nil
-	}
-	return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00")
-}
-
-// startedAs is the program that a process's command line names, "" where it
-// cannot be told.
-func startedAs(pid int) string {
-	args := words0(pid, "cmdline")
-	if len(args) == 0 {
-		return ""
-	}
-	name := args[0]
-	if strings.Contains(name, "/") && !filepath.IsAbs(name) {
-		dir, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))
-		if err != nil {
-			return ""
-		}
-		return filepath.Join(dir, name)
-	}
-	if filepath.IsAbs(name) {
-		return name
-	}
-	environ := App{Environ: words0(pid, "environ")}
-	for _, dir := range filepath.SplitList(environ.getenv("PATH")) {
-		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil && filepath.IsAbs(path) {
-			return path
-		}
-	}
-	return ""
-}
-
-// programVersion asks a program for its version; "" when it does not say.
-func programVersion(ctx context.Context, program string) string {
-	ctx, cancel := context.WithTimeout(ctx, askVersion)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, program, "--version")
-	cmd.WaitDelay = time.Second
-	out, err := cmd.Output()
-	if err != nil {
-		return ""
-	}
-	_, version, _ := strings.Cut(strings.TrimSpace(string(out)), " ")
-	return version
 }
 
 // Look gives a member as it is now.

@@ -69,6 +69,15 @@ func (s sink) Accept(ctx context.Context, account string, events []domain.Inboun
 	return nil
 }
 
+// Returned records that a message came back after the platform had taken it.
+func (s sink) Returned(ctx context.Context, chatID, receipt, reason string) error {
+	ok, err := s.Store.MarkReturned(ctx, s.platform, chatID, receipt, reason, s.Now())
+	if err == nil && ok {
+		s.Log.Error("a message came back", "component", "delivery", "platform", string(s.platform), "chat", chatID, "receipt", receipt, "reason", reason)
+	}
+	return err
+}
+
 // judge cleans an event and asks the gate about it.
 func (s sink) judge(ctx context.Context, account string, in domain.Inbound) (ledger.Event, error) {
 	in.Platform, in.Account, in.ReceivedAt = s.platform, account, s.Now()

@@ -41,8 +41,12 @@ func checkPort(c *Case) []Finding {
 			Means:    "The API is off until the port is free; chat platforms and cron run.",
 			Fix:      c.then(c.hermes(fmt.Sprintf("config set API_SERVER_PORT %d", c.freePort())))}}
 	case up && c.Gateway.Status.API.Address == "" && c.Gateway.Status.API.Enabled && part.bad():
-		return []Finding{{ID: "service.api_down", Class: Service, Severity: Error, depth: ofPart, explains: []string{"service.part_api"},
-			What: "the API is down", Evidence: []string{"status: " + part.Message}, Means: "Browsers say \"Failed to fetch\", programs \"connection refused\".", Fix: c.hermes("gateway restart")}}
+		f := Finding{ID: "service.api_down", Class: Service, Severity: Error, depth: ofPart, explains: []string{"service.part_api"},
+			What: "the API is down", Evidence: []string{"status: " + part.Message}, Means: "Browsers say \"Failed to fetch\", programs \"connection refused\".", Fix: c.hermes("gateway restart")}
+		if part.Code == "bind_failed" { // the address is not this machine's, or not yet
+			f.Fix = c.then(c.hermes("config set API_SERVER_HOST 127.0.0.1"))
+		}
+		return []Finding{f}
 	case up && a.Err != nil && c.Gateway.Status.API.Address != "" && strings.HasSuffix(c.Gateway.Status.API.Address, fmt.Sprintf(":%d", c.Config.API.Port)):
 		return []Finding{{ID: "service.api_silent", Class: Service, Severity: Error, depth: ofPart, What: "the API does not answer at " + a.Address,
 			Evidence: []string{a.Err.Error()}, Means: "Programs wait in vain.", Fix: c.hermes("gateway restart")}}

@@ -18,6 +18,7 @@ import (
 	"hermes/internal/service"
 	"hermes/internal/starts"
 	"hermes/internal/succession"
+	"hermes/internal/versions"
 )
 
 // Case is what is known of an installation. It is filled in by gather and only
@@ -38,6 +39,8 @@ type Case struct {
 
 	Gateway gatewayFacts
 	Starts  startFacts
+	Program programFacts
+	Older   []olderGateway
 	Units   unitFacts
 	Ledger  ledgerFacts
 	API     apiFacts
@@ -73,6 +76,8 @@ type gatewayFacts struct {
 // startFacts are what is written down of the gateway's starts.
 type startFacts struct {
 	starts.Record
+	Pin    versions.Pin
+	Pinned bool
 	PinErr error // the program that the profile is pinned to cannot be run
 }
 
@@ -132,11 +137,11 @@ func gather(ctx context.Context, o Options) *Case {
 		{"the ledger", 4 * time.Second, askLedger},
 		{"the other profiles", 2 * time.Second, askNeighbours},
 	})
-	if c.Config == nil {
-		return c
+	asks := []fact{{"the programs", 3 * time.Second, askPrograms}}
+	if c.Config != nil {
+		asks = append(asks, fact{"the API", 2 * time.Second, askAPI})
 	}
-	asks := []fact{{"the API", 2 * time.Second, askAPI}}
-	if !o.Local {
+	if c.Config != nil && !o.Local {
 		asks = append(asks, fact{"the model's provider", probeLimit, askModels}, fact{"the transcription service", probeLimit, askSpeech})
 		for p, cfg := range c.Config.Platforms {
 			if cfg.Enabled && c.wantsProbe(p) {

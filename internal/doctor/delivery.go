@@ -59,7 +59,7 @@ func checkWaiting(c *Case) []Finding {
 		return nil
 	}
 	d := old[len(old)-1]
-	f := Finding{ID: "delivery.waiting", Class: Delivery, Severity: Warning, depth: ofWork, about: string(d.To.Platform),
+	f := Finding{ID: "delivery.waiting", Class: Delivery, Severity: Warning, depth: ofWork, about: string(d.To.Platform), explains: []string{"delivery.held_up"},
 		What:     fmt.Sprintf("%d messages have waited for over %s", len(old), waitsLong),
 		Evidence: []string{fmt.Sprintf("delivery %d to %s waits since %s: %s", d.ID, d.To, d.CreatedAt.Local().Format(time.DateTime), orNone(d.Reason))},
 		Means:    "They are tried again for a day, and then given up.", Fix: c.hermes(fmt.Sprintf("deliveries retry %d", d.ID))}

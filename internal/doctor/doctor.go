@@ -50,6 +50,10 @@ type Finding struct {
 	Means    string   `json:"means"`    // the consequence
 	Fix      string   `json:"fix"`      // one command; <…> in it is for the operator to fill in
 	Safe     bool     `json:"safe"`     // --fix carries it out
+	// About is what it is about, where there may be several: a platform, a job.
+	About string `json:"about,omitempty"`
+	// Acknowledged says that the operator knows of it, nil for not.
+	Acknowledged *Acknowledged `json:"acknowledged,omitempty"`
 	// Symptoms are further findings that go away with this one.
 	Symptoms []Symptom `json:"symptoms,omitempty"`
 
@@ -69,7 +73,7 @@ type Symptom struct {
 type Report struct {
 	Profile  string    `json:"profile"`
 	Home     string    `json:"home"`
-	Healthy  bool      `json:"healthy"` // no error and no warning
+	Healthy  bool      `json:"healthy"` // no error and no warning that is not acknowledged
 	Gateway  string    `json:"gateway"` // running, stopped, silent
 	Findings []Finding `json:"findings"`
 	// Unknown are the facts that could not be had, and why; nothing was
@@ -112,20 +116,21 @@ func Examine(ctx context.Context, o Options) Report {
 		found = append(found, check(c)...)
 	}
 	r := Report{Profile: c.Profile.Name, Home: c.Profile.Home, Gateway: c.Gateway.word(), Findings: rank(found), Unknown: c.Unknown, redact: c.redact}
-	r.Healthy = !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Severity != Advice })
 	if r.Unknown == nil {
 		r.Unknown = []string{}
 	}
 	for i := range r.Findings {
 		r.Findings[i].finish(c)
 	}
+	r.acknowledged(o.Now())
+	r.Healthy = !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Severity != Advice && f.Acknowledged == nil })
 	r.Took = time.Since(began).Seconds()
 	return r
 }
 
 // finish fills in what every finding has, and takes secrets out.
 func (f *Finding) finish(c *Case) {
-	f.Profile, f.Safe = c.Profile.Name, f.repair != nil
+	f.Profile, f.Safe, f.About = c.Profile.Name, f.repair != nil, c.redact(f.about)
 	f.What, f.Means = c.redact(f.What), c.redact(f.Means)
 	if f.Evidence == nil {
 		f.Evidence = []string{}
@@ -150,7 +155,7 @@ type Repaired struct {
 func Repair(ctx context.Context, r Report) []Repaired {
 	out := []Repaired{}
 	for _, f := range r.Findings {
-		if f.repair == nil {
+		if f.repair == nil || f.Acknowledged != nil {
 			continue
 		}
 		one := Repaired{ID: f.ID, What: f.Fix}
@@ -167,7 +172,7 @@ type check func(*Case) []Finding
 
 // checks lists all checks; each class has its own file.
 func checks() []check {
-	return slices.Concat(hostChecks(), scopeChecks(), unitChecks(), processChecks(), apiChecks(), providerChecks(), transportChecks(), schedulerChecks(), deliveryChecks())
+	return slices.Concat(hostChecks(), scopeChecks(), unitChecks(), programChecks(), processChecks(), apiChecks(), providerChecks(), transportChecks(), schedulerChecks(), deliveryChecks())
 }
 
 // someOf joins the first few of a list, so that no finding grows without end.

@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"hermes/internal/home"
+	"hermes/internal/model/login"
 	"hermes/internal/plain"
 )
 
@@ -72,7 +72,9 @@ func askFiles(_ context.Context, c *Case) func(*Case) {
 			c.redactor.Add(cfg.Secrets()...)
 		}
 		for _, a := range auth {
-			c.redactor.Add(a.secrets...)
+			for _, e := range a.Entries {
+				c.redactor.Add(e.Access.Reveal(), e.Refresh.Reveal())
+			}
 		}
 	}
 }
@@ -158,102 +160,23 @@ func ownerName(uid int) string {
 	return "UID " + strconv.Itoa(uid)
 }
 
-// authFile is what an auth.json says, without its tokens.
+// authFile is what an auth.json says.
 type authFile struct {
 	Path    string
 	Trouble error // it is not what was expected
-	Entries []authEntry
-
-	secrets []string
-}
-
-// authEntry is one login or key.
-type authEntry struct {
-	Provider string
-	Label    string
-	Type     string
-	Expires  time.Time // zero when it does not expire, or does not say
-	Refresh  bool      // it can be renewed
-	Failure  string    // why it failed last
+	Entries []login.Credential
 }
 
 // readAuth reads the profile's auth.json and the root's.
 func readAuth(p home.Profile) []authFile {
 	var out []authFile
 	for _, path := range home.AuthFiles(p) {
-		data, err := plain.Read(path)
-		if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		f := authFile{Path: path, Trouble: err}
-		if err == nil {
-			f.Trouble = f.parse(data)
-		}
+		f := authFile{Path: path}
+		f.Entries, f.Trouble = login.Open(path, nil).List("")
 		out = append(out, f)
 	}
 	return out
-}
-
-// parse reads both halves of the file: logins by provider, and pools of
-// credentials.
-func (f *authFile) parse(data []byte) error {
-	type entry struct {
-		Label     string  `json:"label"`
-		Type      string  `json:"auth_type"`
-		Access    string  `json:"access_token"`
-		Refresh   string  `json:"refresh_token"`
-		Expires   any     `json:"expires_at"`
-		ExpiresMS float64 `json:"expires_at_ms"`
-		Code      any     `json:"last_error_code"`
-		Reason    string  `json:"last_error_reason"`
-		Message   string  `json:"last_error_message"`
-	}
-	var auth struct {
-		Providers map[string]json.RawMessage `json:"providers"`
-		Pool      map[string][]entry         `json:"credential_pool"`
-	}
-	if err := json.Unmarshal(data, &auth); err != nil {
-		return err
-	}
-	add := func(provider string, e entry) {
-		f.secrets = append(f.secrets, e.Access, e.Refresh)
-		one := authEntry{Provider: provider, Label: e.Label, Type: e.Type, Refresh: e.Refresh != "", Expires: instant(e.Expires)}
-		if e.ExpiresMS > 0 {
-			one.Expires = time.UnixMilli(int64(e.ExpiresMS))
-		}
-		for _, why := range []string{e.Reason, e.Message} {
-			if why != "" && one.Failure == "" {
-				one.Failure = why
-			}
-		}
-		f.Entries = append(f.Entries, one)
-	}
-	for provider, raw := range auth.Providers {
-		var e entry
-		if json.Unmarshal(raw, &e) == nil {
-			e.Type = "oauth"
-			add(provider, e)
-		}
-	}
-	for provider, pool := range auth.Pool {
-		for _, e := range pool {
-			add(provider, e)
-		}
-	}
-	return nil
-}
-
-// instant reads a time as an ISO text or as seconds of the epoch.
-func instant(v any) time.Time {
-	switch v := v.(type) {
-	case string:
-		if t, err := time.Parse(time.RFC3339, v); err == nil {
-			return t
-		}
-	case float64:
-		if v > 0 {
-			return time.Unix(int64(v), 0)
-		}
-	}
-	return time.Time{}
 }

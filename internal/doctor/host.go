@@ -236,7 +236,7 @@ func checkLedger(c *Case) []Finding {
 		f.ID, f.What = "service.ledger_newer", "the ledger was written by a newer version of this program"
 		f.Evidence = []string{domain.MessageOf(l.Err)}
 		f.Means = "This version cannot open it, so it does not start."
-		f.Fix = "hermes update"
+		f.Fix = c.thenIfDown("hermes update")
 	case domain.IsCode(l.Err, domain.Timeout), domain.IsCode(l.Err, domain.Unavailable):
 		f.ID, f.Severity, f.depth, f.explains = "service.ledger_busy", Warning, ofPart, []string{"service.part_ledger"}
 		f.What, f.Evidence = "the ledger does not answer", []string{domain.MessageOf(l.Err)}

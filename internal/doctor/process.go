@@ -84,9 +84,17 @@ func askGateway(ctx context.Context, c *Case) func(*Case) {
 	}
 	g.Exit, g.Exited = gateway.LastExit(c.Profile.LogDir())
 	g.Tail = lastTrouble(c.Profile.LogDir())
+	older := findOlder(c.Request.UserHome)
 	s := startFacts{Record: starts.Read(c.Profile)}
-	_, _, s.PinErr = versions.Pinned(c.Profile)
-	return func(c *Case) { c.Gateway, c.Starts = g, s }
+	s.Pin, s.Pinned, s.PinErr = versions.Pinned(c.Profile)
+	return func(c *Case) {
+		c.Gateway, c.Starts, c.Older = g, s, older
+		for _, o := range older {
+			for _, token := range o.Tokens {
+				c.redactor.Add(token.Reveal())
+			}
+		}
+	}
 }
 
 // commandOf is the command line of a process, "" when it cannot be seen.
@@ -197,26 +205,7 @@ func (c *Case) cronOnly() bool {
 
 // processChecks are about the process that serves.
 func processChecks() []check {
-	return []check{checkOtherSystem, checkSilent, checkDown, checkOldConfig, checkCrashes, checkPin, checkParked, checkQuarantine, checkParts}
-}
-
-// checkOtherSystem finds a gateway of the system that this one replaces.
-func checkOtherSystem(c *Case) []Finding {
-	g := c.Gateway
-	if g.Status != nil || !g.Held || !isOtherSystem(g.Command) {
-		return nil
-	}
-	return []Finding{{
-		ID: "profile.other_system", Class: Scope, Severity: Error, depth: ofSetting, explains: []string{"service.silent", "service.not_running", "scheduler.not_running", "transport.*"},
-		What:     fmt.Sprintf("a gateway of the older system runs on this home (PID %d)", g.Holder.PID),
-		Evidence: []string{"its command line: " + cutTo(g.Command, 120), c.Profile.PIDFile() + " names it"},
-		Means:    "Two programs cannot serve one home: this one refuses to start as long as the other lives.",
-		Fix:      c.then(fmt.Sprintf("kill %d", g.Holder.PID)),
-	}}
-}
-
-func isOtherSystem(command string) bool {
-	return strings.Contains(command, "hermes_cli") || strings.Contains(command, "python") && strings.Contains(command, "hermes")
+	return []check{checkOlderSystem, checkSilent, checkDown, checkOldConfig, checkCrashes, checkPin, checkParked, checkQuarantine, checkParts}
 }
 
 func checkSilent(c *Case) []Finding {
@@ -402,7 +391,7 @@ func checkCrashes(c *Case) []Finding {
 	}
 	return []Finding{{ID: "service.panicked", Class: Service, Severity: Advice, depth: ofProcess,
 		What: "the gateway crashed within the last day, and runs again", Evidence: []string{"logs/gateway-exit-diag.log: " + cutTo(g.Exit.String(), 200)},
-		Means: "That is a defect; what was accepted before was not lost.", Fix: c.hermes("logs errors -n 50")}}
+		Means: "That is a defect; what was accepted before was not lost.", Fix: c.hermes("doctor --ack service.panicked")}}
 }
 
 // checkPin says that the program which is to serve the profile cannot be run.

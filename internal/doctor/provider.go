@@ -30,56 +30,6 @@ func checkModelSet(c *Case) []Finding {
 		Means: "The bot answers every message by saying so.", Fix: c.then(c.hermes("model set <provider> <model>"))}}
 }
 
-// inUse tells whether a provider is the one of the model or of a fallback.
-func (c *Case) inUse(provider string) bool {
-	if c.Config == nil {
-		return false
-	}
-	return slices.ContainsFunc(append([]home.ModelConfig{c.Config.Model}, c.Config.Fallbacks...), func(m home.ModelConfig) bool {
-		return m.Provider == provider
-	})
-}
-
-// checkLogins looks at the logins of the providers in use.
-func checkLogins(c *Case) []Finding {
-	var out []Finding
-	for _, a := range c.Auth {
-		for _, e := range a.Entries {
-			if !c.inUse(e.Provider) || c.keyElsewhere(e) {
-				continue
-			}
-			f := Finding{Class: Provider, Severity: Error, depth: ofSetting, about: e.Provider, explains: []string{"provider.key_refused", "service.part_model", "provider.key_missing"},
-				Evidence: []string{fmt.Sprintf("%s: %s %q", a.Path, e.Provider, e.Label)}, Fix: c.then(c.hermes("config set " + keyName(e.Provider) + " <key>"))}
-			failure := strings.ToLower(e.Failure)
-			switch {
-			case strings.Contains(failure, "reused") || strings.Contains(failure, "consumed") || strings.Contains(failure, "invalid_grant"):
-				f.ID, f.What = "provider.login_consumed", "the login at "+e.Provider+" was used up by another program"
-				f.Evidence = append(f.Evidence, "its last error: "+e.Failure)
-				f.Means = "A refresh token is good for one use; whoever used it has the next one, and this copy is worthless."
-			case !e.Expires.IsZero() && e.Expires.Before(c.Now()) && !e.Refresh:
-				f.ID, f.What = "provider.login_expired", "the login at "+e.Provider+" has expired"
-				f.Evidence = append(f.Evidence, "it was good until "+e.Expires.Local().Format("2006-01-02 15:04"))
-				f.Means = "Every call is refused until somebody logs in again."
-			default:
-				continue
-			}
-			out = append(out, f)
-		}
-	}
-	return out
-}
-
-// keyElsewhere tells whether the key in force is not that of the file with
-// logins, so that what stands there does not matter.
-func (c *Case) keyElsewhere(e authEntry) bool {
-	for _, m := range append([]home.ModelConfig{c.Config.Model}, c.Config.Fallbacks...) {
-		if m.Provider == e.Provider && m.Key.IsSet() && !strings.Contains(m.KeyOrigin, "auth.json") {
-			return true
-		}
-	}
-	return false
-}
-
 // keyName is the variable that holds a provider's key.
 func keyName(provider string) string {
 	if provider == "custom" || strings.HasPrefix(provider, "custom:") {
@@ -127,7 +77,7 @@ func (c *Case) judge(p modelProbe) (f Finding, bad bool) {
 	if p.Said != "" {
 		f.Evidence = append(f.Evidence, "it said: "+cutTo(p.Said, 200))
 	}
-	newKey := c.then(c.hermes("config set " + c.keyPlace(m) + " <key>"))
+	newKey := c.newKey(m)
 	switch {
 	case p.Err != nil:
 		if part := c.part("model"); part.Known && part.State == health.OK && !part.LastOK.IsZero() {
@@ -191,7 +141,7 @@ func checkModelPart(c *Case) []Finding {
 	}
 	f := Finding{ID: "provider." + p.Code, Class: Provider, Severity: Error, depth: ofPart, about: c.Config.Model.Model, What: "the model does not answer as it should",
 		Evidence: []string{"status since " + p.Since.Local().Format("15:04:05") + ": " + p.Message}, Means: "Turns fail, or are answered by a fallback."}
-	newKey := c.then(c.hermes("config set " + c.keyPlace(c.Config.Model) + " <key>"))
+	newKey := c.newKey(c.Config.Model)
 	switch model.Kind(p.Code) {
 	case model.Auth:
 		f.ID, f.What, f.Fix = "provider.key_refused", "the provider refuses the key", newKey

@@ -28,10 +28,10 @@ func checkScheduler(c *Case) []Finding {
 	case part.Known && part.Code == "stuck" || s.Stalled:
 		f.ID, f.What = "scheduler.stalled", "the scheduler has not looked for due jobs for long"
 		f.Evidence = []string{"its last sign of life: " + s.Heartbeat.Local().Format(time.DateTime)}
-		f.Means, f.Fix = "No job fires until it is started anew.", c.hermes("gateway restart")
+		f.Means, f.Fix = "No job fires until it is started anew.", c.schedulerAnew(s.PID)
 	case s.Running && s.Behind > 60:
 		f.ID, f.Severity, f.What = "scheduler.behind", Warning, fmt.Sprintf("the job %q should have fired %d s ago", s.NextName, s.Behind)
-		f.Evidence, f.Means, f.Fix = []string{"due at " + s.Next.Local().Format(time.DateTime)}, "Jobs fire late.", c.hermes("gateway restart")
+		f.Evidence, f.Means, f.Fix = []string{"due at " + s.Next.Local().Format(time.DateTime)}, "Jobs fire late.", c.schedulerAnew(s.PID)
 	case part.bad():
 		f.ID, f.Severity, f.What = "scheduler.degraded", Warning, "the scheduler is held up"
 		f.Evidence, f.Means, f.Fix = []string{"status: " + part.Message}, "Jobs may fire late.", c.hermes("cron status")
@@ -39,6 +39,21 @@ func checkScheduler(c *Case) []Finding {
 		return nil
 	}
 	return []Finding{f}
+}
+
+// schedulerAnew is the command that sets a scheduler going again which does not
+// do its work: that of the gateway, or one that runs alone.
+func (c *Case) schedulerAnew(pid int) string {
+	unit := c.Units.cronFile()
+	switch {
+	case c.Gateway.Status != nil || pid <= 0:
+		return c.hermes("gateway restart")
+	case processState(pid) == "T" || processState(pid) == "t":
+		return fmt.Sprintf("kill -CONT %d", pid)
+	case c.Units.managed() && unit != nil:
+		return systemctl(unit.System, "restart "+unit.Name)
+	}
+	return fmt.Sprintf("kill %d && ", pid) + c.hermes("cron run")
 }
 
 // checkImport says that the jobs of the older system were not taken over.

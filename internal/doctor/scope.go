@@ -377,7 +377,7 @@ func checkAuthFile(c *Case) []Finding {
 	for _, a := range c.Auth {
 		if a.Trouble != nil {
 			out = append(out, Finding{ID: "profile.auth_json", Class: Provider, Severity: Error, depth: ofFiles, explains: []string{"provider.*"},
-				What: a.Path + " cannot be read as logins", Evidence: []string{a.Trouble.Error()}, Means: "No login and no key is taken from it.",
+				What: a.Path + " cannot be read as logins", Evidence: []string{domain.MessageOf(a.Trouble)}, Means: "No login and no key is taken from it.",
 				Fix: c.then("mv " + a.Path + " " + a.Path + ".broken")})
 		}
 	}

@@ -40,6 +40,11 @@ const (
 	FlawMisplaced    FlawCode = "misplaced_key" // a key in a section where systemd ignores it
 )
 
+// FlawCodes lists the kinds of flaws.
+func FlawCodes() []FlawCode {
+	return []FlawCode{FlawLimitPlace, FlawOnlineTarget, FlawNoAt, FlawSteps, FlawSlowRestart, FlawFastRestart, FlawNoRestart, FlawNoLimit, FlawMisplaced}
+}
+
 // Lint reads a unit file as an operator wrote it and says what in it does not do
 // what it seems to. name is the file's; a generated file has no flaws.
 func Lint(name, text string, system bool) []Flaw {

@@ -136,21 +136,30 @@ func Complete(userHome string, now time.Time) {
 	complete(userHome, now)
 }
 
+// interrupted stands in the last line of an update whose process died.
+const interrupted = " was interrupted ("
+
 // complete is Complete for who holds the lock.
 func complete(userHome string, now time.Time) {
 	a, ok := readAttempt(userHome)
 	if ok && !concluded(a.Log) {
 		l := &journal{file: a.Log, now: func() time.Time { return now }}
-		l.line("✗ " + a.What + " was interrupted (" + a.Step + "): its process, PID " + fmt.Sprint(a.PID) + ", was killed or the machine went down. What serves is as it was left; run `hermes update` again, which goes on from there, or `hermes update --rollback`")
+		l.line("✗ " + a.What + interrupted + a.Step + "): its process, PID " + fmt.Sprint(a.PID) + ", was killed or the machine went down. What serves is as it was left; run `hermes update` again, which goes on from there, or `hermes update --rollback`")
 	}
 	_ = os.Remove(attemptFile(userHome)) // looked at again by the next
 }
 
 // concluded tells whether a log's last line says how an update ended.
 func concluded(file string) bool {
+	said := lastSaid(file)
+	return strings.HasPrefix(said, "✓ ") || strings.HasPrefix(said, "✗ ")
+}
+
+// lastSaid is the last line of a log without its time, "" where there is none.
+func lastSaid(file string) string {
 	f, err := plain.Open(file)
 	if err != nil {
-		return false
+		return ""
 	}
 	defer f.Close()
 	if end, err := f.Seek(0, io.SeekEnd); err == nil {
@@ -158,12 +167,12 @@ func concluded(file string) bool {
 	}
 	text, err := io.ReadAll(io.LimitReader(f, 16<<10))
 	if err != nil {
-		return false
+		return ""
 	}
 	text = bytes.TrimRight(text, "\n")
 	last := text[bytes.LastIndexByte(text, '\n')+1:]
 	_, said, _ := strings.Cut(string(last), "  ")
-	return strings.HasPrefix(said, "✓ ") || strings.HasPrefix(said, "✗ ")
+	return said
 }
 
 // maxLog is the size at which update.log is put aside, in bytes.

@@ -460,8 +460,11 @@ const pinWord = "update to "
 // pinOf tells whether the member's profile is pinned, and whether by an update.
 func pinOf(m Member) (pinned, mine bool, pin versions.Pin) {
 	pin, pinned, _ = versions.Pinned(m.Profile) // one that cannot be followed pins nothing
-	return pinned, strings.HasPrefix(pin.Why, pinWord), pin
+	return pinned, Pins(pin), pin
 }
+
+// Pins tells whether an update, and not a person, set a pin.
+func Pins(pin versions.Pin) bool { return strings.HasPrefix(pin.Why, pinWord) }
 
 func (u *Updater) pin(p home.Profile, t target) error {
 	return versions.SetPin(p, versions.Pin{Path: t.program, Version: t.version, Why: pinWord + t.version, At: u.Now().UTC()})

@@ -6,10 +6,12 @@
 package versions
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -127,6 +129,19 @@ func (b Binary) Present() bool {
 	}
 	now, err := Look(b.Path, "", time.Time{})
 	return err == nil && now.Same(b) && runnable(b.Path)
+}
+
+// Ask lets a program say which version it is; "" when it does not, or not
+// before ctx ends.
+func Ask(ctx context.Context, program string) string {
+	cmd := exec.CommandContext(ctx, program, "--version")
+	cmd.WaitDelay = time.Second
+	out, err := cmd.Output()
+	if err != nil {
+		return ""
+	}
+	_, version, _ := strings.Cut(strings.TrimSpace(string(out)), " ")
+	return version
 }
 
 func runnable(path string) bool {

@@ -2,12 +2,14 @@ package faults
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
 	"hermes/internal/doctor"
 	"hermes/internal/domain"
 	"hermes/internal/ledger/sqlite"
+	upset "hermes/testkit/fault"
 )
 
 // deliveryFaults let work be done of which nobody hears.
@@ -41,6 +43,12 @@ func deliveryFaults() []fault {
 				w.dead()
 				w.fill["chat id"] = chat
 			}},
+		{what: "Telegram takes no message, and one waits", id: "delivery.held_up", class: doctor.Delivery,
+			inject: func(w *world) { w.refuseSends(time.Now()) },
+			hand:   func(w *world) { w.release() }},
+		{what: "a message has waited for twenty minutes", id: "delivery.waiting", class: doctor.Delivery,
+			inject: func(w *world) { w.refuseSends(time.Now().Add(-20 * time.Minute)) },
+			later:  func(w *world) { w.release() }},
 		{what: "messages wait for a platform that was taken away", id: "delivery.not_connected", class: doctor.Delivery,
 			inject: func(w *world) {
 				w.store(func(ctx context.Context, s *sqlite.Store) error {
@@ -50,6 +58,21 @@ func deliveryFaults() []fault {
 				})
 			}},
 	}
+}
+
+// refuseSends lets Telegram refuse every message, with one in the outbox since
+// the given time.
+func (w *world) refuseSends(since time.Time) {
+	w.t.Helper()
+	f := upset.BadGateway()
+	f.Times = -1
+	w.release = w.tg.Fail("sendMessage", f)
+	w.store(func(ctx context.Context, s *sqlite.Store) error {
+		d := domain.NewDelivery{To: domain.Address{Platform: "telegram", ChatID: fmt.Sprint(w.homeChat())}, Part: domain.Part{Text: "hello", Plain: "hello"}}
+		_, err := s.Enqueue(ctx, []domain.NewDelivery{d}, since)
+		return err
+	})
+	_, _ = w.home.Run(w.deadline(), w.args("send", "-t", "telegram", "--timeout", "1s", "hello")...)
 }
 
 // takeHome takes the home channel out of .env, restarts, and gives its id.

@@ -50,22 +50,25 @@ func (w *world) otherBot() string {
 	return bot.Token()
 }
 
-// olderSystem starts what looks like a gateway of the older system, with its
-// PID file.
-func (w *world) olderSystem() {
-	cmd := exec.Command("/bin/bash", "-c", "exec -a 'python3 -m hermes_cli.main gateway run' sleep 300")
+// olderSystem starts what looks like a gateway of the older system on a home. It
+// gives its PID and the time of its start, as /proc has it.
+func (w *world) olderSystem(at string) (pid int, started string) {
+	cmd := exec.Command("/bin/sh")
+	cmd.Args = []string{"python3", "-c", "read line", "-m", "hermes_cli.main", "gateway", "run"}
+	stdin, err := cmd.StdinPipe() // it ends with it
+	w.must(err)
+	cmd.Env = []string{"HOME=" + filepath.Dir(at), "HERMES_HOME=" + at, "PATH=" + os.Getenv("PATH")}
 	w.must(cmd.Start())
 	gone := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(gone) }()
-	w.t.Cleanup(func() { _ = cmd.Process.Kill(); <-gone })
+	w.t.Cleanup(func() { _ = stdin.Close(); <-gone })
 	w.until("the other program to run", func() bool {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", cmd.Process.Pid))
 		return err == nil && strings.Contains(string(text), "hermes_cli")
 	})
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", cmd.Process.Pid))
 	w.must(err)
-	started := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))[19]
-	w.write("gateway.pid", fmt.Sprintf(`{"pid":%d,"kind":"hermes-gateway","argv":["python3"],"start_time":%s}`, cmd.Process.Pid, started))
+	return cmd.Process.Pid, strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))[19]
 }
 
 // newBot makes a second bot behind another address and gives its token.

@@ -4,10 +4,14 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"hermes/internal/doctor"
+	"hermes/testkit/oauth"
 )
 
 // providerFaults keep the model from answering.
@@ -82,6 +86,12 @@ func providerFaults() []fault {
 				w.add("config.yaml", "fallback_providers:\n  - provider: xai\n    model: fake-1\n    base_url: "+w.brain.URL()+"\n")
 				w.restart()
 			}, fill: map[string]string{"key": modelKey}},
+		{what: "a setting of the model is no number", id: "provider.setting", class: doctor.Provider,
+			inject: func(w *world) {
+				w.edit("config.yaml", "  api_key:", "  context_length: huge\n  api_key:")
+				w.restart()
+				w.fill["value"] = "32000"
+			}},
 		{what: "the address for transcriptions is wrong", id: "provider.speech_address", class: doctor.Provider,
 			inject: func(w *world) {
 				w.add("config.yaml", "stt:\n  base_url: "+strings.TrimSuffix(w.brain.URL(), "/v1")+"\n  api_key: "+modelKey+"\n")
@@ -106,21 +116,95 @@ func providerFaults() []fault {
 			}, fill: map[string]string{"key": modelKey}},
 		{what: "auth.json is no JSON", id: "profile.auth_json", class: doctor.Provider,
 			inject: func(w *world) { w.write("auth.json", "{\"version\": 1,") }},
-		{what: "the login's refresh token was used by another program", id: "provider.login_consumed", class: doctor.Provider, shape: shape{noModel: true, unstarted: true},
-			inject: func(w *world) { w.login(`"refresh_token":"r-0123456789","last_error_reason":"refresh_token_reused"`) }},
-		{what: "the login has expired", id: "provider.login_expired", class: doctor.Provider, shape: shape{noModel: true, unstarted: true},
+		{what: "another program used the login's refresh token", id: "provider.login_consumed", class: doctor.Provider, shape: shape{noModel: true, unstarted: true}, after: answers,
 			inject: func(w *world) {
-				w.login(fmt.Sprintf(`"expires_at":%q`, time.Now().Add(-time.Hour).Format(time.RFC3339)))
+				o := w.signIn(3600)
+				access, refresh := o.Login()
+				w.login(fmt.Sprintf(`"access_token":%q,"refresh_token":%q,"token_url":%q,"client_id":"c"`, access, refresh, o.TokenURL()))
+				w.renewElsewhere(o, refresh)
+				_, _ = w.home.Run(w.deadline(), w.args("auth", "refresh")...) // it is meant to fail
+			}},
+		{what: "the login has expired, and has no refresh token", id: "provider.login_expired", class: doctor.Provider, shape: shape{noModel: true, unstarted: true}, after: answers, shows: []string{"has no refresh token"},
+			inject: func(w *world) {
+				o := w.signIn(3600)
+				access, _ := o.Login()
+				w.login(fmt.Sprintf(`"access_token":%q,"expires_at":%q,"token_url":%q,"client_id":"c"`, access, time.Now().Add(-time.Hour).Format(time.RFC3339), o.TokenURL()))
+			}},
+		{what: "the login will end, and has no refresh token", id: "provider.login_ends", class: doctor.Provider, shape: shape{noModel: true, unstarted: true}, after: answers,
+			inject: func(w *world) {
+				o := w.signIn(3600)
+				access, _ := o.Login()
+				w.login(fmt.Sprintf(`"access_token":%q,"expires_at":%q,"token_url":%q,"client_id":"c"`, access, time.Now().Add(time.Hour).Format(time.RFC3339), o.TokenURL()))
+			}},
+		{what: "the login has expired, and nobody knows how to sign in to its provider", id: "provider.login_expired", class: doctor.Provider, shape: shape{noModel: true, unstarted: true}, after: answers, shows: []string{"nothing says where it is renewed"},
+			inject: func(w *world) {
+				w.login(fmt.Sprintf(`"access_token":"a-0123456789","refresh_token":"r-0123456789","expires_at":%q`, time.Now().Add(-time.Hour).Format(time.RFC3339)))
+				w.keyFile()
+			}},
+		{what: "the login of the root has expired, which a named profile uses", id: "provider.login_expired", class: doctor.Provider, shape: shape{profile: "liam", noModel: true, unstarted: true}, after: answers,
+			inject: func(w *world) {
+				w.login(fmt.Sprintf(`"access_token":"a-0123456789","refresh_token":"r-0123456789","expires_at":%q`, time.Now().Add(-time.Hour).Format(time.RFC3339)))
+				w.must(os.Rename(w.path("auth.json"), filepath.Join(w.home.Dir, "auth.json")))
+				w.restart()
+				w.keyFile()
+			}},
+		{what: "a renewal of the login was cut short", id: "provider.login_uncertain", class: doctor.Provider, shape: shape{noModel: true, unstarted: true},
+			inject: func(w *world) {
+				o := w.signIn(3600)
+				access, refresh := o.Login()
+				w.login(fmt.Sprintf(`"access_token":%q,"refresh_token":%q,"token_url":%q,"client_id":"c","refresh_started_at":%q`, access, refresh, o.TokenURL(), time.Now().Add(-time.Hour).Format(time.RFC3339)))
+			}},
+		{what: "a key of the pool in auth.json was revoked", id: "provider.key_refused", class: doctor.Provider, shape: shape{noModel: true, unstarted: true}, after: answers,
+			inject: func(w *world) {
+				w.login(`"access_token":"sk-an-old-key-of-the-pool-0001","auth_type":"api_key"`)
+				w.keyFile()
 			}},
 	}
 }
 
-// login makes the model one whose key is a login in auth.json.
-func (w *world) login(state string) {
+// login makes the model one whose key is an entry of auth.json.
+func (w *world) login(entry string) {
 	w.add("config.yaml", fmt.Sprintf("model:\n  default: fake-1\n  provider: xai\n  base_url: %s\n", w.brain.URL()))
-	w.write("auth.json", `{"version":1,"credential_pool":{"xai":[{"id":"a1b2c3","label":"me","auth_type":"oauth","access_token":"a-0123456789",`+state+`}]}}`)
-	w.fill["key"] = modelKey
+	if !strings.Contains(entry, "auth_type") {
+		entry += `,"auth_type":"oauth"`
+	}
+	w.write("auth.json", `{"version":1,"credential_pool":{"xai":[{"id":"a1b2c3","label":"me",`+entry+`}]}}`)
 	w.start()
+}
+
+// signIn is a service that signs people in, whose tokens the model takes.
+func (w *world) signIn(seconds int) *oauth.Server {
+	o := oauth.Start(seconds)
+	w.t.Cleanup(o.Close)
+	o.Confirm()
+	w.brain.RequireKey("access-token-0002") // of the sign-in that follows
+	w.fill["address that gives codes"] = o.DeviceURL()
+	return o
+}
+
+// renewElsewhere is another program that uses up a refresh token.
+func (w *world) renewElsewhere(o *oauth.Server, refresh string) {
+	w.t.Helper()
+	res, err := http.PostForm(o.TokenURL(), url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}, "client_id": {"c"}})
+	w.must(err)
+	w.must(res.Body.Close())
+	if res.StatusCode != http.StatusOK {
+		w.t.Fatalf("the other program got %d", res.StatusCode)
+	}
+	w.brain.RequireKey("access-token-0003")
+}
+
+// keyFile is a file with a key that the model takes.
+func (w *world) keyFile() {
+	path := filepath.Join(w.dir, "key")
+	w.must(writeFile(path, modelKey+"\n"))
+	w.fill["file with a key"] = path
+}
+
+// answers holds that the model really answers after the fix.
+func answers(w *world) {
+	w.t.Helper()
+	w.hermes("model", "check")
 }
 
 // deaf is the address of a service that accepts and says nothing.

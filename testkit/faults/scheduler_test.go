@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -62,6 +63,42 @@ func schedulerFaults() []fault {
 				if code != 0 {
 					w.t.Errorf("the scheduler ended with %d", code)
 				}
+			}},
+		{what: "a scheduler alone has not looked for ten minutes", id: "scheduler.stalled", class: doctor.Scheduler, shape: shape{noBot: true, noAPI: true, cronOnly: true},
+			inject: func(w *world) {
+				w.job("watch", "every 1h")
+				w.until("its first sign of life", func() bool { _, err := os.Stat(w.path("cron", "ticker_heartbeat")); return err == nil })
+				w.write("cron/ticker_heartbeat", fmt.Sprintf("%d.0", time.Now().Add(-10*time.Minute).Unix()))
+			}},
+		{what: "a job that was due was passed over", id: "scheduler.behind", class: doctor.Scheduler,
+			inject: func(w *world) {
+				w.put("late", "every 1h", "")
+				w.store(func(ctx context.Context, s *sqlite.Store) error {
+					j, err := s.Job(ctx, "abcdef012345")
+					if err != nil {
+						return err
+					}
+					j.NextAt = time.Now().Add(-5 * time.Minute)
+					_, err = s.PutJob(ctx, j)
+					return err
+				})
+			}},
+		{what: "the definition of a job cannot be read", id: "scheduler.job_unreadable", class: doctor.Scheduler,
+			inject: func(w *world) {
+				w.store(func(ctx context.Context, s *sqlite.Store) error {
+					_, err := s.PutJob(ctx, domain.Job{ID: "abcdef012345", Name: "torn", Enabled: true, Definition: []byte(`{"schedule":7}`), NextAt: time.Now().Add(time.Hour), CreatedAt: time.Now()})
+					return err
+				})
+			}},
+		{what: "a job loads a skill, and there are none", id: "scheduler.skill_missing", class: doctor.Scheduler,
+			inject: func(w *world) {
+				definition, err := json.Marshal(cron.Definition{Schedule: "every 1h", Prompt: "Report what is new.", Skills: []string{"briefing"}, Deliver: []string{cron.DeliverLocal}, Anchor: time.Now()})
+				w.must(err)
+				w.store(func(ctx context.Context, s *sqlite.Store) error {
+					_, err := s.PutJob(ctx, domain.Job{ID: "abcdef012345", Name: "brief", Enabled: true, Definition: definition, NextAt: time.Now().Add(time.Hour), CreatedAt: time.Now()})
+					return err
+				})
+				w.must(os.RemoveAll(w.path("skills")))
 			}},
 		{what: "jobs.json of the older system is broken", id: "scheduler.import", class: doctor.Scheduler, shape: shape{unstarted: true},
 			inject: func(w *world) { w.write("cron/jobs.json", `{"jobs": [ {`); w.start() }},

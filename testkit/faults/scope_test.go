@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,11 @@ func scopeFaults() []fault {
 	return []fault{
 		{what: "nothing was ever set up", id: "profile.home_missing", class: doctor.Scope, shape: shape{empty: true, noBot: true, noAPI: true},
 			inject: func(w *world) { w.fillModel() }},
+		{what: "the profile that a command names does not exist", id: "profile.missing", class: doctor.Scope, ask: []string{"-p", "gone"}, shape: shape{noBot: true, noAPI: true, unstarted: true}, fixes: 2,
+			inject: func(w *world) {
+				w.noHome()
+				w.fillModel()
+			}},
 		{what: "the sticky profile was deleted by hand", id: "profile.active_missing", class: doctor.Scope, shape: shape{},
 			inject: func(w *world) {
 				w.write("active_profile", "gone\n")
@@ -71,6 +77,18 @@ func scopeFaults() []fault {
 				w.edit("config.yaml", "provider: custom", "provider: offline")
 			}},
 		{what: "a gateway of the older system runs on the same home", id: "profile.other_system", class: doctor.Scope, shape: shape{unstarted: true},
-			inject: func(w *world) { w.olderSystem() }},
+			inject: func(w *world) {
+				pid, started := w.olderSystem(w.path())
+				w.write("gateway.pid", fmt.Sprintf(`{"pid":%d,"kind":"hermes-gateway","argv":["python3"],"start_time":%s}`, pid, started))
+			}},
+		{what: "a gateway of the older system was started on the home that this one serves", id: "profile.other_system", class: doctor.Scope,
+			inject: func(w *world) { w.olderSystem(w.path()) }},
+		{what: "a gateway of the older system on another home has the same bot", id: "profile.other_system_bot", class: doctor.Scope, shows: []string{"telegram bot"},
+			inject: func(w *world) {
+				at := filepath.Join(w.dir, "old", ".hermes")
+				w.must(os.MkdirAll(at, 0o700))
+				w.must(writeFile(filepath.Join(at, ".env"), "TELEGRAM_BOT_TOKEN="+w.tg.Token()+"\n"))
+				w.olderSystem(at)
+			}},
 	}
 }

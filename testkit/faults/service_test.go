@@ -2,18 +2,24 @@ package faults
 
 import (
 	"context"
+	"database/sql"
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"hermes/internal/doctor"
 	"hermes/testkit/rig"
+
+	_ "modernc.org/sqlite" // to lock the ledger as another program would
 )
 
 // serviceFaults are about processes, ports, disks and the ledger.
@@ -83,6 +89,55 @@ func serviceFaults() []fault {
 			}},
 		{what: "the program that the profile is pinned to was deleted", id: "service.pin", class: doctor.Service,
 			inject: func(w *world) { w.write("binary.pin", "/opt/hermes/0.1/hermes\n") }},
+		{what: "the API is bound to an address that this machine does not have", id: "service.api_down", class: doctor.Service,
+			inject: func(w *world) {
+				w.add(".env", "API_SERVER_HOST=192.0.2.7\n")
+				w.restart()
+				w.part("api", "down")
+			}},
+		{what: "another program keeps the ledger locked", id: "service.ledger_busy", class: doctor.Service,
+			inject: func(w *world) { w.release = w.lockLedger() },
+			hand:   func(w *world) { w.release() }},
+		{what: "the ledger was written by a newer version", id: "service.ledger_newer", class: doctor.Service, shape: shape{versions: true, noBot: true},
+			inject: func(w *world) {
+				w.stop()
+				w.sql("PRAGMA user_version = 9999; INSERT INTO meta (key, value) VALUES ('oldest_reader', '9999') ON CONFLICT (key) DO UPDATE SET value = excluded.value")
+			},
+			// The release that knows it: to it the ledger is as it was.
+			hand: func(w *world) {
+				w.sql(fmt.Sprintf("PRAGMA user_version = %d; DELETE FROM meta WHERE key = 'oldest_reader'", w.schema))
+			}},
+		{what: "the gateway was started and does not answer yet", id: "service.starting", class: doctor.Service, shape: shape{unstarted: true},
+			inject: func(w *world) { w.hang("start.claimed") },
+			hand:   func(w *world) { w.procs[0].Kill(); w.start() }}, // it has come up
+		{what: "the gateway lives and answers nobody", id: "service.silent", class: doctor.Service, shape: shape{unstarted: true},
+			inject: func(w *world) {
+				w.hang("start.claimed")
+				w.until("it to be older than a start may take", func() bool {
+					r := w.doctor("--local")
+					return len(r.Findings) > 0 && r.Findings[0].ID != "service.starting"
+				})
+			}},
+		{what: "the gateway crashed by a defect, and runs again", id: "service.panicked", class: doctor.Service, shape: shape{unstarted: true}, shows: []string{"gateway-exit-diag.log"},
+			inject: func(w *world) {
+				w.die("start.serving:1:fatal")
+				w.start()
+			}},
+		{what: "a file lies where the folder of background commands should", id: "service.part_tool.terminal", class: doctor.Service, shape: shape{unstarted: true},
+			inject: func(w *world) {
+				w.write("processes", "")
+				w.start()
+			}, hand: func(w *world) { w.must(os.Remove(w.path("processes"))) }},
+		{what: "the gateway died twice by a configuration, and the one before serves", id: "profile.not_served", class: doctor.Scope,
+			inject: func(w *world) {
+				w.until("the configuration to have served", func() bool { return strings.Contains(w.hermes("config", "history", "--json"), "healthy_at") })
+				w.stop()
+				w.add("config.yaml", "agent:\n  max_turns: 33\n")
+				for range 2 {
+					w.die("start.built:1:exit")
+				}
+				w.start()
+			}},
 		{what: "the clock is wrong by hours", id: "service.clock", class: doctor.Service,
 			inject: func(w *world) {
 				w.edit("config.yaml", w.brain.URL(), w.elsewhen(3*time.Hour))
@@ -94,6 +149,52 @@ func serviceFaults() []fault {
 				w.must(os.Chtimes(w.path("config.yaml"), at, at))
 			}},
 	}
+}
+
+// lockLedger lets another program begin to write into the ledger and not end.
+func (w *world) lockLedger() (release func()) {
+	w.t.Helper()
+	db, err := sql.Open("sqlite", "file:"+w.path("ledger.db")+"?_txlock=immediate&_pragma=busy_timeout(20000)")
+	w.must(err)
+	tx, err := db.BeginTx(w.deadline(), nil)
+	w.must(err)
+	release = sync.OnceFunc(func() { _ = tx.Rollback(); _ = db.Close() })
+	w.t.Cleanup(release)
+	return release
+}
+
+// sql runs a statement on the ledger, whose schema it notes before.
+func (w *world) sql(statement string) {
+	w.t.Helper()
+	db, err := sql.Open("sqlite", "file:"+w.path("ledger.db")+"?_pragma=busy_timeout(20000)")
+	w.must(err)
+	if w.schema == 0 {
+		w.must(db.QueryRow("PRAGMA user_version").Scan(&w.schema))
+	}
+	_, err = db.Exec(statement)
+	w.must(errors.Join(err, db.Close()))
+}
+
+// hang starts a gateway that stands still at a mark.
+func (w *world) hang(mark string) {
+	w.t.Helper()
+	w.doomedProcess(mark + ":1:hang")
+	w.until("it to hold the profile", func() bool { return w.doctor("--local").Gateway == "silent" })
+}
+
+// doomed starts a gateway that fails at a mark, and waits until it serves.
+func (w *world) doomed(mark string) { w.t.Helper(); w.must(w.doomedProcess(mark).Ready(w.deadline())) }
+
+func (w *world) doomedProcess(mark string) *rig.Process {
+	w.t.Helper()
+	binary, err := doomed()
+	w.must(err)
+	h := *w.home
+	h.Binary = binary
+	p, err := h.StartArgs([]string{"HERMES_FAILPOINT=" + mark}, w.args("gateway", "run")...)
+	w.must(err)
+	w.keep(p)
+	return p
 }
 
 // occupy lets another program listen on the API's port.
@@ -148,12 +249,7 @@ var doomed = sync.OnceValues(func() (string, error) {
 // die starts a gateway that ends at a mark.
 func (w *world) die(mark string) {
 	w.t.Helper()
-	binary, err := doomed()
-	w.must(err)
-	h := *w.home
-	h.Binary = binary
-	p, err := h.StartArgs([]string{"HERMES_FAILPOINT=" + mark}, w.args("gateway", "run")...)
-	w.must(err)
+	p := w.doomedProcess(mark)
 	select {
 	case <-p.Done():
 	case <-w.deadline().Done():

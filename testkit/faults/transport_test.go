@@ -10,6 +10,7 @@ import (
 	"hermes/internal/doctor"
 	"hermes/testkit/discord"
 	"hermes/testkit/email"
+	upset "hermes/testkit/fault"
 	"hermes/testkit/rig"
 	"hermes/testkit/slack"
 )
@@ -53,6 +54,35 @@ func transportFaults() []fault {
 				w.start()
 				w.part("platform.telegram", "degraded")
 			}},
+		{what: "Telegram answers with the page of a front end whose server is away", id: "transport.degraded", class: doctor.Transport,
+			inject: func(w *world) {
+				f := upset.BadGateway()
+				f.Times = -1
+				w.release = w.tg.Fail("", f)
+				w.part("platform.telegram", "degraded")
+			}, hand: func(w *world) { w.release() }},
+		{what: "Telegram asks the bot to slow down", id: "transport.limited", class: doctor.Transport,
+			inject: func(w *world) {
+				f := upset.TooMany(3)
+				f.Times = -1
+				w.release = w.tg.Fail("getUpdates", f)
+				w.part("platform.telegram", "degraded")
+			}, hand: func(w *world) { w.release() }},
+		{what: "the connection to Telegram crashed", id: "transport.panic", class: doctor.Transport, shape: shape{unstarted: true},
+			hand: func(w *world) { w.procs[0].Kill(); w.start() }, // a version without that defect
+			inject: func(w *world) {
+				var marks []string
+				for n := range 20 { // again and again, as a message that it cannot bear comes again and again
+					marks = append(marks, fmt.Sprintf("inbound.before_commit:%d:panic", n+1))
+				}
+				w.doomed(strings.Join(marks, ","))
+				w.tg.Say(w.tg.AddUser("Ada"), "hello")
+				w.part("platform.telegram", "degraded")
+			}},
+		{what: "Telegram refuses the bot for a reason of its own, and the gateway is down", id: "transport.refused", class: doctor.Transport, shape: shape{unstarted: true},
+			inject: func(w *world) {
+				w.release = w.tg.Fail("getMe", upset.Fault{Times: -1, Status: http.StatusTeapot, Message: "Gone fishing"})
+			}, hand: func(w *world) { w.release(); w.start() }},
 		{what: "Discord's token was reset", id: "transport.token_refused", class: doctor.Transport, shape: shape{noBot: true, discord: true}, shows: []string{"LoginFailure: Improper token", "/.hermes/.env line 1 (DISCORD_BOT_TOKEN)"},
 			inject: func(w *world) {
 				w.stop()

@@ -59,6 +59,7 @@ type shape struct {
 	unstarted bool
 	empty     bool   // no home at all
 	as        int    // the user as whom everything runs; 0 is the test's own
+	versions  bool   // installed as install.sh does, with a newer version on offer
 	disk      string // options of a tmpfs for the home; "" is the disk of temporary files
 }
 
@@ -82,6 +83,12 @@ type world struct {
 
 	mu    sync.Mutex
 	procs []*rig.Process
+
+	release func() // lets go of what a fault holds
+	schema  int    // of the ledger, before it was changed
+
+	archive string // of the newer version, where there are versions
+	offer   string // the part of config.yaml that says where releases are
 
 	binary string // the program itself, where a wrapper stands in front of it
 }
@@ -122,6 +129,9 @@ func setUp(t *testing.T, s shape) *world {
 	w.home.Env = append(w.home.Env, "PATH="+bin+":"+os.Getenv("PATH"))
 	w.shell = &rig.Home{Dir: root, Binary: "/bin/bash", Env: w.home.Env}
 	t.Cleanup(w.end)
+	if s.versions {
+		w.install()
+	}
 	if s.empty {
 		return w
 	}
@@ -145,7 +155,7 @@ func setUp(t *testing.T, s shape) *world {
 
 // config is a config.yaml that fits the fakes.
 func (w *world) config() string {
-	text := "session_reset:\n  mode: none\n"
+	text := "session_reset:\n  mode: none\n" + w.offer
 	if !w.shape.noModel {
 		text += fmt.Sprintf("model:\n  default: fake-1\n  provider: custom\n  base_url: %s\n  api_key: %s\n", w.brain.URL(), modelKey)
 	}
@@ -353,6 +363,9 @@ var numbers = regexp.MustCompile(`((?:kill(?: -9| -CONT)?|cron (?:remove|edit|ru
 // newPort is the port that a fix proposes: the next one that is free.
 var newPort = regexp.MustCompile(`API_SERVER_PORT [0-9]+`)
 
+// tokenURL is the address of a sign-in service.
+var tokenURL = regexp.MustCompile(`--token-url \S+`)
+
 // blank is what a fix leaves to the operator.
 var blank = regexp.MustCompile(`<([^<>]+)>`)
 
@@ -370,7 +383,7 @@ func (w *world) follow(fix string) {
 		return v
 	})
 	line = strings.ReplaceAll(line, "sudo ", "")
-	if strings.HasSuffix(line, "gateway run") || strings.HasSuffix(line, "cron run") {
+	if strings.HasSuffix(line, "gateway run") || strings.HasSuffix(line, "gateway run --replace") || strings.HasSuffix(line, "cron run") {
 		p, err := w.shell.StartArgs(nil, "-c", line)
 		w.must(err)
 		w.keep(p)

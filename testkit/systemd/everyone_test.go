@@ -43,7 +43,25 @@ func testEveryProfile(t *testing.T, w *world) {
 	}
 	want(t, clock.cli("gateway status --cron-only"), "✓ Scheduler (clock): jobs fire and are delivered", "hermes-cron-clock.service, active (running), enabled")
 
+	// The files of templates make no profile theirs.
+	units := w.user.Home + "/.config/systemd/user/"
+	w.user.Write(t, units+"hermes-gateway@.service", handWritten)
+	w.user.Write(t, units+"hermes-cron@.service", handWrittenCron)
+	w.user.Run(t, "systemctl --user daemon-reload")
+	w.profile(t, "idle", w.nextPort())
+	want(t, all("list"), "idle stopped – - - -")
+	t.Cleanup(func() {
+		w.user.Run(t, "rm "+units+"hermes-*@.service; systemctl --user daemon-reload")
+	})
+
 	serving, alone := gate.mainPID(), clock.mainPID()
+	want(t, all("restart --all"), "hermes-gateway@idle is neither enabled nor running and was left", "hermes -p idle gateway start")
+	if left := w.user.Run(t, "systemctl --user list-units --plain --no-legend 'hermes-*@*'"); strings.TrimSpace(left) != "" {
+		t.Errorf("started were %s", left)
+	}
+	gate.awaitAnother(serving)
+	clock.awaitAnother(alone)
+	serving, alone = gate.mainPID(), clock.mainPID()
 	want(t, all("restart --all"), "✓ Restarted hermes-gateway-gate", "✓ Restarted hermes-cron-clock")
 	if g, c := gate.awaitAnother(serving), clock.awaitAnother(alone); g == serving || c == alone {
 		t.Errorf("the same processes serve: %d and %d", g, c)
@@ -63,7 +81,7 @@ func testEveryProfile(t *testing.T, w *world) {
 	want(t, all("start --all --cron-only"), "✓ Started hermes-cron-clock")
 	states("inactive active")
 	want(t, all("uninstall --all"), "✓ Removed")
-	if left, _ := w.user.Try(t.Context(), "ls .config/systemd/user/hermes-*.service"); strings.Contains(left, "hermes-gateway") || strings.Contains(left, "hermes-cron") || strings.Contains(left, "hermes-rescue") {
+	if left, _ := w.user.Try(t.Context(), "ls .config/systemd/user/ | grep -v @.service"); strings.Contains(left, "hermes-gateway-") || strings.Contains(left, "hermes-cron-") {
 		t.Errorf("left are %s", left)
 	}
 	want(t, all("uninstall --all"), "")

@@ -92,6 +92,9 @@ func (s *Store) load() (document, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return document{"version": json.Number("1")}, nil
 	}
+	if err == nil && !info.Mode().IsRegular() { // a pipe would be waited for
+		return nil, domain.E(domain.Config, nil, "%s is no plain file (%s), so no login is taken from it; move it away and log in again", s.path, info.Mode().Type())
+	}
 	if err == nil && info.Size() > maxFile {
 		return nil, domain.E(domain.Config, nil, "%s is larger than %d MiB, so it was not read", s.path, maxFile>>20)
 	}

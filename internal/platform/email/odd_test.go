@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -165,6 +166,41 @@ func TestLargeMail(t *testing.T) {
 	}
 }
 
+// A mail at which the program panics is left out, and what comes with it and
+// after it is heard.
+func TestPanicAtAMail(t *testing.T) {
+	r := newRig(t, fake.Options{}, nil)
+	var armed atomic.Bool
+	a, err := email.New(r.config, email.Deps{Log: r.logs.Logger(), Health: r.health.Part("platform.email"), Now: func() time.Time {
+		if armed.CompareAndSwap(true, false) {
+			panic("a defect")
+		}
+		return time.Now()
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Hasten()
+	r.Adapter = a
+	stop := r.connect()
+	r.srv.Write(ann("one"))
+	r.sink.Wait(t, r.ctx, 1)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	r.srv.Write(ann("spoiled"))
+	r.srv.Write(ann("two"))
+	armed.Store(true)
+	r.run()
+	if in := r.sink.Wait(t, r.ctx, 2)[1]; !strings.Contains(in.Text, "two") {
+		t.Errorf("heard %q", in.Text)
+	}
+	r.srv.Write(ann("three"))
+	if in := r.sink.Wait(t, r.ctx, 3)[2]; !strings.Contains(in.Text, "three") || !strings.Contains(r.logs.String(), "a defect") {
+		t.Errorf("heard %q", in.Text)
+	}
+}
+
 // Who wrote a mail is its one address, whatever is written around it, and no
 // name passes for another person's address.
 func TestSender(t *testing.T) {
@@ -180,13 +216,21 @@ func TestSender(t *testing.T) {
 		{"\"\u202etset.elpoep\" <eve@evil.test>", "eve@evil.test", "tset.elpoep"},
 		{"mi\u212Ae@people.test", "mi\u212Ae@people.test", ""}, // KELVIN SIGN, whose small letter is k
 		{"eve@evil.test", "eve@evil.test", ""},
+		// What programs write that do not know the grammar, and that has one meaning.
+		{"Doe, John <john@people.test>", "john@people.test", "Doe, John"},
+		{"J\xfcrgen <j@people.test>", "j@people.test", "Jürgen"},
+		{"Jürgen <j@people.test>", "j@people.test", "Jürgen"},
+		{"Ann [Sales] <ann@people.test>", "ann@people.test", "Ann [Sales]"},
+		{"Ann: Sales <ann@people.test>", "ann@people.test", "Ann: Sales"},
+		{"\"Ann <ann@people.test>", "ann@people.test", "Ann"},
 	} {
 		in := hears(t, r, fake.Letter{From: c.from, Subject: "Re: x", Text: "y"})[0]
 		if in.UserID != c.user || in.ChatID != c.user || in.UserName != c.name {
 			t.Errorf("%q is %q, named %q", c.from, in.UserID, in.UserName)
 		}
 	}
-	for _, from := range []string{"ann@people.test <eve@evil.test>", "<@people.test:eve@evil.test>", "ann@people.test, eve@evil.test", "ann@people.test\x00@evil.test", "<>", "ann"} {
+	for _, from := range []string{"ann@people.test <eve@evil.test>", "<@people.test:eve@evil.test>", "ann@people.test, eve@evil.test", "ann@people.test\x00@evil.test", "<>", "ann",
+		"Doe, John <john@people.test> <eve@evil.test>", "Doe, ann@people.test <eve@evil.test>", "Doe, John <eve@evil.test> (ann@people.test)", "Doe, ann\uff20people.test <eve@evil.test>", "a, <>", "a, <ann@people.test,eve@evil.test>"} {
 		r.srv.Write(fake.Letter{From: from, Subject: "Re: x", Text: "not to be heard"})
 	}
 	if in := hears(t, r, fake.Letter{Subject: "Re: x", Text: "the end"})[0]; in.Text != "the end" {
