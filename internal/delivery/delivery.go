@@ -119,6 +119,7 @@ type line struct {
 	slotAt  time.Time // when the platform's rate lets the queue go on; zero when it does
 	paused  string    // why the account is refused; nothing is sent then
 	failing string    // why the last attempt failed; "" once one succeeds
+	away    bool      // the last attempts could not reach the platform
 }
 
 // New makes a dispatcher. It does nothing before Start.
