@@ -53,7 +53,7 @@ type outcome struct {
 	reason    string
 	next      time.Time // of a retry
 	uncertain bool
-	away      bool // the platform could not be reached
+	away      bool         // the platform could not be reached
 	part      *domain.Part // replaces the content
 	edit      *string      // replaces the message to edit
 	moved     string       // the chat's new id

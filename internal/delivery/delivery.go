@@ -35,6 +35,7 @@ type Store interface {
 	MarkDead(ctx context.Context, d ledger.DeliveryRef, reason string, now time.Time) error
 	MoveAddress(ctx context.Context, from, to domain.Address) error
 	Deliveries(ctx context.Context, f ledger.DeliveryFilter) ([]domain.Delivery, error)
+	RetryDelivery(ctx context.Context, id int64, now time.Time) (domain.Delivery, error)
 }
 
 // What to do with a message whose earlier attempt may have arrived, on a
