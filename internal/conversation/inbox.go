@@ -231,6 +231,11 @@ func (l *Lanes) fetch(ctx context.Context, in domain.Inbound, a domain.Attachmen
 	if !l.contained("an adapter's download", func() { got, err = f.Fetch(ctx, a, maxFile, tmp) }) {
 		err = &platform.Error{Kind: platform.GiveUp, Code: "panic", Reason: "the download crashed; that is a defect, and it is in the log"}
 	}
+	// It is on the disk before it has its name: a later attempt takes what has the
+	// name for whole, also after a power cut.
+	if err == nil {
+		err = tmp.Sync()
+	}
 	if cerr := tmp.Close(); err == nil {
 		err = cerr
 	}
