@@ -12,7 +12,7 @@ import (
 
 	"hermes/internal/domain"
 	"hermes/internal/failpoint"
-	"hermes/internal/plain"
+	"hermes/internal/home"
 	"hermes/internal/tool"
 )
 
@@ -240,7 +240,7 @@ func (r *run) bound(c domain.ToolCall, text string) string {
 	if r.Env.CacheDir != "" {
 		dir := filepath.Join(r.Env.CacheDir, "results")
 		path := filepath.Join(dir, fmt.Sprintf("turn-%d-%s.txt", r.ID, fileSafe(c.ID)))
-		if os.MkdirAll(dir, 0o700) == nil && plain.Write(path, []byte(text), 0o600) == nil {
+		if os.MkdirAll(dir, 0o700) == nil && home.WriteAtomic(path, []byte(text), 0o600) == nil {
 			where = "; all of it is in " + path
 		}
 	}

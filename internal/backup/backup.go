@@ -253,6 +253,9 @@ func open(file string) (a *archive, err error) {
 		a.files[f.Name] = f
 	}
 	head := a.files[manifestName]
+	if head == nil && a.foreign() {
+		return nil, domain.E(domain.Invalid, nil, "%[1]s is a backup of the Python system, so nothing was done. Unpack it into a folder of its own and move in from there: `mkdir -m 700 old-home && unzip -q %[1]s -d old-home && hermes migrate --from old-home`", file)
+	}
 	if head == nil {
 		return nil, bad("it has no %s", manifestName)
 	}
@@ -276,6 +279,17 @@ func open(file string) (a *archive, err error) {
 		return nil, bad("it holds other files than its %s says, or more than %d GiB", manifestName, maxBytes>>30)
 	}
 	return a, nil
+}
+
+// foreign tells whether the files are those of a home of the Python system, or
+// of a folder that holds one: its store, or its configuration.
+func (a *archive) foreign() bool {
+	for name := range a.files {
+		if base := path.Base(name); strings.Count(name, "/") <= 1 && (base == "state.db" || base == "config.yaml" || base == ".env") {
+			return true
+		}
+	}
+	return false
 }
 
 // extract writes an entry, which must be what the manifest says, to w.

@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -243,4 +244,33 @@ func TestKilledRestoreIsCompleted(t *testing.T) {
 		t.Errorf("left %v", left)
 	}
 	openLedger(t, profile(root)).Close()
+}
+
+// A backup of the Python system is told from a broken one of ours, with the way to
+// go.
+func TestBackupOfTheOtherSystem(t *testing.T) {
+	for _, names := range [][]string{{"config.yaml", ".env", "state.db", "profiles/liam/config.yaml"}, {".hermes/state.db", ".hermes/SOUL.md"}, {".env"}} {
+		file := filepath.Join(t.TempDir(), "old.zip")
+		f, err := os.Create(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := zip.NewWriter(f)
+		for _, name := range names {
+			if _, err := w.Create(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(w.Close(), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		root := t.TempDir()
+		_, err = backup.Restore(t.Context(), file, backup.RestoreOptions{Root: root, Now: time.Now()})
+		if !domain.IsCode(err, domain.Invalid) || !strings.Contains(err.Error(), "hermes migrate --from") {
+			t.Errorf("%v: %v", names, err)
+		}
+		if left, _ := os.ReadDir(root); len(left) > 0 {
+			t.Errorf("%v: something was written: %v", names, left)
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"hermes/internal/domain"
 	"hermes/internal/home"
@@ -18,6 +19,9 @@ type installed struct {
 	profile   home.Profile
 	gateway   bool // a gateway's unit, or a process
 	scheduler bool // the unit of a scheduler alone
+	// left is an instance of a gateway's template that is neither enabled nor
+	// running, which only its own profile's command starts; "" for none.
+	left string
 }
 
 // everyInstalled lists the profiles with what is installed or runs of each. With
@@ -31,12 +35,15 @@ func (a *App) everyInstalled(ctx context.Context, host service.Host, system, cro
 	for _, p := range profiles {
 		one := installed{profile: p}
 		if !cronOnly {
-			_, findErr := host.Find(ctx, p, system)
+			u, findErr := host.Find(ctx, p, system)
 			_, held := succession.Holder(p)
-			one.gateway = findErr == nil || held
+			one.gateway = findErr == nil && u.Installed() || held
+			if findErr == nil && !one.gateway && setUp(p) {
+				one.left = strings.TrimSuffix(u.Name, ".service")
+			}
 		}
-		_, err := host.FindKind(ctx, service.Cron, p, system)
-		one.scheduler = err == nil
+		u, err := host.FindKind(ctx, service.Cron, p, system)
+		one.scheduler = err == nil && u.Installed()
 		out = append(out, one)
 	}
 	return out, nil
@@ -54,6 +61,9 @@ func (a *App) operateAll(ctx context.Context, system, cronOnly bool, verb string
 	var failed []error
 	for _, one := range all {
 		p := one.profile
+		if one.left != "" && verb != "stop" {
+			fmt.Fprintf(a.Out, "%s is neither enabled nor running and was left; `hermes%s gateway start` starts it\n", one.left, profileFlag(p))
+		}
 		var steps []func() error
 		if one.gateway {
 			steps = append(steps, func() error { return a.operate(ctx, host, p, system, verb) })
@@ -109,9 +119,10 @@ func (a *App) installEach(ctx context.Context, f installFlags, account service.A
 			continue // the default profile is there even where nobody uses it
 		}
 		if !f.cronOnly && !f.print {
-			_, err := host.Find(ctx, p, f.system)
-			_, cronErr := host.FindKind(ctx, service.Cron, p, f.system)
-			its.cronOnly = domain.IsCode(err, domain.NotFound) && cronErr == nil
+			u, err := host.Find(ctx, p, f.system)
+			alone, cronErr := host.FindKind(ctx, service.Cron, p, f.system)
+			none := domain.IsCode(err, domain.NotFound) || err == nil && !u.Installed()
+			its.cronOnly = none && cronErr == nil && alone.Installed()
 		}
 		if !f.print {
 			fmt.Fprintf(a.Out, "%s:\n", p.Name)

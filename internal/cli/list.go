@@ -84,10 +84,10 @@ func (a *App) gatewayRow(ctx context.Context, host service.Host, p home.Profile,
 		}
 		return u, err == nil
 	}
-	if u, ok := find(service.Cron); ok {
+	if u, ok := find(service.Cron); ok && u.Installed() {
 		r.Scheduler, r.SchedulerState = strings.TrimSuffix(u.Name, ".service"), u.Active
 	}
-	if u, ok := find(service.Gateway); ok {
+	if u, ok := find(service.Gateway); ok && u.Installed() {
 		r.Unit = strings.TrimSuffix(u.Name, ".service")
 	}
 	s, err := a.dial(p).Status(ctx)

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -19,6 +20,12 @@ type platformGuide struct {
 	// sameChat: the id of a person's direct chat is the person's own, so that
 	// it can be the home channel.
 	sameChat bool
+	// more are variables that are asked for besides, each with what it is when
+	// nobody answers.
+	more map[string]string
+	// made is a secret that is made here where none is given, and switchOn what
+	// switches the platform on where no credential does.
+	made, switchOn string
 }
 
 // platformGuides are the platforms that set-up asks about.
@@ -42,6 +49,10 @@ func platformGuides() []platformGuide {
 			"EMAIL_ADDRESS":   "the mailbox's address",
 			"EMAIL_IMAP_HOST": "the server of incoming mail, such as imap.example.org",
 			"EMAIL_SMTP_HOST": "the server of outgoing mail, such as smtp.example.org"}},
+		{name: domain.PlatformWebhook, text: "other programs start the agent by an HTTP call", made: "WEBHOOK_SECRET", switchOn: "WEBHOOK_ENABLED",
+			more: map[string]string{"WEBHOOK_PORT": "8644"}, where: map[string]string{
+				"WEBHOOK_SECRET": "what those programs sign their calls with; empty makes one",
+				"WEBHOOK_PORT":   "the port on 127.0.0.1 that they call; each profile has its own"}},
 	}
 }
 
@@ -115,9 +126,13 @@ func (w *wizard) fromFlags(ctx context.Context, name domain.Platform) error {
 	}
 	changes, missing := map[string]*string{}, []string{}
 	for _, need := range home.Needs(name) {
+		_, set := env.Lookup(need)
 		if v := onlyInProcess(env, need); v != "" {
 			changes[need] = &v
-		} else if _, set := env.Lookup(need); !set {
+		} else if d, _ := describePlatform(name); !set && need == d.made {
+			v := newWebhookSecret()
+			changes[need] = &v
+		} else if !set {
 			how := "--set " + need + "=VALUE"
 			if home.IsSecretName(need) {
 				how = "--secret " + need + "=file:PATH"
@@ -131,6 +146,10 @@ func (w *wizard) fromFlags(ctx context.Context, name domain.Platform) error {
 	}
 	if w.missing = append(w.missing, missing...); len(missing) > 0 {
 		return nil
+	}
+	if d, _ := describePlatform(name); d.switchOn != "" {
+		on := "true"
+		changes[d.switchOn] = &on
 	}
 	plan, err := w.plan.SetEnv(changes)
 	if err != nil {
@@ -174,8 +193,11 @@ func (w *wizard) askCredentials(ctx context.Context, d platformGuide) (home.Plan
 		return w.plan, err
 	}
 	changes := map[string]*string{}
-	for _, need := range home.Needs(d.name) {
+	for _, need := range slices.Concat(home.Needs(d.name), slices.Sorted(maps.Keys(d.more))) {
 		now, set := env.Lookup(need)
+		if !set {
+			now = d.more[need]
+		}
 		wrap(w.Err, "  ", d.where[need])
 		var text string
 		switch {
@@ -192,9 +214,17 @@ func (w *wizard) askCredentials(ctx context.Context, d platformGuide) (home.Plan
 		if text == "" { // what only this process has would not be there for a service
 			text = onlyInProcess(env, need)
 		}
+		if text == "" && need == d.made && !set {
+			text = newWebhookSecret()
+			wrap(w.Err, "  ", "One is made, and will stand in "+w.p.EnvFile()+".")
+		}
 		if text != "" {
 			changes[need] = &text
 		}
+	}
+	if d.switchOn != "" {
+		on := "true"
+		changes[d.switchOn] = &on
 	}
 	return w.plan.SetEnv(changes)
 }
@@ -206,6 +236,10 @@ func (w *wizard) askPeople(ctx context.Context, d platformGuide) error {
 		return err
 	}
 	if pc := cfg.Platforms[d.name]; len(pc.AllowedUsers) > 0 || pc.AllowAll || !pc.Enabled {
+		return nil
+	}
+	if d.name == domain.PlatformWebhook { // whoever knows the secret
+		wrap(w.Err, "  ", "A call needs a route: `hermes"+w.profileFlag()+" webhook subscribe NAME --prompt TEXT`.")
 		return nil
 	}
 	wrap(w.Err, "  ", "Who may talk to it? Without a name here, whoever writes gets a code that you approve on this machine.")

@@ -183,7 +183,7 @@ func (a *App) proveDelivery(ctx context.Context, cfg *home.Config, to []domain.A
 // hasChats tells whether a chat platform is set up that a command can send to.
 func hasChats(cfg *home.Config) bool {
 	for p, c := range cfg.Platforms {
-		if c.Enabled && p != domain.PlatformWebchat && p != domain.PlatformAPI {
+		if c.Enabled && p != domain.PlatformWebchat && p != domain.PlatformAPI && p != domain.PlatformWebhook {
 			return true
 		}
 	}

@@ -69,6 +69,15 @@ func (s sink) Accept(ctx context.Context, account string, events []domain.Inboun
 	return nil
 }
 
+// Returned records that a message came back after the platform had taken it.
+func (s sink) Returned(ctx context.Context, chatID, receipt, reason string) error {
+	ok, err := s.Store.MarkReturned(ctx, s.platform, chatID, receipt, reason, s.Now())
+	if err == nil && ok {
+		s.Log.Error("a message came back", "component", "delivery", "platform", string(s.platform), "chat", chatID, "receipt", receipt, "reason", reason)
+	}
+	return err
+}
+
 // judge cleans an event and asks the gate about it.
 func (s sink) judge(ctx context.Context, account string, in domain.Inbound) (ledger.Event, error) {
 	in.Platform, in.Account, in.ReceivedAt = s.platform, account, s.Now()
@@ -221,6 +230,11 @@ func (l *Lanes) fetch(ctx context.Context, in domain.Inbound, a domain.Attachmen
 	var got domain.Attachment
 	if !l.contained("an adapter's download", func() { got, err = f.Fetch(ctx, a, maxFile, tmp) }) {
 		err = &platform.Error{Kind: platform.GiveUp, Code: "panic", Reason: "the download crashed; that is a defect, and it is in the log"}
+	}
+	// It is on the disk before it has its name: a later attempt takes what has the
+	// name for whole, also after a power cut.
+	if err == nil {
+		err = tmp.Sync()
 	}
 	if cerr := tmp.Close(); err == nil {
 		err = cerr

@@ -33,6 +33,7 @@ type Store interface {
 	ledger.Questions
 	ledger.Sessions
 	Enqueue(ctx context.Context, d []domain.NewDelivery, now time.Time) ([]int64, error)
+	MarkReturned(ctx context.Context, p domain.Platform, chatID, receipt, reason string, now time.Time) (ok bool, err error)
 }
 
 // Outbox plans and wakes deliveries and shows previews of answers.

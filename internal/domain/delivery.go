@@ -6,6 +6,7 @@ import "time"
 type DeliveryState string
 
 // delivery: pending → sending(attempt, nonce) → sent(receipt) | retrying(next) | dead(reason).
+// What was sent and came back (a mail that no server could deliver) is dead, too.
 const (
 	DeliveryPending  DeliveryState = "pending"
 	DeliverySending  DeliveryState = "sending"

@@ -22,15 +22,23 @@ const (
 	maxArchiveBytes = 4 << 30
 )
 
-// notExported are secrets, which an archive never holds.
-var notExported = []string{".env", ".env.bak", "auth.json", "auth.json.bak", "webhook_subscriptions.json"}
+// notExported tells whether a top-level name is that of a file with secrets, which
+// an archive never holds.
+func notExported(name string) bool {
+	return name == ".env" || name == "auth.json" || olderCopy(name) || slices.Contains(channelFiles, name)
+}
 
 // Export writes a profile as tar.gz, without its secrets, its runtime state
-// and its ledger. Errors: Unavailable, StorageFull.
+// and its ledger; of config.yaml the secrets that stand in it are left out.
+// Errors: Unavailable, StorageFull, Config when config.yaml cannot be read.
 func Export(p Profile, w io.Writer) error {
+	config, err := withoutSecrets(p)
+	if err != nil {
+		return err
+	}
 	zip := gzip.NewWriter(w)
 	out := tar.NewWriter(zip)
-	err := filepath.WalkDir(p.Home, func(name string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(p.Home, func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -38,7 +46,7 @@ func Export(p Profile, w io.Writer) error {
 		if err != nil || rel == "." {
 			return err
 		}
-		if !strings.ContainsRune(rel, filepath.Separator) && (leftOut(rel) || slices.Contains(notExported, rel)) {
+		if !strings.ContainsRune(rel, filepath.Separator) && (leftOut(rel) || notExported(rel)) {
 			if d.IsDir() {
 				return fs.SkipDir
 			}
@@ -47,7 +55,11 @@ func Export(p Profile, w io.Writer) error {
 		if !d.IsDir() && !d.Type().IsRegular() {
 			return nil
 		}
-		return exportOne(out, name, path.Join(p.Name, filepath.ToSlash(rel)), d)
+		as := path.Join(p.Name, filepath.ToSlash(rel))
+		if name == p.ConfigFile() {
+			return exportText(out, as, config, d)
+		}
+		return exportOne(out, name, as, d)
 	})
 	if err == nil {
 		err = out.Close()
@@ -63,6 +75,42 @@ func Export(p Profile, w io.Writer) error {
 		return domain.E(code, err, "the profile %s was not exported", p.Name)
 	}
 	return nil
+}
+
+// withoutSecrets is config.yaml without the secrets that stand in it. One that is
+// taken from a variable is kept: the name is none.
+func withoutSecrets(p Profile) ([]byte, error) {
+	text, err := readBounded(p.ConfigFile())
+	if err != nil {
+		return nil, err
+	}
+	root, err := parseYAML(p.ConfigFile(), text)
+	if err != nil {
+		return nil, err
+	}
+	for _, found := range secretsOf(root, nil) {
+		if found.onlyVariables {
+			continue
+		}
+		if text, err = spliceUnset(text, found.path); err != nil {
+			return nil, domain.E(domain.Config, err, "the profile %s was not exported: %s cannot be left out of its config.yaml; move it to .env", p.Name, strings.Join(found.path, "."))
+		}
+	}
+	return text, nil
+}
+
+// exportText writes a file with another content.
+func exportText(out *tar.Writer, as string, text []byte, d fs.DirEntry) error {
+	info, err := d.Info()
+	if err != nil {
+		return err
+	}
+	header := &tar.Header{Name: as, ModTime: info.ModTime(), Mode: int64(info.Mode().Perm() & 0o700), Typeflag: tar.TypeReg, Size: int64(len(text))}
+	if err := out.WriteHeader(header); err != nil {
+		return err
+	}
+	_, err = out.Write(text)
+	return err
 }
 
 func exportOne(out *tar.Writer, name, as string, d fs.DirEntry) error {
@@ -157,7 +205,7 @@ func archivePath(name string) (top, rel string, err error) {
 
 func importOne(dir *os.Root, rel string, header *tar.Header, content io.Reader) error {
 	first, _, _ := strings.Cut(rel, "/")
-	if rel == "" || leftOut(first) || slices.Contains(notExported, first) {
+	if rel == "" || leftOut(first) || notExported(first) {
 		return nil
 	}
 	switch header.Typeflag {

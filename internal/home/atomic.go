@@ -70,13 +70,17 @@ func WriteAtomic(path string, data []byte, mode fs.FileMode) error {
 	if err != nil {
 		return fail(err)
 	}
-	// The rename is durable once the folder is; where a folder cannot be
-	// synced the new content is still whole.
+	SyncDir(dir)
+	return nil
+}
+
+// SyncDir makes a rename in a folder durable. Where a folder cannot be synced, the
+// file is still whole, under its old name or the new.
+func SyncDir(dir string) {
 	if d, err := os.Open(dir); err == nil {
 		_ = d.Sync()
 		d.Close()
 	}
-	return nil
 }
 
 // replaceFile writes path atomically and keeps what it held in path.bak.

@@ -120,8 +120,9 @@ func (f *EnvFile) dropChannel(s platformSpec) (left []string) {
 
 // keptSecret is a secret in config.yaml.
 type keptSecret struct {
-	path      []string
-	variables []string // of the environment, that it is taken from
+	path          []string
+	variables     []string // of the environment, that it is taken from
+	onlyVariables bool     // it holds nothing of its own
 }
 
 var reference = lazyregexp.New(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
@@ -138,8 +139,11 @@ func secretsOf(section *node, at []string) (out []keptSecret) {
 		case !IsSecretName(e.key) || e.value.kind == mapNode:
 			out = append(out, secretsOf(e.value, path)...)
 		default:
-			found := keptSecret{path: path}
+			found := keptSecret{path: path, onlyVariables: true}
 			for _, value := range append([]*node{e.value}, e.value.items...) {
+				if strings.TrimSpace(value.text) != "" && strings.TrimSpace(reference.ReplaceAllString(value.text, "")) != "" {
+					found.onlyVariables = false
+				}
 				for _, m := range reference.FindAllStringSubmatch(value.text, -1) {
 					found.variables = append(found.variables, m[1])
 				}

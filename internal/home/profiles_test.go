@@ -246,6 +246,10 @@ func TestUseRenameDelete(t *testing.T) {
 
 func TestExportImport(t *testing.T) {
 	from := oldHome(t)
+	write(t, from.ConfigFile(), "model: {default: x, api_key: SECRET1} # mine\nplatforms:\n  discord:\n    token: SECRET2\n    require_mention: false\n  slack: {token: \"${SLACK}\"}\n")
+	for _, name := range []string{"matrix_session.json", "webhook_subscriptions.json", ".env.old", "config.yaml~", ".env"} {
+		write(t, from.Path(name), "SECRET3")
+	}
 	var archive bytes.Buffer
 	if err := Export(from, &archive); err != nil {
 		t.Fatal(err)
@@ -256,7 +260,15 @@ func TestExportImport(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := tree(t, p.Home)
-	for _, name := range []string{"config.yaml", "SOUL.md", "skills/a/SKILL.md", "cron/jobs.json"} {
+	if want := "model: {default: x} # mine\nplatforms:\n  discord:\n    require_mention: false\n  slack: {token: \"${SLACK}\"}\n"; got["config.yaml"] != want {
+		t.Errorf("config.yaml is %q, want %q", got["config.yaml"], want)
+	}
+	for name, text := range got {
+		if strings.Contains(text, "SECRET") {
+			t.Errorf("%s holds a secret", name)
+		}
+	}
+	for _, name := range []string{"SOUL.md", "skills/a/SKILL.md", "cron/jobs.json"} {
 		if got[name] != readFile(t, from.Path(name)) {
 			t.Errorf("%s is %q", name, got[name])
 		}

@@ -390,6 +390,10 @@ type Outbox interface {
 	MarkRetry(ctx context.Context, d DeliveryRef, next time.Time, reason string, uncertain bool, part *domain.Part, edit *string) error
 	// MarkDead gives it up. domain.Fenced.
 	MarkDead(ctx context.Context, d DeliveryRef, reason string, now time.Time) error
+	// MarkReturned makes a sent delivery dead: the platform took it, and says
+	// now that it did not arrive. ok is false when none that is sent has the
+	// receipt.
+	MarkReturned(ctx context.Context, p domain.Platform, chatID, receipt, reason string, now time.Time) (ok bool, err error)
 	// MoveAddress gives all unsent messages of one address to another (a
 	// migrated chat).
 	MoveAddress(ctx context.Context, from, to domain.Address) error

@@ -441,3 +441,62 @@ func TestManyMessagesInBoundedMemory(t *testing.T) {
 		t.Errorf("the heap grew by %d MiB", grown>>20)
 	}
 }
+
+// A move that failed in part, or was stopped in the middle, is taken back whole.
+func TestUndoAfterHalfAMove(t *testing.T) {
+	for name, spoil := range map[string]func(t *testing.T, from home.Profile, o *migrate.Options){
+		"a list of jobs that is none": func(t *testing.T, from home.Profile, _ *migrate.Options) {
+			if err := os.WriteFile(from.Path("cron/jobs.json"), []byte(`{"jobs": [{"id"`), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"a store that is none": func(t *testing.T, from home.Profile, _ *migrate.Options) {
+			if err := os.WriteFile(from.Path("state.db"), []byte("no database"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"stopped among the messages": func(*testing.T, home.Profile, *migrate.Options) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			from := build(t, oldhome.Options{Era: oldhome.Late, Sessions: 40, PerSession: 100})
+			dir := t.TempDir()
+			to := home.Profile{Name: home.DefaultProfile, Root: dir, Home: dir}
+			s := openLedger(t, to)
+			before := fingerprint(t, dir, ours...)
+			o := options(from, to, s)
+			spoil(t, from, &o)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			stopped := false
+			if strings.HasPrefix(name, "stopped") {
+				o.Progress = func(n int64) { stopped = n > 0; cancel() }
+			}
+			r, err := migrate.Run(ctx, o)
+			if stopped != (err != nil) || stopped != strings.HasPrefix(name, "stopped") || err == nil && r.Failures() == 0 {
+				t.Fatalf("it was to fail in part: %v %+v", err, r.Items)
+			}
+			if _, err := migrate.Undo(t.Context(), options(to, to, s)); err != nil {
+				t.Fatal(err)
+			}
+			info, err := s.Info(t.Context())
+			if err != nil || info.Sessions != 0 || info.Messages != 0 {
+				t.Errorf("%d sessions and %d messages stayed, %v", info.Sessions, info.Messages, err)
+			}
+			people, err := s.ListPairings(t.Context(), "")
+			if err != nil || len(people) > 0 {
+				t.Errorf("people stayed: %+v %v", people, err)
+			}
+			jobs, err := s.ListJobs(t.Context(), ledger.JobFilter{})
+			if err != nil || len(jobs) > 0 {
+				t.Errorf("jobs stayed: %+v %v", jobs, err)
+			}
+			if diff := cmp.Diff(before, fingerprint(t, dir, ours...)); diff != "" {
+				t.Error(diff)
+			}
+			// And the whole way again.
+			if r := run(t, options(from, to, s)); counts(r)["taken people who may talk"] != 1 {
+				t.Errorf("%+v", r.Items)
+			}
+		})
+	}
+}

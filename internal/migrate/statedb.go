@@ -37,6 +37,7 @@ const (
 type oldStore struct {
 	db                 *sql.DB
 	path, scratch      string
+	made               []string // folders that were not there, the deepest first
 	before             fs.FileInfo
 	sessions, messages map[string]bool // columns, in lower case
 }
@@ -100,6 +101,9 @@ func (s *oldStore) withLog(path, scratch string) (string, error) {
 	fail := func(err error) (string, error) {
 		return "", domain.E(domain.Unavailable, err, "%s has a log that is not merged yet, and neither a second name nor a copy of it can be made in %s", path, scratch)
 	}
+	for dir := scratch; !exists(dir); dir = filepath.Dir(dir) {
+		s.made = append(s.made, dir)
+	}
 	if err := os.MkdirAll(scratch, 0o700); err != nil {
 		return fail(err)
 	}
@@ -124,6 +128,11 @@ func (s *oldStore) withLog(path, scratch string) (string, error) {
 	return file, nil
 }
 
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
 func copyPlain(from, to string) error {
 	in, err := plain.Open(from)
 	if err != nil {
@@ -145,6 +154,9 @@ func (s *oldStore) close() error {
 	}
 	if s.scratch != "" {
 		errs = append(errs, os.RemoveAll(s.scratch))
+	}
+	for _, dir := range s.made {
+		_ = os.Remove(dir) // one that holds something by now stays
 	}
 	return errors.Join(errs...)
 }

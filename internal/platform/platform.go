@@ -45,6 +45,13 @@ type Sink interface {
 	Cursor(ctx context.Context, account string) (string, error)
 }
 
+// Returner is a Sink that is told when a message came back: the platform had
+// taken it, with that receipt, and says later that it did not arrive. It may be
+// told so again. A receipt that is not known is nothing.
+type Returner interface {
+	Returned(ctx context.Context, chatID, receipt, reason string) error
+}
+
 // Editor edits a message that the account sent (streamed answers).
 type Editor interface {
 	Edit(ctx context.Context, to domain.Address, messageID string, p domain.Part) error

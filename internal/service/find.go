@@ -192,6 +192,13 @@ func (h Host) running(p home.Profile) (unit string, system bool) {
 	return unit, system
 }
 
+// Installed tells whether somebody made the unit a profile's: an instance of a
+// template is there for every name, so only one that is enabled, runs or failed
+// counts.
+func (u Unit) Installed() bool {
+	return !strings.Contains(u.Name, "@") || rank(u, "") > 0
+}
+
 // rank orders the units of one profile.
 func rank(u Unit, running string) int {
 	n := 0

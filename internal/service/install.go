@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/home"
 	"hermes/internal/plain"
 )
 
@@ -176,7 +177,9 @@ func write(f Rendered, o InstallOptions) error {
 	return replaceFile(f.Path, f.Text)
 }
 
-// replaceFile writes a file in one step. Errors: Forbidden, Unavailable.
+// replaceFile writes a file in one step, and returns when it is on the disk: a unit
+// file that a power cut left empty counts as masked, and starts no more
+// (systemd.unit(5)). Errors: Forbidden, Unavailable.
 func replaceFile(path, text string) error {
 	fail := func(err error) error {
 		code := domain.Unavailable
@@ -189,13 +192,19 @@ func replaceFile(path, text string) error {
 		return fail(err)
 	}
 	tmp := filepath.Join(filepath.Dir(path), ".hermes-"+filepath.Base(path)+".new")
-	if err := plain.Write(tmp, []byte(text), 0o644); err != nil {
+	f, err := plain.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
 		return fail(err)
 	}
-	if err := os.Rename(tmp, path); err != nil {
+	_, err = f.WriteString(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
 		_ = os.Remove(tmp)
 		return fail(err)
 	}
+	home.SyncDir(filepath.Dir(path))
 	return nil
 }
 

@@ -32,7 +32,7 @@ type Report struct {
 func (h Host) Report(ctx context.Context, p home.Profile, spec Spec, system bool, now time.Time) Report {
 	r := Report{Lingers: Lingers(h.Account.Name), Left: -1, Advice: []string{}, account: h.Account.Name}
 	all, err := h.All(ctx, p, system)
-	if u, err := h.FindKind(ctx, Cron, p, system); err == nil {
+	if u, err := h.FindKind(ctx, Cron, p, system); err == nil && u.Installed() {
 		r.Scheduler = &u.Unit
 		if u.Active == "failed" {
 			r.Advice = append(r.Advice, Explain(u.Unit))

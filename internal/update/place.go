@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hermes/internal/domain"
+	"hermes/internal/home"
 	"hermes/internal/plain"
 	"hermes/internal/versions"
 )
@@ -142,7 +143,7 @@ func (p Place) Point(version string) error {
 	if err := versions.Switch(current, filepath.Join(filepath.Base(versions.Dir(p.UserHome)), version)); err != nil {
 		return err
 	}
-	syncDir(filepath.Dir(current))
+	home.SyncDir(filepath.Dir(current))
 	through := filepath.Join(current, programName)
 	if p.Kind == Own {
 		if err := versions.Switch(p.link(), through); err != nil {
@@ -200,15 +201,6 @@ func replace(from, to string) error {
 	if err := os.Rename(tmp.Name(), to); err != nil {
 		return storage(err, to)
 	}
-	syncDir(filepath.Dir(to))
+	home.SyncDir(filepath.Dir(to))
 	return nil
-}
-
-// syncDir makes a rename durable. A file system that cannot keeps the order of
-// renames itself.
-func syncDir(dir string) {
-	if d, err := os.Open(dir); err == nil {
-		_ = d.Sync()
-		d.Close()
-	}
 }

@@ -135,7 +135,7 @@ func fill(userHome, version, archive string, with func(dir string) error) (progr
 	if err := home.WriteAtomic(filepath.Join(tmp, receiptName), append(text, '\n'), 0o644); err != nil {
 		return "", err
 	}
-	syncDir(tmp)
+	home.SyncDir(tmp)
 	if dir := filepath.Dir(program); exists(dir) {
 		// A folder with content cannot be replaced in one step; its program can, and
 		// the receipt follows: until it does, the folder counts as not whole.
@@ -148,7 +148,7 @@ func fill(userHome, version, archive string, with func(dir string) error) (progr
 	} else if err := os.Rename(tmp, dir); err != nil {
 		return "", storage(err, dir)
 	}
-	syncDir(all)
+	home.SyncDir(all)
 	return program, nil
 }
 

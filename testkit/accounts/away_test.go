@@ -255,3 +255,79 @@ func telegramAbsence(t *testing.T, l listening) func() absence {
 		return absence{[]string{"within a day", "/approve 7"}, map[string][]string{"what is older, which Telegram drops": {"too long ago"}}}
 	}
 }
+
+// mostKept are how many messages of one chat are had back, which of them, and how
+// old they may be; the words stand in Capabilities.Away.Kept.
+var mostKept = map[string]struct {
+	most   int
+	latest bool // else the oldest
+	beside int  // that come with the first answer of all, before a history is asked for
+	words  string
+	since  time.Duration // 0: however old
+}{
+	"discord":    {most: 2000, words: "of one channel at most the oldest 2000 messages"},
+	"matrix":     {most: 2000, latest: true, beside: 50, words: "of one room at most the latest 2000 messages"},
+	"mattermost": {most: 5000, latest: true, words: "in the last seven days, of one channel at most the latest 5000 posts", since: 7 * 24 * time.Hour},
+	"slack":      {most: 2000, latest: true, words: "in the last seven days, of one channel at most the latest 2000 messages", since: 7 * 24 * time.Hour},
+}
+
+// TestHowMuchIsHadBack says more in one chat than is had back, and something longer
+// ago than is looked for, while nobody receives: what is heard afterwards is what
+// the documentation says.
+func TestHowMuchIsHadBack(t *testing.T) {
+	for name, kept := range mostKept {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, err := New(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer a.Close()
+				in := adapter.NewInbox()
+				chat := a.Chat()
+				var caps platform.Capabilities
+				receive := func(d time.Duration) {
+					one, err := a.Connect(nil, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					caps = one.Capabilities()
+					stop := adapter.Run(t, context.Background(), one, in)
+					time.Sleep(d)
+					_ = stop() // it was told to end
+					a.HangUp()
+				}
+				go func() { // so that the chat is known
+					time.Sleep(settling)
+					chat.Say("hello")
+				}()
+				receive(2 * settling)
+				before := len(in.Events())
+				if before != 1 {
+					t.Fatalf("%d messages were heard before", before)
+				}
+				if kept.since > 0 {
+					chat.Say("too long ago")
+					time.Sleep(kept.since + time.Hour)
+				}
+				const more = 100
+				for i := range kept.most + more {
+					chat.Say(fmt.Sprintf("number %d.", i))
+					time.Sleep(10 * time.Millisecond)
+				}
+				receive(time.Hour)
+				heard := adapter.Texts(in.Events()[before:])
+				first, all := 0, kept.most+kept.beside
+				if kept.latest {
+					first = kept.most + more - all
+				}
+				if len(heard) != all || heard[0] != fmt.Sprintf("number %d.", first) || heard[len(heard)-1] != fmt.Sprintf("number %d.", first+all-1) {
+					t.Errorf("%d are heard, from %q to %q; want %d from number %d on", len(heard), heard[:min(1, len(heard))], heard[max(0, len(heard)-1):], all, first)
+				}
+				if !strings.Contains(caps.Away.Kept, kept.words) {
+					t.Errorf("it is said that %q is had back, and tried is %q", caps.Away.Kept, kept.words)
+				}
+			})
+		})
+	}
+}

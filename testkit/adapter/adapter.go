@@ -27,8 +27,24 @@ type Inbox struct {
 	cursor  string
 	commits int
 	again   int
+	back    []string
 	accept  func(events []domain.Inbound) error
 	changed chan struct{}
+}
+
+// Returned keeps what came back, as a line each.
+func (s *Inbox) Returned(_ context.Context, chatID, receipt, reason string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.back = append(s.back, chatID+" "+receipt+" "+reason)
+	return nil
+}
+
+// Back lists what came back.
+func (s *Inbox) Back() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.back)
 }
 
 // NewInbox gives an empty inbox.

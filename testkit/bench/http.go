@@ -105,7 +105,7 @@ func measureAPI(ctx context.Context, b *bench) ([]row, error) {
 		return nil, err
 	}
 	defer p.Kill()
-	var o50, o99, first []time.Duration
+	var o50, o99, first, disk50, disk99 []time.Duration
 	for round := range b.rounds + 1 {
 		n := 600
 		direct, err := paced(ctx, n, func(ctx context.Context, s string) (time.Duration, error) { return ask(ctx, w.brain.URL(), s) })
@@ -124,9 +124,14 @@ func measureAPI(ctx context.Context, b *bench) ([]row, error) {
 		if err != nil {
 			return nil, err
 		}
+		disk, err := b.syncs(ctx)
+		if err != nil {
+			return nil, err
+		}
 		if round == 0 {
 			continue // warm-up
 		}
+		disk50, disk99 = append(disk50, quantile(disk, 0.5)), append(disk99, quantile(disk, 0.99))
 		o50 = append(o50, quantile(through, 0.5)-quantile(direct, 0.5))
 		o99 = append(o99, quantile(through, 0.99)-quantile(direct, 0.5))
 		first = append(first, quantile(t1, 0.5)-quantile(d1, 0.5))
@@ -134,9 +139,13 @@ func measureAPI(ctx context.Context, b *bench) ([]row, error) {
 	m50, t50 := spread(o50, ms)
 	m99, t99 := spread(o99, ms)
 	mf, tf := spread(first, ms)
+	_, td50 := spread(disk50, ms)
+	_, td99 := spread(disk99, ms)
 	return []row{
 		{"API overhead over the model's own time, 200 requests/s, p50", "≤ 1 ms", t50, within(m50 <= time.Millisecond)},
 		{"the same, p99 over the model's p50", "≤ 5 ms", t99, within(m99 <= 5*time.Millisecond)},
+		{"one bare fsync in the same minutes, of which each call waits for two, p50", "", td50, ""},
+		{"the same, p99", "", td99, ""},
 		{"first token over the model's own, p50", "≤ 1 ms", tf, within(mf <= time.Millisecond)},
 	}, nil
 }

@@ -277,7 +277,9 @@ func (s *Server) Open() int {
 
 // Fail arms a fault (fault.Rules.Fail) for a stage: "login" of IMAP, whose response
 // code is the fault's Code, or of SMTP "auth", "mail", "rcpt", "data" or "end", whose
-// reply has the fault's Status, and which Act takes the mail all the same.
+// reply has the fault's Status, and which Act takes the mail all the same. What is
+// held does not notice that its client goes, as real servers do not: a mail that
+// was written whole is taken when it goes on.
 func (s *Server) Fail(stage string, f fault.Fault) (cancel func()) { return s.faults.Fail(stage, f) }
 
 // Watch sets a function that is called with each mail that has come in whole:
@@ -454,17 +456,37 @@ func (t *smtpSession) Auth(string) (sasl.Server, error) {
 }
 
 // stage fails where a fault says so.
-func (t *smtpSession) stage(name string) error { return t.fail(t.s.faults.Take(name, "")) }
+func (t *smtpSession) stage(name string) error {
+	f, err := t.meet(name)
+	if err == nil {
+		err = t.refuse(f)
+	}
+	return err
+}
 
-func (t *smtpSession) fail(f *fault.Armed) error {
-	switch alive := f.Wait(context.Background()); {
-	case alive && !f.Answers():
+// meet gives the fault of a stage, if there is one, once it holds nothing any more.
+func (t *smtpSession) meet(stage string) (*fault.Armed, error) {
+	f := t.s.faults.Take(stage, "")
+	if !f.Wait(context.Background()) {
+		return nil, t.cut()
+	}
+	return f, nil
+}
+
+// refuse is a fault's answer.
+func (t *smtpSession) refuse(f *fault.Armed) error {
+	switch {
+	case !f.Answers():
 		return nil
-	case !alive || f.Cut:
-		_ = t.c.Conn().Close()
-		return io.EOF
+	case f.Cut:
+		return t.cut()
 	}
 	return &smtp.SMTPError{Code: f.Status, EnhancedCode: smtp.NoEnhancedCode, Message: f.Message}
+}
+
+func (t *smtpSession) cut() error {
+	_ = t.c.Conn().Close()
+	return io.EOF
 }
 
 func (t *smtpSession) Mail(from string, _ *smtp.MailOptions) error {
@@ -489,13 +511,16 @@ func (t *smtpSession) Data(r io.Reader) error {
 		return err
 	}
 	t.s.tell(false)
-	f := t.s.faults.Take("end", "")
+	f, err := t.meet("end")
+	if err != nil {
+		return err
+	}
 	if !f.Answers() || f.Act {
 		t.s.take(t.from, t.to, raw)
 	}
 	t.s.tell(true)
 	f.Linger(context.Background())
-	return t.fail(f)
+	return t.refuse(f)
 }
 
 func (t *smtpSession) Reset()        {}

@@ -133,9 +133,11 @@ func (o *outage) live(ctx context.Context) error {
 	select {
 	case <-polled:
 	case <-off:
-		return o.end(l)
+		o.end(l)
+		return say(ctx, fresh) // to one who is gone
 	case <-o.cut:
-		return o.end(l)
+		o.end(l)
+		return say(ctx, fresh)
 	case <-ctx.Done():
 		return fmt.Errorf("the gateway never polls: %w\n%s", ctx.Err(), l.Console())
 	}
@@ -172,15 +174,15 @@ func (o *outage) live(ctx context.Context) error {
 		o.unanswered()
 		return fmt.Errorf("neither cut nor answered: %w\n%s", ctx.Err(), l.Console())
 	}
-	err = o.end(l)
+	o.end(l)
 	stop()
 	<-asked
 	<-quiet
-	return err
+	return nil
 }
 
 // end cuts the power and looks at what the machine had said before that.
-func (o *outage) end(l *Life) error {
+func (o *outage) end(l *Life) {
 	said := l.Complaint()
 	if o.rng.IntN(2) == 0 {
 		l.Cut()
@@ -195,7 +197,6 @@ func (o *outage) end(l *Life) error {
 	if said != "" {
 		o.out.Broken = append(o.out.Broken, fmt.Sprintf("in life %d the machine complained: %s", o.out.Kills, said))
 	}
-	return nil
 }
 
 // unanswered counts what nobody answered in a life that was long enough.

@@ -109,6 +109,9 @@ namespace inbox {
 }
 `
 
+// Debian's unit postfix.service only pulls in the one that runs, which is named
+// below wherever something is to have happened when systemctl comes back.
+
 // Start boots the machine and both servers, with an account for the agent and
 // for each of the people. It skips the test where that cannot be.
 func Start(t *testing.T, password string, people ...string) *Pair {
@@ -131,7 +134,7 @@ func Start(t *testing.T, password string, people ...string) *Pair {
 	p.Write(t, "/etc/dovecot/local.conf", dovecotConfig)
 	p.Root(t, fmt.Sprintf(`postconf -M submission/inet='submission inet n - n - - %[1]s -o smtpd_tls_security_level=encrypt' &&
 		postconf -M submissions/inet='submissions inet n - n - - %[1]s -o smtpd_tls_wrappermode=yes' &&
-		postconf -F '*/*/chroot = n' && systemctl restart dovecot postfix`, submission))
+		postconf -F '*/*/chroot = n' && systemctl restart dovecot postfix@-`, submission))
 	return p
 }
 
@@ -168,7 +171,7 @@ func (p *Pair) KeepCopies(keep bool) {
 		maps = "inline:{" + Agent + "=agent+sent@example.test}"
 		p.Root(p.t, "echo /home/agent/Maildir/.Sent/ > /home/agent/.forward+sent && chown agent: /home/agent/.forward+sent")
 	}
-	p.Root(p.t, "postconf -e 'sender_bcc_maps = "+maps+"' && systemctl reload postfix")
+	p.Root(p.t, "postconf -e 'sender_bcc_maps = "+maps+"' && systemctl reload postfix@-")
 }
 
 // Deliver hands a mail to the agent's server as another server does, over port

@@ -286,6 +286,14 @@ func (w *world) deliveries(ctx context.Context) (list []domain.Delivery, err err
 	return list, err
 }
 
+// show tells what both sides said.
+func (w *world) show(t *testing.T) {
+	ctx, cancel := rig.Deadline(patience)
+	defer cancel()
+	out, _ := w.Try(ctx, "journalctl --no-pager -o short-precise -n 60 -u dovecot -u 'postfix*'; ls -lR --full-time /home/agent/Maildir/new /home/agent/Maildir/cur | tail -30; postqueue -p")
+	t.Logf("the gateway:\n%s\nthe servers:\n%s", w.gateway.Output(), out)
+}
+
 // in is the world for one case.
 func (w *world) in(t *testing.T) *world {
 	w.t = t

@@ -4,14 +4,20 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
+	"net"
+	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/slack-go/slack"
 	"github.com/slack-go/slack/slackevents"
 	"github.com/slack-go/slack/socketmode"
 
 	"hermes/testkit/fault"
+	"hermes/testkit/port"
 	fake "hermes/testkit/slack"
 )
 
@@ -31,6 +37,38 @@ func start(t *testing.T, o fake.Options) (*fake.Server, *slack.Client, context.C
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(func() { cancel(); srv.Close() })
 	return srv, slack.New(srv.Token(), slack.OptionAPIURL(srv.URL()+"/api/"), slack.OptionAppLevelToken(srv.AppToken())), ctx
+}
+
+// A connection whose pings are not answered is ended, so that its client opens
+// another, and is not left without events.
+func TestAConnectionThatAnswersNoPingIsEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &port.Network{}
+		l, err := n.Listen()
+		must(t, err)
+		srv, err := fake.New(fake.Options{Listener: l, PingEvery: time.Second})
+		must(t, err)
+		defer srv.Close()
+		var wire net.Conn // the last that was made
+		client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network, addr string) (c net.Conn, err error) {
+			wire, err = n.Dial(ctx, network, addr)
+			return wire, err
+		}}}
+		defer client.CloseIdleConnections()
+		_, address, err := slack.New("", slack.OptionAPIURL(srv.URL()+"/api/"), slack.OptionAppLevelToken(srv.AppToken()), slack.OptionHTTPClient(client)).StartSocketModeContext(t.Context())
+		must(t, err)
+		conn, _, err := websocket.Dial(t.Context(), address, &websocket.DialOptions{HTTPClient: client})
+		must(t, err)
+		defer conn.CloseNow()
+		if _, _, err := conn.Read(t.Context()); err != nil { // the hello; from here on everything is read, and nothing said
+			t.Fatal(err)
+		}
+		go func() { _, _ = io.Copy(io.Discard, wire) }()
+		time.Sleep(30 * time.Second)
+		if open := srv.Sockets(); open != 0 {
+			t.Errorf("%d connections are open", open)
+		}
+	})
 }
 
 // slack-go's own client of Socket Mode takes the fake for Slack.

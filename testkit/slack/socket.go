@@ -90,6 +90,7 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request) {
 	go func() {
 		defer close(written)
 		k.write(ctx, s.o.PingEvery, !mute)
+		conn.CloseNow() // as Slack does with one that does not answer its ping
 	}()
 	for s.takeAck(ctx, k) {
 	}

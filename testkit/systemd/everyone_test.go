@@ -2,6 +2,7 @@ package systemd
 
 import (
 	"encoding/json"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -43,7 +44,25 @@ func testEveryProfile(t *testing.T, w *world) {
 	}
 	want(t, clock.cli("gateway status --cron-only"), "✓ Scheduler (clock): jobs fire and are delivered", "hermes-cron-clock.service, active (running), enabled")
 
+	// The files of templates make no profile theirs.
+	units := w.user.Home + "/.config/systemd/user/"
+	w.user.Write(t, units+"hermes-gateway@.service", handWritten)
+	w.user.Write(t, units+"hermes-cron@.service", handWrittenCron)
+	w.user.Run(t, "systemctl --user daemon-reload")
+	w.profile(t, "idle", w.nextPort())
+	want(t, all("list"), "idle stopped – - - -")
+	t.Cleanup(func() {
+		w.user.Run(t, "rm "+units+"hermes-*@.service; systemctl --user daemon-reload")
+	})
+
 	serving, alone := gate.mainPID(), clock.mainPID()
+	want(t, all("restart --all"), "hermes-gateway@idle is neither enabled nor running and was left", "hermes -p idle gateway start")
+	if left := w.user.Run(t, "systemctl --user list-units --plain --no-legend 'hermes-*@*'"); strings.TrimSpace(left) != "" {
+		t.Errorf("started were %s", left)
+	}
+	gate.awaitAnother(serving)
+	clock.awaitAnother(alone)
+	serving, alone = gate.mainPID(), clock.mainPID()
 	want(t, all("restart --all"), "✓ Restarted hermes-gateway-gate", "✓ Restarted hermes-cron-clock")
 	if g, c := gate.awaitAnother(serving), clock.awaitAnother(alone); g == serving || c == alone {
 		t.Errorf("the same processes serve: %d and %d", g, c)
@@ -63,7 +82,7 @@ func testEveryProfile(t *testing.T, w *world) {
 	want(t, all("start --all --cron-only"), "✓ Started hermes-cron-clock")
 	states("inactive active")
 	want(t, all("uninstall --all"), "✓ Removed")
-	if left, _ := w.user.Try(t.Context(), "ls .config/systemd/user/hermes-*.service"); strings.Contains(left, "hermes-gateway") || strings.Contains(left, "hermes-cron") || strings.Contains(left, "hermes-rescue") {
+	if left, _ := w.user.Try(t.Context(), "ls .config/systemd/user/ | grep -v @.service"); strings.Contains(left, "hermes-gateway-") || strings.Contains(left, "hermes-cron-") {
 		t.Errorf("left are %s", left)
 	}
 	want(t, all("uninstall --all"), "")
@@ -92,6 +111,28 @@ func testMasked(t *testing.T, w *world) {
 	w.user.Run(t, command)
 	want(t, p.cli("gateway start"), "✓ Started")
 	p.awaitServing()
+	// Wherever the mask lies, the command that is named takes it back.
+	named := regexp.MustCompile("`((?:sudo )?systemctl [^`]*unmask[^`]*)`")
+	for mask, take := range map[string]func(testing.TB, string) string{
+		"systemctl --user mask --runtime " + p.unit: w.user.Run,
+		"systemctl --global mask " + p.unit:         w.Root,
+	} {
+		want(t, p.cli("gateway stop"), "✓ Stopped")
+		take(t, mask)
+		w.user.Run(t, "systemctl --user daemon-reload")
+		said := strings.Join(strings.Fields(p.cliFails("gateway start")), " ")
+		m := named.FindStringSubmatch(said)
+		if m == nil {
+			t.Fatalf("after %s no command is named: %s", mask, said)
+		}
+		if undo, root := strings.CutPrefix(m[1], "sudo "); root {
+			w.Root(t, undo)
+			w.user.Run(t, "systemctl --user daemon-reload")
+		} else {
+			w.user.Run(t, undo)
+		}
+		want(t, p.cli("gateway start"), "✓ Started")
+	}
 
 	// A generated unit that was masked before it was ever written.
 	q := w.profile(t, "never", w.nextPort())

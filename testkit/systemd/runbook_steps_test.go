@@ -39,7 +39,10 @@ var runbook = []step{
 
 	// 1. Running it
 	{words: "hermes gateway run", before: func(o *operator) { o.user.Run(o.t, "hermes model set offline") }, do: foreground("gateway running"), says: []string{"gateway stopped"}},
+	{words: "hermes gateway", do: foreground("gateway running"), says: []string{"gateway stopped"}},
 	{words: "hermes gateway run --profile default", do: foreground("gateway running"), says: []string{"gateway stopped"}},
+	{words: "hermes --profile default gateway run", do: foreground("gateway running"), says: []string{"gateway stopped"}},
+	{words: "hermes -p default gateway run", do: foreground("gateway running"), says: []string{"gateway stopped"}},
 	{words: "nohup hermes gateway run &", do: func(o *operator, c typed) string {
 		o.user.Run(o.t, "{ "+c.words+" } >nohup.out 2>&1 </dev/null")
 		o.healthy("default")
@@ -65,6 +68,7 @@ var runbook = []step{
 
 	// 3. Health and chat over HTTP
 	{words: "ss -tlnp | grep 8642", says: []string{"127.0.0.1:8642", "hermes"}},
+	{words: "curl -s http://127.0.0.1:8642/health", says: []string{`"ok"`}},
 	{words: "curl -s -m 5 http://127.0.0.1:8642/health", says: []string{`"ok"`}},
 	{words: "export API_SERVER_KEY=$(hermes -p liam config get API_SERVER_KEY --reveal)"},
 	{words: curl + `"Authorization: Bearer $API_SERVER_KEY"` + ping, says: []string{`"content":"answer `}},
@@ -84,6 +88,12 @@ var runbook = []step{
 	{words: "systemctl --user stop hermes-gateway@drj", after: func(o *operator) { o.drj.staysStopped() }},
 	{words: "systemctl --user reset-failed hermes-gateway@drj"},
 	{words: "systemctl --user start hermes-gateway@drj", after: func(o *operator) { o.drj.awaitServing() }},
+	{words: "systemctl --user disable hermes-gateway@drj", after: func(o *operator) {
+		if got := o.drj.show("UnitFileState") + " " + o.drj.show("ActiveState"); got != "disabled active" {
+			o.t.Errorf("it is %s", got)
+		}
+	}},
+	{words: "systemctl --user enable hermes-gateway@drj"},
 	{words: "systemctl --user enable --now hermes-cron@drj"},
 	{words: "systemctl --user disable --now hermes-cron@drj", before: func(o *operator) {
 		if got := o.user.Property(o.t, "hermes-cron@drj", "ActiveState"); got != "active" {

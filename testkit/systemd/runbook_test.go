@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -66,6 +67,7 @@ type operator struct {
 	t       *testing.T
 	liam    *profile
 	drj     *profile
+	root    *profile // the default one
 	ann     telegram.User
 	code    string // of the pairing
 	exports string // what the shell keeps
@@ -92,7 +94,7 @@ func testRunbook(t *testing.T, w *world) {
 	o.liam = w.newProfile(t, "liam", 8642)
 	o.ann = o.liam.tg.AddUser("Ann")
 	o.liam.onFailure()
-	lines := readRunbook(string(text))
+	lines, runbook := readRunbook(string(text)), slices.Concat(runbook, unnamed)
 	for i := range max(len(lines), len(runbook)) {
 		if i >= len(lines) || i >= len(runbook) || lines[i].words != runbook[i].words {
 			t.Fatalf("docs/runbook.md and its test part at step %d of %d and %d: %+v", i+1, len(lines), len(runbook), lines[min(i, len(lines)-1)])

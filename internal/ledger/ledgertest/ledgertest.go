@@ -36,7 +36,7 @@ func Run(t *testing.T, h Harness) {
 	}{
 		{"Inbox", inboxCases}, {"Effects", effectCases}, {"Turns", turnCases}, {"Journal", journalCases},
 		{"Questions", questionCases}, {"Outbox", outboxCases}, {"Sessions", sessionCases}, {"Search", searchCases},
-		{"Jobs", jobCases}, {"Processes", processCases}, {"Store", storeCases},
+		{"Jobs", jobCases}, {"Processes", processCases}, {"Store", storeCases}, {"MoveIn", moveInCases},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			for _, c := range group.cases {

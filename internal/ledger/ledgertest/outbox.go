@@ -92,6 +92,29 @@ var outboxCases = []testCase{
 		e.code(err, domain.NotFound)
 		e.code(e.s.DropDelivery(e.ctx, 999, "", e.now), domain.NotFound)
 	}},
+	{"what comes back is dead", func(e *env) {
+		ids := e.enqueue(to(chat, "1"), to(chat, "2"))
+		back := func(a domain.Address, receipt string) bool {
+			ok, err := e.s.MarkReturned(e.ctx, a.Platform, a.ChatID, receipt, "nobody there", e.now)
+			e.ok(err)
+			return ok
+		}
+		first := ref(e.send(chat))
+		e.equal("before it was sent", back(chat, "r1"), false)
+		e.ok(e.s.MarkSent(e.ctx, first, "r1", e.now))
+		e.equal("another receipt", back(chat, "r2"), false)
+		e.equal("another chat", back(chat2, "r1"), false)
+		e.equal("this one", back(chat, "r1"), true)
+		d := e.delivery(ids[0])
+		e.equal("its state", d.State, domain.DeliveryDead)
+		e.equal("its reason", d.Reason, "nobody there")
+		e.equal("twice", back(chat, "r1"), false)
+		_, err := e.s.RetryDelivery(e.ctx, ids[0], e.now)
+		e.ok(err)
+		e.ok(e.s.MarkSent(e.ctx, ref(e.send(chat)), "r1", e.now))
+		e.equal("sent again", e.delivery(ids[0]).State, domain.DeliverySent)
+		e.equal("and back again", back(chat, "r1"), true)
+	}},
 	{"deliveries are listed newest first", func(e *env) {
 		ids := e.enqueue(to(chat, "1"), to(chat2, "2"), to(chat, "3"))
 		e.ok(e.s.MarkSent(e.ctx, ref(e.send(chat)), "r", e.now))

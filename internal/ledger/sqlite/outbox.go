@@ -227,6 +227,15 @@ func (s *Store) MarkDead(ctx context.Context, d ledger.DeliveryRef, reason strin
 	return s.updateSending(ctx, d, `state = 'dead', reason = ?, ended_at = ?`, reason, now)
 }
 
+// MarkReturned makes dead what came back after it was sent.
+func (s *Store) MarkReturned(ctx context.Context, p domain.Platform, chatID, receipt, reason string, now time.Time) (bool, error) {
+	return write(ctx, s, essential, func(c *conn) (bool, error) {
+		n, err := c.exec(`UPDATE delivery INDEXED BY delivery_chat SET state = 'dead', reason = ?, ended_at = ?
+			WHERE platform = ? AND chat_id = ? AND state = 'sent' AND receipt = ?`, reason, now, p, chatID, receipt)
+		return n > 0, err
+	})
+}
+
 // MoveAddress gives the unsent messages of one address to another. One that is
 // being sent moves too: its claim holds on, and a retry goes to the new place.
 func (s *Store) MoveAddress(ctx context.Context, from, to domain.Address) error {

@@ -120,7 +120,7 @@ func (a *Adapter) Capabilities() platform.Capabilities {
 // ten failures in a row, or when the sink says that another process owns the
 // account (domain.Fenced).
 func (a *Adapter) Run(ctx context.Context, sink platform.Sink) error {
-	r := &receiver{a: a, sink: sink}
+	r := &receiver{a: a, sink: sink, spoiled: map[spoiledMail]bool{}}
 	if !a.cfg.RequireDMARC {
 		a.log.Warn("the sender of a mail can be forged, and is believed: set EMAIL_REQUIRE_DMARC=true and EMAIL_AUTHSERV_ID where the provider checks mail; see docs/security.md")
 	}
@@ -277,6 +277,17 @@ func (s *sends) get(nonce string) (receipt string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.t.get(nonce)
+}
+
+// forget takes back what was sent with a receipt.
+func (s *sends) forget(receipt string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for nonce, id := range s.t.m {
+		if id == receipt {
+			delete(s.t.m, nonce)
+		}
+	}
 }
 
 func (s *sends) set(nonce, receipt string) {

@@ -89,16 +89,46 @@ func (h header) sender() (address, name string, ok bool) {
 	if len(h.values("From")) != 1 {
 		return "", "", false // two of them would be read differently by different programs
 	}
-	p := netmail.AddressParser{WordDecoder: words}
-	list, err := p.ParseList(h.Get("From"))
-	if err != nil || len(list) != 1 || len(list[0].Address) > 254 || strings.ContainsFunc(list[0].Address, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+	from, ok := oneAddress(h.Get("From"))
+	if !ok || len(from.Address) > 254 || strings.ContainsFunc(from.Address, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
 		return "", "", false
 	}
-	name = oneLine(clip(list[0].Name, 100))
-	if strings.ContainsAny(name, "@＠") {
+	name = oneLine(clip(from.Name, 100))
+	if strings.ContainsAny(name, ats) {
 		name = "" // a name that looks like an address passes for it
 	}
-	return lower(list[0].Address), name, true
+	return lower(from.Address), name, true
+}
+
+// ats is what looks like an @.
+const ats = "@＠﹫"
+
+// oneAddress reads a list of addresses that has one. Some programs write names
+// with commas or brackets as they are: that has one meaning, too, where the list
+// ends with an address in angle brackets and nothing else in it looks like one.
+func oneAddress(v string) (*netmail.Address, bool) {
+	v = strings.TrimSpace(legible([]byte(v)))
+	p := netmail.AddressParser{WordDecoder: words}
+	if list, err := p.ParseList(v); err == nil {
+		if len(list) != 1 {
+			return nil, false
+		}
+		return list[0], true
+	}
+	name, rest, _ := strings.Cut(v, "<")
+	address, closed := strings.CutSuffix(rest, ">")
+	if !closed || strings.ContainsAny(name, ats) {
+		return nil, false
+	}
+	one, err := p.Parse("<" + address + ">")
+	if err != nil {
+		return nil, false
+	}
+	if decoded, err := words.DecodeHeader(name); err == nil {
+		name = decoded
+	}
+	one.Name = strings.Trim(name, "\" ")
+	return one, true
 }
 
 // lower makes the letters small that programs agree on: of others, two that are
@@ -146,6 +176,9 @@ func plainID(s string) string {
 // not to be answered.
 func (a *Adapter) envelope(m letter) (in domain.Inbound, why string) {
 	h := m.header
+	if m.arrived.IsZero() {
+		m.arrived = a.now() // a server that does not say it
+	}
 	from, name, ok := h.sender()
 	if !ok {
 		return in, "it has no sender, or several"

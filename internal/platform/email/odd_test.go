@@ -4,8 +4,10 @@ import (
 	"encoding/base64"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/text/encoding"
 	"golang.org/x/text/encoding/charmap"
@@ -165,6 +167,41 @@ func TestLargeMail(t *testing.T) {
 	}
 }
 
+// A mail at which the program panics is left out, and what comes with it and
+// after it is heard.
+func TestPanicAtAMail(t *testing.T) {
+	r := newRig(t, fake.Options{}, nil)
+	var armed atomic.Bool
+	a, err := email.New(r.config, email.Deps{Log: r.logs.Logger(), Health: r.health.Part("platform.email"), Now: func() time.Time {
+		if armed.CompareAndSwap(true, false) {
+			panic("a defect")
+		}
+		return time.Now()
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Hasten()
+	r.Adapter = a
+	stop := r.connect()
+	r.srv.Write(ann("one"))
+	r.sink.Wait(t, r.ctx, 1)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	r.srv.Write(ann("spoiled"))
+	r.srv.Write(ann("two"))
+	armed.Store(true)
+	r.run()
+	if in := r.sink.Wait(t, r.ctx, 2)[1]; !strings.Contains(in.Text, "two") {
+		t.Errorf("heard %q", in.Text)
+	}
+	r.srv.Write(ann("three"))
+	if in := r.sink.Wait(t, r.ctx, 3)[2]; !strings.Contains(in.Text, "three") || !strings.Contains(r.logs.String(), "a defect") {
+		t.Errorf("heard %q", in.Text)
+	}
+}
+
 // Who wrote a mail is its one address, whatever is written around it, and no
 // name passes for another person's address.
 func TestSender(t *testing.T) {
@@ -180,13 +217,21 @@ func TestSender(t *testing.T) {
 		{"\"\u202etset.elpoep\" <eve@evil.test>", "eve@evil.test", "tset.elpoep"},
 		{"mi\u212Ae@people.test", "mi\u212Ae@people.test", ""}, // KELVIN SIGN, whose small letter is k
 		{"eve@evil.test", "eve@evil.test", ""},
+		// What programs write that do not know the grammar, and that has one meaning.
+		{"Doe, John <john@people.test>", "john@people.test", "Doe, John"},
+		{"J\xfcrgen <j@people.test>", "j@people.test", "Jürgen"},
+		{"Jürgen <j@people.test>", "j@people.test", "Jürgen"},
+		{"Ann [Sales] <ann@people.test>", "ann@people.test", "Ann [Sales]"},
+		{"Ann: Sales <ann@people.test>", "ann@people.test", "Ann: Sales"},
+		{"\"Ann <ann@people.test>", "ann@people.test", "Ann"},
 	} {
 		in := hears(t, r, fake.Letter{From: c.from, Subject: "Re: x", Text: "y"})[0]
 		if in.UserID != c.user || in.ChatID != c.user || in.UserName != c.name {
 			t.Errorf("%q is %q, named %q", c.from, in.UserID, in.UserName)
 		}
 	}
-	for _, from := range []string{"ann@people.test <eve@evil.test>", "<@people.test:eve@evil.test>", "ann@people.test, eve@evil.test", "ann@people.test\x00@evil.test", "<>", "ann"} {
+	for _, from := range []string{"ann@people.test <eve@evil.test>", "<@people.test:eve@evil.test>", "ann@people.test, eve@evil.test", "ann@people.test\x00@evil.test", "<>", "ann",
+		"Doe, John <john@people.test> <eve@evil.test>", "Doe, ann@people.test <eve@evil.test>", "Doe, John <eve@evil.test> (ann@people.test)", "Doe, ann\uff20people.test <eve@evil.test>", "a, <>", "a, <ann@people.test,eve@evil.test>"} {
 		r.srv.Write(fake.Letter{From: from, Subject: "Re: x", Text: "not to be heard"})
 	}
 	if in := hears(t, r, fake.Letter{Subject: "Re: x", Text: "the end"})[0]; in.Text != "the end" {
@@ -268,4 +313,46 @@ func TestDates(t *testing.T) {
 			t.Errorf("%q was sent at %s", date, in.SentAt)
 		}
 	}
+}
+
+// FuzzMail feeds mails: what comes of them can be stored, is bounded, and names
+// no file that leads anywhere.
+func FuzzMail(f *testing.F) {
+	for _, seed := range []string{
+		"From: ann@people.test\r\nSubject: =?utf-8?q?x=0A?=\r\nMessage-ID: <a@b>\r\nReferences: <c@d> <e@f>\r\n\r\ntext",
+		"From: a@b\nContent-Type: multipart/mixed; boundary=m\n\n--m\nContent-Type: text/plain; format=flowed; charset=iso-2022-jp\n\n\x1b$Ba \n--m\nContent-Disposition: attachment; filename=../../x\nContent-Transfer-Encoding: base64\n\nxx\n--m--",
+		"From: A, B <a@b>\nContent-Type: multipart/report; boundary=r\n\n--r\nContent-Type: message/delivery-status\n\nX: y\n\nAction: failed\nDiagnostic-Code: smtp; 550 \x00no\n--r\nContent-Type: message/rfc822\n\nTo: a@b\nMessage-ID: <hermes.x@example.test>\n\n--r--",
+		"From: a@b\nContent-Type: text/html\nContent-Transfer-Encoding: quoted-printable\n\n<p>=C3=\n<a href=3D\"http://x\">y",
+	} {
+		f.Add([]byte(seed))
+	}
+	a, err := email.New(email.Config{Address: "agent@example.test", Password: "a-password", IMAP: email.Server{Host: "mx.example.test"}, SMTP: email.Server{Host: "mx.example.test"}, MaxText: 1000}, email.Deps{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	storable := func(s string) bool {
+		return utf8.ValidString(s) && !strings.ContainsRune(s, 0)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		in, ok, back := a.Read(raw)
+		if !storable(back) || len(back) > 2000 || strings.Contains(back, "\n") {
+			t.Fatalf("came back: %q", back)
+		}
+		if !ok {
+			return
+		}
+		for _, s := range []string{in.UserID, in.UserName, in.ChatID, in.ThreadID, in.MessageID, in.EventID, in.ChatName} {
+			if !storable(s) || len(s) > 2000 || strings.ContainsAny(s, "\r\n") {
+				t.Fatalf("%q of %q", s, raw)
+			}
+		}
+		if !storable(in.Text) || len(in.Text) > 20_000 || in.Text == "" && len(in.Attachments) == 0 || strings.Count(in.UserID, "@") < 1 {
+			t.Fatalf("%q said %q", in.UserID, in.Text)
+		}
+		for _, f := range in.Attachments {
+			if !storable(f.Name) || f.Name == "" || f.Name[0] == '.' || strings.ContainsAny(f.Name, "/\\\n") || len(f.Name) > 250 {
+				t.Fatalf("a file is named %q", f.Name)
+			}
+		}
+	})
 }

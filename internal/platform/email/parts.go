@@ -39,6 +39,9 @@ type letter struct {
 	plain   []string
 	html    []string
 	files   []part
+
+	// Of a report: what it says, and the header of the mail that it is about.
+	status, original string
 }
 
 // part is one file of a mail.
@@ -130,6 +133,11 @@ func (m *letter) leaf(path []int, e *message.Entity, maxText int) {
 		return clean(legible(b))
 	}
 	switch {
+	case m.isReport() && (media == "message/delivery-status" || media == "message/global-delivery-status"):
+		m.status = text(maxReport)
+	case m.isReport() && (media == "message/rfc822" || media == "text/rfc822-headers" || media == "message/global" || media == "message/global-headers"):
+		m.original, _, _ = strings.Cut(text(maxReport), "\n\n")
+		m.original += "\n\n"
 	case media == "text/plain" && !attached && name == "":
 		s := text(maxText)
 		if strings.EqualFold(params["format"], "flowed") {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"time"
@@ -62,6 +64,12 @@ type receiver struct {
 	at      position
 	known   bool // at is the stored position
 	skipped int
+	spoiled map[spoiledMail]bool // mails at which we panicked
+}
+
+type spoiledMail struct {
+	validity uint32
+	uid      imap.UID
 }
 
 // session is one connection, from its login to its loss.
@@ -181,32 +189,25 @@ func (r *receiver) batch(ctx context.Context, c *imapConn, validity uint32, uids
 	next.Validity, next.UID = validity, uids[len(uids)-1]
 	var events []domain.Inbound
 	var taken []imap.UID
+	var bounces []returned
 	for _, uid := range uids {
-		m, found, err := r.a.read(c, uid)
+		one, err := r.judge(c, validity, uid)
 		if err != nil {
-			return r.a.unreachable("IMAP", err)
+			return err
 		}
-		if !found {
-			continue // deleted or moved meanwhile
+		next.Seen = max(next.Seen, one.seen)
+		switch {
+		case one.event != nil:
+			events, taken = append(events, *one.event), append(taken, uid)
+		case one.bounce != nil:
+			bounces = append(bounces, *one.bounce)
 		}
-		if !m.arrived.IsZero() {
-			arrived := m.arrived.Unix()
-			next.Seen = max(next.Seen, min(arrived, r.a.now().Unix()))
-			if uid <= r.at.Again && (arrived < r.at.From-60 || arrived <= r.at.Old) {
-				continue // it was there before the first connection
-			}
-		}
-		in, ok := r.a.mail(validity, m)
-		if !ok {
-			r.skipped++
-			r.a.health.Note("not_answered", strconv.Itoa(r.skipped))
-			continue
-		}
-		events, taken = append(events, in), append(taken, uid)
 	}
+	bounces = r.takeBack(ctx, bounces)
 	if err := r.accept(ctx, events, next); err != nil {
 		return err
 	}
+	r.takeBack(ctx, bounces) // the ledger takes things again
 	r.at = next
 	if len(taken) > 0 && !r.a.cfg.KeepUnread {
 		// A courtesy to people who look into the mailbox; nothing depends on it.
@@ -217,6 +218,52 @@ func (r *receiver) batch(ctx context.Context, c *imapConn, validity uint32, uids
 		}
 	}
 	return nil
+}
+
+// judged is what a mail comes to; the zero value of one that is none of ours.
+type judged struct {
+	seen   int64 // Unix seconds at which it arrived
+	event  *domain.Inbound
+	bounce *returned
+}
+
+// judge reads one mail. A mail at which a defect of ours panics is left out at the
+// next attempt: it must not close the mailbox to others.
+func (r *receiver) judge(c *imapConn, validity uint32, uid imap.UID) (j judged, err error) {
+	if r.spoiled[spoiledMail{validity, uid}] {
+		return j, nil
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			r.spoiled[spoiledMail{validity, uid}] = true
+			r.a.log.Error("a mail cannot be read, by a defect of ours; it is left out", "uid", uint32(uid), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			j, err = judged{}, &platform.Error{Kind: platform.Retry, Code: "panic", Reason: "a mail cannot be read, by a defect of ours; it is left out, and the log has the details"}
+		}
+	}()
+	m, found, err := r.a.read(c, uid)
+	if err != nil {
+		return j, r.a.unreachable("IMAP", err)
+	}
+	if !found {
+		return j, nil // deleted or moved meanwhile
+	}
+	if !m.arrived.IsZero() {
+		arrived := m.arrived.Unix()
+		j.seen = min(arrived, r.a.now().Unix())
+		if uid <= r.at.Again && (arrived < r.at.From-60 || arrived <= r.at.Old) {
+			return j, nil // it was there before the first connection
+		}
+	}
+	if in, ok := r.a.mail(validity, m); ok {
+		j.event = &in
+		return j, nil
+	}
+	if b, back := r.a.comesBack(m); back {
+		j.bounce = &b
+	}
+	r.skipped++
+	r.a.health.Note("not_answered", strconv.Itoa(r.skipped))
+	return j, nil
 }
 
 // await returns when there may be new mail. In the end the server has answered:

@@ -133,6 +133,40 @@ func TestSendFailures(t *testing.T) {
 	}
 }
 
+// A mail that comes back is told with what the server said, and can be sent
+// again; what only looks like that is not.
+func TestComesBack(t *testing.T) {
+	r := newRig(t, fake.Options{}, nil)
+	r.connect()
+	id, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "x"}, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	report := func(kind, action, id string) string {
+		return "Content-Type: multipart/report; report-type=" + kind + "; boundary=r\n\n--r\nContent-Type: text/plain\n\nsorry\n" +
+			"--r\nContent-Type: message/delivery-status\n\nReporting-MTA: dns; mx.test\nArrival-Date: today\n\nFinal-Recipient: rfc822; other@people.test\nAction: relayed\nStatus: 2.0.0\n\n" +
+			"Final-Recipient: rfc822; ann@people.test\nAction: " + action + "\nStatus: 5.1.1\nDiagnostic-Code: smtp; 550 5.1.1 nobody\n    of that name\n" +
+			"--r\nContent-Type: message/rfc822\n\nFrom: agent@example.test\nTo: <ann@people.test>\nMessage-ID: <" + id + ">\nSubject: x\n\nMessage-ID: <hermes.none@example.test>\nx\n--r--\n"
+	}
+	for _, body := range []string{
+		report("delivery-status", "delayed", id), report("delivery-status", "failed", "somebody@else.test"), report("delivery-status", "failed", id), "Content-Type: multipart/report\n\nnothing",
+		strings.Replace(report("delivery-status", "failed", id), "multipart/report", "multipart/mixed", 1),
+	} {
+		r.srv.Write(fake.Letter{From: "MAILER-DAEMON@mx.test", Subject: "Undelivered", Body: body})
+	}
+	r.srv.Write(ann("a person"))
+	if in := r.sink.Wait(t, r.ctx, 1); len(in) != 1 || in[0].UserID != "ann@people.test" {
+		t.Errorf("%d events: %+v", len(in), in)
+	}
+	want := "ann@people.test " + id + " the mail came back: 550 5.1.1 nobody of that name"
+	if back := r.sink.Back(); len(back) != 1 || back[0] != want {
+		t.Errorf("%q, not %q", back, want)
+	}
+	if again, err := r.Send(r.ctx, to("ann@people.test", ""), domain.Part{Text: "x"}, "a"); err != nil || again != id || len(r.srv.Sent()) != 2 {
+		t.Errorf("sent again: %q, %v, %d mails", again, err, len(r.srv.Sent()))
+	}
+}
+
 // breaking is a connection that breaks before the end of a mail is written.
 type breaking struct{ net.Conn }
 

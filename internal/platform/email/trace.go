@@ -17,7 +17,7 @@ const (
 	lookTime = 20 * time.Second
 	// copyLooks is how often a copy is looked for that may still be on its way
 	// into the mailbox of sent mail.
-	copyLooks = 4
+	copyLooks = 6
 )
 
 // Trace looks for a mail in the mailbox. It was sent if the provider keeps a copy
