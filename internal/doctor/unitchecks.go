@@ -414,7 +414,7 @@ func checkUnitState(c *Case) []Finding {
 	switch {
 	case u.Load == "masked":
 		f.ID, f.What, f.Means = "service.masked", u.Name+" is masked", "systemd refuses to start it, whoever asks."
-		f.Fix = systemctl(u.System, "unmask "+u.Name) + " && " + c.hermes("gateway start")
+		f.Fix = service.Unmask(*u) + " && " + c.hermes("gateway start")
 	case u.Load == "bad-setting" || u.Load == "error":
 		f.ID, f.What, f.Means = "service.bad_unit", "systemd refuses "+u.Name+" as it is written", "It cannot be started."
 		f.Fix = c.hermes("gateway install --force")

@@ -64,6 +64,9 @@ func (g *Gateway) vouch(ctx context.Context) {
 func (g *Gateway) vouchFor(s *Safe) {
 	now := g.Now()
 	s.Life.Proved(now)
+	if len(starts.Read(g.Profile).Quarantine) > 0 {
+		s.Life.Update(func(r *starts.Record) { r.Mended(s.Life.ID()) })
+	}
 	if s.Instead == "" {
 		if _, err := home.OpenHistory(g.Profile).Healthy(s.Served, g.Version, now); err != nil {
 			g.Log.Warn("the configuration serves well and could not be kept for a later start to go back to", "component", "gateway", "err", err)

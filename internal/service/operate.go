@@ -262,17 +262,17 @@ func (u Unit) mayStart() error {
 	if u.Load != "masked" {
 		return nil
 	}
-	return domain.E(domain.Conflict, nil, "%s; `%s` takes that back", Cause(u), unmask(u))
+	return domain.E(domain.Conflict, nil, "%s; `%s` takes that back", Cause(u), Unmask(u))
 }
 
-// unmask is the command that takes a mask back: a link to /dev/null in one of the
+// Unmask is the command that takes a mask back: a link to /dev/null in one of the
 // folders of systemd.unit(5), "Unit File Load Path".
-func unmask(u Unit) string {
+func Unmask(u Unit) string {
 	command, name := "systemctl --user unmask", u.Name
 	switch {
 	case u.System:
 		command = "sudo systemctl unmask"
-	case strings.HasPrefix(u.File, "/etc/systemd/user/"):
+	case strings.HasPrefix(u.File, "/etc/"), strings.HasPrefix(u.File, "/run/systemd/"): // for every user of the machine
 		command = "sudo systemctl --global unmask"
 	}
 	if strings.HasPrefix(u.File, "/run/") || u.Enabled == "masked-runtime" {
@@ -298,7 +298,7 @@ func Explain(u Unit) string {
 	cause := Cause(u)
 	switch {
 	case u.Load == "masked":
-		return fmt.Sprintf("%s; `%s` takes that back", cause, unmask(u))
+		return fmt.Sprintf("%s; `%s` takes that back", cause, Unmask(u))
 	case u.Load == "bad-setting" || u.Load == "error":
 		return fmt.Sprintf("%s; `systemd-analyze verify %s` says why", cause, u.File)
 	case u.ExitStatus == exitExec:

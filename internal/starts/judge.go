@@ -120,6 +120,9 @@ func Judge(r *Record, f Facts) Plan {
 		p.Incident = row[len(row)-1].ID
 		p.LastChance = f.lastChance(r.Starts)
 	}
+	if !f.Planned {
+		p.distrust(r, f, row)
+	}
 	p.quarantine(r, f, row)
 	p.Jobs = len(row) > 0 || len(p.Quarantine) > 0 || r.killedLast()
 	if f.Planned {
@@ -127,7 +130,6 @@ func Judge(r *Record, f Facts) Plan {
 		p.Quarantine, p.Slow = nil, false
 		return p
 	}
-	p.distrust(r, f, row)
 	p.explain(row)
 	return p
 }
@@ -207,11 +209,12 @@ func (s Start) suspect(dumped string) string {
 	return dumped
 }
 
-// deaths gives the deaths in a row before now, the latest first. A settled life
-// and a long pause end the row; what was stopped or killed from outside is
-// passed over, and so is a successor that died while its predecessor served.
+// deaths gives the deaths in a row before now, the latest first. A settled life, a
+// long pause and a later life that served healthily on something else than what
+// died end the row; what was stopped or killed from outside is passed over, and
+// so is a successor that died while its predecessor served.
 func (f Facts) deaths(all []Start) []Start {
-	var row []Start
+	var row, well []Start    // well: later than the one that is looked at
 	next := time.Duration(0) // ago
 	for i := len(all) - 1; i >= 0; i-- {
 		s := all[i]
@@ -219,14 +222,40 @@ func (f Facts) deaths(all []Start) []Start {
 			break
 		}
 		next = f.ago(s)
+		if s.End.Death() && slices.ContainsFunc(well, func(w Start) bool { return w.mended(s) }) {
+			break
+		}
 		if s.End.Death() && (!s.Planned || s.Reached(Serving)) {
 			row = append(row, s)
+		}
+		if !s.Healthy.IsZero() {
+			well = append(well, s)
 		}
 		if s.Reached(Settled) {
 			break // its own death is the first of the row
 		}
 	}
 	return row
+}
+
+// mended tells whether a life is of another program or configuration than one that
+// died. What died before it read a configuration has none.
+func (s Start) mended(died Start) bool {
+	return !s.Binary.Same(died.Binary) || died.Config != "" && s.Config != died.Config
+}
+
+// Mended lets go of all that is held back, where the life with an id, which serves
+// healthily, is of another program or configuration than the last one that died.
+func (r *Record) Mended(id string) {
+	own := slices.IndexFunc(r.Starts, func(s Start) bool { return s.ID == id })
+	for i := own - 1; i >= 0; i-- {
+		if s := r.Starts[i]; s.End.Death() {
+			if r.Starts[own].mended(s) {
+				r.Quarantine = nil
+			}
+			return
+		}
+	}
 }
 
 // lastChance counts the starts that the manager counts too. It may count fewer,
@@ -274,8 +303,11 @@ func (p *Plan) quarantine(r *Record, f Facts, row []Start) {
 		}
 	}
 	p.Slow = p.careful() && !named
-	if suspects := suspectsOf(row); p.Slow && p.LastChance && len(suspects) > 0 {
-		// Finding out which it is could cost the last start that is allowed.
+	wentBack := p.LastHealthy && len(row) > 0 && row[0].Config == f.Disk
+	if suspects := suspectsOf(row); p.Slow && p.LastChance && len(suspects) > 0 && !wentBack {
+		// Finding out which it is could cost the last start that is allowed. With the
+		// configuration before the one that died, they are likely sound, and one of
+		// them tells people what happened.
 		p.Slow = false
 		for _, part := range suspects {
 			if !slices.ContainsFunc(r.Quarantine, func(q Quarantined) bool { return q.Part == part }) {

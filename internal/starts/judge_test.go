@@ -316,3 +316,68 @@ func TestAnAnnouncedStartIsNoOther(t *testing.T) {
 		t.Errorf("counted twice: %+v, %d starts", p, len(r.Starts))
 	}
 }
+
+// TestGoingBackHoldsNobody has a changed configuration end the only start that is
+// allowed while two parts were being started: the one before is served, with both.
+func TestGoingBackHoldsNobody(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	facts := Facts{Now: now, Boot: "b", Disk: "new", Good: "old",
+		Limit: func() Limit {
+			return Limit{Known: true, Managed: true, Burst: 1, Span: 10 * time.Minute}
+		}}
+	died := func(config string) *Record {
+		return &Record{Starts: []Start{{ID: "one", At: now.Add(-time.Minute), Boot: "b", Config: config, Disk: "new", Stage: Built,
+			Parts: []string{"platform.telegram", "platform.mattermost"}, End: &End{Code: 2, Cause: Panicked, Reason: "fatal error"}}}}
+	}
+	p := Judge(died("new"), facts)
+	if !p.LastHealthy || len(p.Quarantine) > 0 || !p.Slow {
+		t.Errorf("of the changed one: %+v", p)
+	}
+	facts.Disk = "old" // what died is what served well before
+	if p := Judge(died("old"), facts); p.LastHealthy || len(p.Quarantine) != 2 {
+		t.Errorf("of the one before: %+v", p)
+	}
+}
+
+// A program or a configuration that was replaced by one that serves healthily is
+// no reason to be careful with that; one that is flaky is.
+func TestWhatWasReplacedIsForgiven(t *testing.T) {
+	well := func(change func(*Start)) func(*Start) {
+		return func(s *Start) {
+			s.Stage, s.Planned, s.Healthy = Serving, true, s.At.Add(10*time.Second)
+			if change != nil {
+				change(s)
+			}
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		died   func(*Start)
+		lives  func(*Start)
+		deaths int
+	}{
+		{"another program", panicked("cron"), well(func(s *Start) { s.Binary = before }), 0},
+		{"another configuration", panicked("cron"), well(func(s *Start) { s.Config = "mended" }), 0},
+		{"the same", panicked("cron"), well(nil), 2},
+		{"one that died before it read any", func(s *Start) { s.Config, s.End = "", &End{Cause: Vanished} }, well(nil), 2},
+		{"another that is not well", panicked("cron"), func(s *Start) { s.Stage, s.Binary = Serving, before }, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			held := []Quarantined{{Part: "cron", Since: noon.Add(-4 * time.Minute), Until: noon.Add(time.Minute), Times: 1}}
+			r := Record{Starts: []Start{life(5*time.Minute, c.died), life(4*time.Minute, c.died), life(3*time.Minute, c.lives)}, Quarantine: slices.Clone(held)}
+			id := r.Starts[2].ID
+			if p := Judge(&r, facts(generated)); p.Deaths != c.deaths {
+				t.Errorf("%d deaths, want %d", p.Deaths, c.deaths)
+			}
+			r.Quarantine = slices.Clone(held)
+			r.Mended("another")
+			if len(r.Quarantine) != 1 {
+				t.Error("a life that is not on the record let go")
+			}
+			r.Mended(id)
+			if lets := strings.HasPrefix(c.name, "another"); lets != (len(r.Quarantine) == 0) {
+				t.Errorf("%d are held back", len(r.Quarantine))
+			}
+		})
+	}
+}

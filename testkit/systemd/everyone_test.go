@@ -2,6 +2,7 @@ package systemd
 
 import (
 	"encoding/json"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -110,6 +111,28 @@ func testMasked(t *testing.T, w *world) {
 	w.user.Run(t, command)
 	want(t, p.cli("gateway start"), "✓ Started")
 	p.awaitServing()
+	// Wherever the mask lies, the command that is named takes it back.
+	named := regexp.MustCompile("`((?:sudo )?systemctl [^`]*unmask[^`]*)`")
+	for mask, take := range map[string]func(testing.TB, string) string{
+		"systemctl --user mask --runtime " + p.unit: w.user.Run,
+		"systemctl --global mask " + p.unit:         w.Root,
+	} {
+		want(t, p.cli("gateway stop"), "✓ Stopped")
+		take(t, mask)
+		w.user.Run(t, "systemctl --user daemon-reload")
+		said := strings.Join(strings.Fields(p.cliFails("gateway start")), " ")
+		m := named.FindStringSubmatch(said)
+		if m == nil {
+			t.Fatalf("after %s no command is named: %s", mask, said)
+		}
+		if undo, root := strings.CutPrefix(m[1], "sudo "); root {
+			w.Root(t, undo)
+			w.user.Run(t, "systemctl --user daemon-reload")
+		} else {
+			w.user.Run(t, undo)
+		}
+		want(t, p.cli("gateway start"), "✓ Started")
+	}
 
 	// A generated unit that was masked before it was ever written.
 	q := w.profile(t, "never", w.nextPort())

@@ -63,6 +63,14 @@ func rowFallbackLifted(p *profile) {
 	if now := p.exe(); now != mended || p.careful() != nil {
 		t.Errorf("after the restart %s serves, careful %+v", now, p.careful())
 	}
+	// Once that is proved, nothing is held against it that another did.
+	p.until("the mended program to have proved itself", func() bool { return strings.Contains(p.Read(p.file("binaries.json")), mended) })
+	p.forgive()
+	p.awaitAnother(p.kill("KILL"))
+	p.awaitServing()
+	if now := p.exe(); now != mended || p.careful() != nil {
+		t.Errorf("after a crash %s serves, careful %+v", now, p.careful())
+	}
 	p.well()
 }
 
@@ -123,9 +131,9 @@ func rowFullInRestart(p *profile) {
 	p.restart()
 }
 
-// The machine gets another time zone: the jobs without one of their own follow it,
-// and no process is replaced for that.
-func testZone(t *testing.T, w *world) {
+// The machine gets another name, which nobody minds, and another time zone: the jobs
+// without one of their own follow it, and no process is replaced for that.
+func testHost(t *testing.T, w *world) {
 	was := strings.TrimSpace(w.Root(t, "readlink /etc/localtime || echo none"))
 	t.Cleanup(func() {
 		if was != "none" {
@@ -138,6 +146,16 @@ func testZone(t *testing.T, w *world) {
 	alone.onFailure()
 	t.Cleanup(alone.remove)
 	want(t, alone.cli("gateway install --cron-only"), "✓ Started")
+	name := strings.TrimSpace(w.Root(t, "hostname"))
+	t.Cleanup(func() { w.Root(t, "hostname "+name) })
+	w.Root(t, "hostname another")
+	gate.restart()
+	gate.forgive()
+	gate.awaitAnother(gate.kill("KILL"))
+	gate.awaitServing()
+	if err := gate.converse(gate.tg.AddUser("Ann"), gate.word("renamed")); err != nil {
+		t.Error(err)
+	}
 	pids := [2]int{gate.mainPID(), alone.mainPID()}
 	hour := func(p *profile, job string) string {
 		var all struct {
@@ -163,7 +181,6 @@ func testZone(t *testing.T, w *world) {
 		p.user.Write(t, p.file("scripts/tell.sh"), "true\n")
 		p.cli(`cron create "0 9 * * *" --no-agent --script tell.sh --name host`)
 		p.cli(`cron create "0 9 * * *" --timezone UTC --no-agent --script tell.sh --name own`)
-		t.Log(hour(p, "host"), hour(p, "own"))
 	}
 	w.Root(t, "ln -sfn /usr/share/zoneinfo/Asia/Seoul /etc/localtime")
 	for _, p := range []*profile{gate, alone} {

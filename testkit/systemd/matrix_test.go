@@ -59,7 +59,7 @@ var rows = []row{
 	{"a program that died, then mended", managed, rowFallbackLifted},
 	{"the program replaced while it runs", always, rowProgramReplaced},
 	{"the program and its folder deleted", always, rowProgramDeleted},
-	{"host renamed, passing files swept away", always, rowMachineChanges},
+	{"passing files and sockets swept away", always, rowSwept},
 	{"the gateway itself is out of memory", managed, rowOutOfMemory},
 	{"out of processes and threads", managed, rowOutOfTasks},
 	{"out of open files", managed, rowOutOfFiles},
@@ -104,7 +104,7 @@ func TestSystemd(t *testing.T) {
 		})
 		lanes.Wait()
 	})
-	t.Run("HostZone", func(t *testing.T) { testZone(t, m.world(t, "zoned")) })
+	t.Run("HostChanges", func(t *testing.T) { testHost(t, m.world(t, "hosted")) })
 	t.Run("LogoutAndReboot", func(t *testing.T) { testReboot(t, m) })
 	t.Log("what holds where:\n" + s.table())
 }

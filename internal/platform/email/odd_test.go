@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/text/encoding"
 	"golang.org/x/text/encoding/charmap"
@@ -312,4 +313,46 @@ func TestDates(t *testing.T) {
 			t.Errorf("%q was sent at %s", date, in.SentAt)
 		}
 	}
+}
+
+// FuzzMail feeds mails: what comes of them can be stored, is bounded, and names
+// no file that leads anywhere.
+func FuzzMail(f *testing.F) {
+	for _, seed := range []string{
+		"From: ann@people.test\r\nSubject: =?utf-8?q?x=0A?=\r\nMessage-ID: <a@b>\r\nReferences: <c@d> <e@f>\r\n\r\ntext",
+		"From: a@b\nContent-Type: multipart/mixed; boundary=m\n\n--m\nContent-Type: text/plain; format=flowed; charset=iso-2022-jp\n\n\x1b$Ba \n--m\nContent-Disposition: attachment; filename=../../x\nContent-Transfer-Encoding: base64\n\nxx\n--m--",
+		"From: A, B <a@b>\nContent-Type: multipart/report; boundary=r\n\n--r\nContent-Type: message/delivery-status\n\nX: y\n\nAction: failed\nDiagnostic-Code: smtp; 550 \x00no\n--r\nContent-Type: message/rfc822\n\nTo: a@b\nMessage-ID: <hermes.x@example.test>\n\n--r--",
+		"From: a@b\nContent-Type: text/html\nContent-Transfer-Encoding: quoted-printable\n\n<p>=C3=\n<a href=3D\"http://x\">y",
+	} {
+		f.Add([]byte(seed))
+	}
+	a, err := email.New(email.Config{Address: "agent@example.test", Password: "a-password", IMAP: email.Server{Host: "mx.example.test"}, SMTP: email.Server{Host: "mx.example.test"}, MaxText: 1000}, email.Deps{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	storable := func(s string) bool {
+		return utf8.ValidString(s) && !strings.ContainsRune(s, 0)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		in, ok, back := a.Read(raw)
+		if !storable(back) || len(back) > 2000 || strings.Contains(back, "\n") {
+			t.Fatalf("came back: %q", back)
+		}
+		if !ok {
+			return
+		}
+		for _, s := range []string{in.UserID, in.UserName, in.ChatID, in.ThreadID, in.MessageID, in.EventID, in.ChatName} {
+			if !storable(s) || len(s) > 2000 || strings.ContainsAny(s, "\r\n") {
+				t.Fatalf("%q of %q", s, raw)
+			}
+		}
+		if !storable(in.Text) || len(in.Text) > 20_000 || in.Text == "" && len(in.Attachments) == 0 || strings.Count(in.UserID, "@") < 1 {
+			t.Fatalf("%q said %q", in.UserID, in.Text)
+		}
+		for _, f := range in.Attachments {
+			if !storable(f.Name) || f.Name == "" || f.Name[0] == '.' || strings.ContainsAny(f.Name, "/\\\n") || len(f.Name) > 250 {
+				t.Fatalf("a file is named %q", f.Name)
+			}
+		}
+	})
 }
