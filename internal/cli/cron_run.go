@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"time"
@@ -324,17 +325,32 @@ func newCronExportCommand(app *App) *cobra.Command {
 	}
 }
 
+// importJobs imports a file, or with "-" what is piped in.
+func importJobs(ctx context.Context, r *cronRoom, path string) ([]cron.Imported, error) {
+	if path != "-" {
+		return r.ImportFile(ctx, path)
+	}
+	text, err := io.ReadAll(io.LimitReader(r.app.In, cron.MaxJobsFile+1))
+	switch {
+	case err != nil:
+		return nil, domain.E(domain.Unavailable, err, "standard input could not be read")
+	case len(text) > cron.MaxJobsFile:
+		return nil, domain.E(domain.TooLarge, nil, "standard input holds far more than any jobs.json")
+	}
+	return r.Import(ctx, text)
+}
+
 func newCronImportCommand(app *App) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "import [FILE]", Short: "Import a jobs.json; the file is left as it is", Args: cobra.MaximumNArgs(1),
+		Use: "import [FILE|-]", Short: "Import a jobs.json; the file is left as it is", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return app.withCron(cmd.Context(), func(r *cronRoom) error {
 				path := firstArg(args)
 				if path == "" {
 					path = r.profile.Path("cron", "jobs.json")
 				}
-				report, err := r.ImportFile(cmd.Context(), path)
+				report, err := importJobs(cmd.Context(), r, path)
 				if err != nil {
 					return err
 				}

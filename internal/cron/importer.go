@@ -6,8 +6,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,23 +27,21 @@ type Imported struct {
 	Notes   []string     `json:"notes,omitempty"`
 }
 
-// maxJobsFile bounds a jobs.json.
-const maxJobsFile = 64 << 20
+// MaxJobsFile bounds a jobs.json, in bytes.
+const MaxJobsFile = 64 << 20
 
 // ImportFile imports the jobs.json of the older system; the file is only read.
 // It fails with domain.NotFound, or domain.Invalid when the file is no
 // jobs.json. An entry that cannot be imported is refused in the report and
 // does not hinder the others.
 func (s *Service) ImportFile(ctx context.Context, path string) ([]Imported, error) {
-	info, err := os.Stat(path)
-	if os.IsNotExist(err) {
+	b, err := plain.ReadMost(path, MaxJobsFile)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, domain.E(domain.NotFound, nil, "there is no file %s", path)
-	}
-	if err == nil && info.Size() > maxJobsFile {
-		return nil, domain.E(domain.TooLarge, nil, "%s has %d bytes, far more than any jobs.json", path, info.Size())
-	}
-	b, err := plain.Read(path)
-	if err != nil {
+	case errors.Is(err, plain.ErrTooLarge):
+		return nil, domain.E(domain.TooLarge, err, "%s is far larger than any jobs.json", path)
+	case err != nil:
 		return nil, domain.E(domain.Invalid, err, "%s cannot be read", path)
 	}
 	return s.Import(ctx, b)

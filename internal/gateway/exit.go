@@ -63,13 +63,12 @@ func WriteExit(logDir string, r ExitRecord) {
 	_, _ = f.Write(append(text, '\n'))
 }
 
-// halve keeps the newer half of a file of lines.
+// halve keeps the newest lines of a file, half of what it may hold.
 func halve(path string) {
-	text, err := plain.Read(path)
+	text, err := plain.Tail(path, exitLogKept/2)
 	if err != nil {
 		return
 	}
-	text = text[len(text)/2:]
 	if i := bytes.IndexByte(text, '\n'); i >= 0 {
 		text = text[i+1:]
 	}
@@ -86,7 +85,7 @@ const refused = "gateway.refused"
 // LastExit is the last record of a process that served or tried to; ok is false
 // when there is none.
 func LastExit(logDir string) (r ExitRecord, ok bool) {
-	text, err := plain.Read(exitLog(logDir))
+	text, err := plain.Tail(exitLog(logDir), 2*exitLogKept)
 	if err != nil {
 		return r, false
 	}
@@ -125,8 +124,8 @@ func CatchCrash(logDir string) (last string, err error) {
 	if err := os.MkdirAll(logDir, 0o700); err != nil {
 		return "", err
 	}
-	if text, err := plain.Read(path); err == nil && len(text) > 0 {
-		last = string(text[:min(len(text), 4000)])
+	if text, err := plain.Head(path, 4000); err == nil && len(text) > 0 {
+		last = string(text)
 		_ = os.Rename(path, path+".1")
 		WriteExit(logDir, ExitRecord{Tag: "gateway.previous_unclean_exit", Code: 2, Reason: "the runtime crashed; the whole dump is in gateway-crash.log.1", Traceback: last})
 	}

@@ -73,6 +73,10 @@ func (o Preparation) self() versions.Binary {
 	return b
 }
 
+// maxDump is how much of a crash's dump is looked at, in bytes: its beginning names
+// what crashed.
+const maxDump = 1 << 20
+
 // facts gathers what Judge wants to know.
 func (o Preparation) facts(disk home.Files, unreadable bool) starts.Facts {
 	f := starts.Now(o.Now())
@@ -82,7 +86,7 @@ func (o Preparation) facts(disk home.Files, unreadable bool) starts.Facts {
 	if unreadable {
 		f.Disk = "unreadable"
 	}
-	if text, err := plain.Read(crashFile(o.Profile.LogDir())); err == nil {
+	if text, err := plain.Head(crashFile(o.Profile.LogDir()), maxDump); err == nil {
 		f.Dump = o.redact(string(bytes.TrimSpace(text)))
 	}
 	if e, _, ok := home.OpenHistory(o.Profile).LastHealthy(); ok {

@@ -95,6 +95,35 @@ func ReadMost(path string, most int64) ([]byte, error) {
 	return text, nil
 }
 
+// Head reads at most the first n bytes of a plain file, however large it is.
+// Errors: as Open.
+func Head(path string, n int64) ([]byte, error) {
+	f, err := Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, n))
+}
+
+// Tail reads at most the last n bytes of a plain file, however large it is.
+// Errors: as Open.
+func Tail(path string, n int64) ([]byte, error) {
+	f, err := Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.Seek(max(0, size-n), io.SeekStart); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(f, n))
+}
+
 // Write writes a plain file, making it or replacing what it holds: not in one
 // step, so for what may be lost. Errors: as Open.
 func Write(path string, text []byte, perm fs.FileMode) error {

@@ -93,6 +93,13 @@ func TestReadIsBounded(t *testing.T) {
 	if text, err := ReadMost(file, 4); !errors.Is(err, ErrTooLarge) || text != nil {
 		t.Errorf("%q %v", text, err)
 	}
+	for n, want := range map[int64][2]string{2: {"12", "45"}, 5: {"12345", "12345"}, 9: {"12345", "12345"}, 0: {"", ""}} {
+		head, err := Head(file, n)
+		tail, terr := Tail(file, n)
+		if err != nil || terr != nil || string(head) != want[0] || string(tail) != want[1] {
+			t.Errorf("%d bytes: %q and %q, %v %v", n, head, tail, err, terr)
+		}
+	}
 	// A file of many gigabytes costs nothing.
 	if err := os.Truncate(file, 1<<40); err != nil {
 		t.Fatal(err)
