@@ -119,7 +119,10 @@ func boxFaults() []boxFault {
 			m.Write(m.t, m.program(), "#!/bin/sh\necho 'panic: the socket is gone' >&2\nexit 2\n")
 			m.Root(m.t, "chmod 755 "+m.program())
 			m.run("systemctl --user start --no-block " + m.unit)
-			m.until("systemd to wait", func() bool { return m.property("SubState") == "auto-restart" })
+			m.until("systemd to wait, and the journal to have what the program said", func() bool {
+				out, err := m.try("journalctl --user --no-pager -o cat -n 20 _SYSTEMD_USER_UNIT=" + m.unit)
+				return err == nil && strings.Contains(out, "the socket is gone") && m.property("SubState") == "auto-restart"
+			})
 		}, hand: func(m *machine) { m.Root(m.t, "cp /usr/local/bin/hermes "+m.program()) }},
 		{what: "config.yaml was broken and is mended, and nobody has started the unit", id: "service.unit_config", class: doctor.Service, inject: func(m *machine) {
 			m.run("systemctl --user stop " + m.unit)
