@@ -120,6 +120,9 @@ func Judge(r *Record, f Facts) Plan {
 		p.Incident = row[len(row)-1].ID
 		p.LastChance = f.lastChance(r.Starts)
 	}
+	if !f.Planned {
+		p.distrust(r, f, row)
+	}
 	p.quarantine(r, f, row)
 	p.Jobs = len(row) > 0 || len(p.Quarantine) > 0 || r.killedLast()
 	if f.Planned {
@@ -127,7 +130,6 @@ func Judge(r *Record, f Facts) Plan {
 		p.Quarantine, p.Slow = nil, false
 		return p
 	}
-	p.distrust(r, f, row)
 	p.explain(row)
 	return p
 }
@@ -301,8 +303,11 @@ func (p *Plan) quarantine(r *Record, f Facts, row []Start) {
 		}
 	}
 	p.Slow = p.careful() && !named
-	if suspects := suspectsOf(row); p.Slow && p.LastChance && len(suspects) > 0 {
-		// Finding out which it is could cost the last start that is allowed.
+	wentBack := p.LastHealthy && len(row) > 0 && row[0].Config == f.Disk
+	if suspects := suspectsOf(row); p.Slow && p.LastChance && len(suspects) > 0 && !wentBack {
+		// Finding out which it is could cost the last start that is allowed. With the
+		// configuration before the one that died, they are likely sound, and one of
+		// them tells people what happened.
 		p.Slow = false
 		for _, part := range suspects {
 			if !slices.ContainsFunc(r.Quarantine, func(q Quarantined) bool { return q.Part == part }) {

@@ -317,6 +317,28 @@ func TestAnAnnouncedStartIsNoOther(t *testing.T) {
 	}
 }
 
+// TestGoingBackHoldsNobody has a changed configuration end the only start that is
+// allowed while two parts were being started: the one before is served, with both.
+func TestGoingBackHoldsNobody(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	facts := Facts{Now: now, Boot: "b", Disk: "new", Good: "old",
+		Limit: func() Limit {
+			return Limit{Known: true, Managed: true, Burst: 1, Span: 10 * time.Minute}
+		}}
+	died := func(config string) *Record {
+		return &Record{Starts: []Start{{ID: "one", At: now.Add(-time.Minute), Boot: "b", Config: config, Disk: "new", Stage: Built,
+			Parts: []string{"platform.telegram", "platform.mattermost"}, End: &End{Code: 2, Cause: Panicked, Reason: "fatal error"}}}}
+	}
+	p := Judge(died("new"), facts)
+	if !p.LastHealthy || len(p.Quarantine) > 0 || !p.Slow {
+		t.Errorf("of the changed one: %+v", p)
+	}
+	facts.Disk = "old" // what died is what served well before
+	if p := Judge(died("old"), facts); p.LastHealthy || len(p.Quarantine) != 2 {
+		t.Errorf("of the one before: %+v", p)
+	}
+}
+
 // A program or a configuration that was replaced by one that serves healthily is
 // no reason to be careful with that; one that is flaky is.
 func TestWhatWasReplacedIsForgiven(t *testing.T) {

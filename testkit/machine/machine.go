@@ -86,7 +86,7 @@ func (m *Machine) Boot(ctx context.Context, rtc time.Time) (_ *Life, err error) 
 	if !rtc.IsZero() {
 		base = rtc.UTC().Format("2006-01-02T15:04:05")
 	}
-	l.cmd = exec.Command(m.kit.qemu, "-M", "pc", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "384",
+	l.cmd = exec.Command(m.kit.qemu, "-M", "pc", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "320",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-rtc", "clock=host,base="+base,
 		"-kernel", m.kit.kernel, "-initrd", m.kit.initrd,
 		"-append", "console=ttyS0 quiet panic=-1 no_timer_check no_console_suspend forward="+strings.Join(m.ports, ","),

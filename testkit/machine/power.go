@@ -47,6 +47,7 @@ type outage struct {
 	hold    chan struct{} // closed when the power is gone
 	point   string
 	said    []torture.Message
+	born    map[string]int    // by message: the cuts before it
 	jobs    map[string]string // accepted, by name: the instant at which it was made
 	setting int               // the last that was asked for
 	least   int               // the last that was accepted
@@ -56,7 +57,7 @@ type outage struct {
 // CutPower lets people talk to the gateway, cuts the machine's power n times, and
 // counts what was lost, done twice or repeated.
 func (k *Kit) CutPower(ctx context.Context, dir string, n int, seed uint64) (Outage, error) {
-	o := &outage{rng: rand.New(rand.NewPCG(seed, 1)), jobs: map[string]string{}, out: Outage{Counts: torture.Counts{ByPoint: map[string]int{}}}}
+	o := &outage{rng: rand.New(rand.NewPCG(seed, 1)), jobs: map[string]string{}, born: map[string]int{}, out: Outage{Counts: torture.Counts{ByPoint: map[string]int{}}}}
 	o.witness = torture.NewWitness(func(id string) string { return o.Words.Leave(id) })
 	think := func(r llm.Request) llm.Reply {
 		o.meet(atModel)
@@ -98,6 +99,9 @@ func (o *outage) live(ctx context.Context) error {
 	defer cancel()
 	points := append([]string{atBoot, atWork, atWork, atWork, atModel, atRest}, o.Telegram.Points()...)
 	o.point = points[o.rng.IntN(len(points))]
+	if o.worn() {
+		o.point = atRest
+	}
 	o.cut, o.hold = make(chan string, 1), make(chan struct{})
 	fresh := o.speech()
 	if o.rng.IntN(2) == 0 {
@@ -199,6 +203,17 @@ func (o *outage) end(l *Life) {
 	}
 }
 
+// mostCuts is how many cuts a message may live through unanswered. A turn is given
+// up, and that said, when the gateway died six times in it; here all must be answered.
+const mostCuts = 4
+
+// worn tells whether a message has seen so many cuts that the next must wait.
+func (o *outage) worn() bool {
+	return slices.ContainsFunc(o.said, func(m torture.Message) bool {
+		return o.out.Kills-o.born[m.ID] >= mostCuts && !slices.ContainsFunc(m.From.Heard(), m.Answered)
+	})
+}
+
 // unanswered counts what nobody answered in a life that was long enough.
 func (o *outage) unanswered() {
 	for _, m := range o.said {
@@ -213,6 +228,9 @@ func (o *outage) speech() []torture.Message {
 	var fresh []torture.Message
 	for range 1 + o.rng.IntN(3) {
 		fresh = append(fresh, torture.Message{ID: fmt.Sprintf("m%d", len(o.said)+len(fresh)+1), Tool: o.rng.IntN(4) > 0, From: o.Telegram.Join()})
+	}
+	for _, m := range fresh {
+		o.born[m.ID] = o.out.Kills
 	}
 	o.said = append(o.said, fresh...)
 	return fresh
