@@ -49,6 +49,13 @@ func (a *App) everyInstalled(ctx context.Context, host service.Host, system, cro
 	return out, nil
 }
 
+// sayIfNone says that there is nothing to act on, which silence would not.
+func (a *App) sayIfNone(all []installed) {
+	if !slices.ContainsFunc(all, func(one installed) bool { return one.gateway || one.scheduler }) {
+		fmt.Fprintln(a.Out, "No profile has a unit or runs.")
+	}
+}
+
 // operateAll acts on every profile: its gateway and the unit of its scheduler
 // alone, whichever there are. A start and a restart end at the first that does
 // not serve, so that one mistake does not take them all down.
@@ -58,6 +65,7 @@ func (a *App) operateAll(ctx context.Context, system, cronOnly bool, verb string
 	if err != nil {
 		return err
 	}
+	a.sayIfNone(all)
 	var failed []error
 	for _, one := range all {
 		p := one.profile
@@ -77,7 +85,7 @@ func (a *App) operateAll(ctx context.Context, system, cronOnly bool, verb string
 		for _, step := range steps {
 			err := step()
 			if err != nil && verb != "stop" {
-				return domain.E(domain.CodeOf(err), err, "profile %s does not serve, so the profiles after it were left as they are: %s", p.Name, domain.MessageOf(err))
+				return domain.E(domain.CodeOf(err), err, "profile %s does not serve, so the profiles after it were left as they are", p.Name)
 			}
 			if err != nil {
 				failed = append(failed, fmt.Errorf("%s: %w", p.Name, err))
@@ -113,11 +121,12 @@ func (a *App) installEach(ctx context.Context, f installFlags, account service.A
 		return err
 	}
 	host := service.NewHost(account, a.getenv)
+	profiles = slices.DeleteFunc(profiles, func(p home.Profile) bool { return !setUp(p) })
+	if len(profiles) == 0 {
+		return domain.E(domain.NotFound, nil, "no profile is set up yet, so nothing was installed; `hermes setup` sets one up")
+	}
 	for _, p := range profiles {
 		its := f
-		if !setUp(p) {
-			continue // the default profile is there even where nobody uses it
-		}
 		if !f.cronOnly && !f.print {
 			u, err := host.Find(ctx, p, f.system)
 			alone, cronErr := host.FindKind(ctx, service.Cron, p, f.system)
@@ -131,7 +140,7 @@ func (a *App) installEach(ctx context.Context, f installFlags, account service.A
 			fmt.Fprintf(a.Out, "  It has the unit of a scheduler alone and keeps to that; `hermes%s gateway install` gives it a gateway.\n", profileFlag(p))
 		}
 		if err := a.forProfile(p).install(ctx, its); err != nil {
-			return domain.E(domain.CodeOf(err), err, "profile %s was not installed, so the profiles after it were left as they are: %s", p.Name, domain.MessageOf(err))
+			return domain.E(domain.CodeOf(err), err, "profile %s was not installed, so the profiles after it were left as they are", p.Name)
 		}
 	}
 	return nil
@@ -145,6 +154,7 @@ func (a *App) uninstallAll(ctx context.Context, system, cronOnly bool) error {
 	if err != nil {
 		return err
 	}
+	a.sayIfNone(all)
 	var failed []error
 	for _, one := range all {
 		kinds := []service.Kind{service.Cron, service.Gateway}
@@ -166,8 +176,12 @@ func (a *App) uninstallAll(ctx context.Context, system, cronOnly bool) error {
 	return errors.Join(failed...)
 }
 
-// setUp tells whether a profile has anything to be served by.
+// setUp tells whether a profile is used: one that was made, or the default one with
+// anything to be served by.
 func setUp(p home.Profile) bool {
+	if p.Name != home.DefaultProfile {
+		return true
+	}
 	for _, name := range []string{"config.yaml", ".env"} {
 		if _, err := os.Stat(p.Path(name)); err == nil {
 			return true
