@@ -53,6 +53,7 @@ type outcome struct {
 	reason    string
 	next      time.Time // of a retry
 	uncertain bool
+	away      bool         // the platform could not be reached
 	part      *domain.Part // replaces the content
 	edit      *string      // replaces the message to edit
 	moved     string       // the chat's new id
@@ -207,7 +208,7 @@ func (d *Dispatcher) classify(del domain.Delivery, receipt string, err error) ou
 	}
 	e := platform.AsError(err)
 	now := d.o.Now()
-	out := outcome{reason: reason(e), next: now, uncertain: e.Uncertain && del.Edit == ""}
+	out := outcome{reason: reason(e), next: now, uncertain: e.Uncertain && del.Edit == "", away: e.Kind == platform.Retry && (e.Uncertain || platform.Unreachable(e))}
 	switch e.Kind {
 	case platform.BadCredentials:
 		out.paused = true
@@ -352,12 +353,13 @@ func (d *Dispatcher) note(l *line, del domain.Delivery, out outcome) {
 	switch {
 	case out.sent:
 		l.failing = ""
+		d.recovered(l)
 	case out.dead:
 		d.dead++
 	case out.paused:
 		l.paused = out.reason
 	case out.next.After(d.o.Now()):
-		l.failing = out.reason
+		l.failing, l.away = out.reason, l.away || out.away
 	}
 	d.report()
 }

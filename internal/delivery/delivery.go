@@ -35,6 +35,7 @@ type Store interface {
 	MarkDead(ctx context.Context, d ledger.DeliveryRef, reason string, now time.Time) error
 	MoveAddress(ctx context.Context, from, to domain.Address) error
 	Deliveries(ctx context.Context, f ledger.DeliveryFilter) ([]domain.Delivery, error)
+	RetryDelivery(ctx context.Context, id int64, now time.Time) (domain.Delivery, error)
 }
 
 // What to do with a message whose earlier attempt may have arrived, on a
@@ -119,6 +120,7 @@ type line struct {
 	slotAt  time.Time // when the platform's rate lets the queue go on; zero when it does
 	paused  string    // why the account is refused; nothing is sent then
 	failing string    // why the last attempt failed; "" once one succeeds
+	away    bool      // the last attempts could not reach the platform
 }
 
 // New makes a dispatcher. It does nothing before Start.

@@ -161,6 +161,20 @@ func (s *memStore) Deliveries(_ context.Context, f ledger.DeliveryFilter) (out [
 	return out, nil
 }
 
+func (s *memStore) RetryDelivery(_ context.Context, id int64, _ time.Time) (domain.Delivery, error) {
+	leave, err := s.enter("again")
+	if err != nil {
+		return domain.Delivery{}, err
+	}
+	defer leave()
+	d := s.rows[id-1]
+	if d.State != domain.DeliveryRetrying && d.State != domain.DeliveryDead {
+		return domain.Delivery{}, domain.E(domain.Conflict, nil, "it is %s", d.State)
+	}
+	d.State, d.NextAt = domain.DeliveryPending, time.Time{}
+	return *d, nil
+}
+
 // row gives a copy of the nth delivery, from 1.
 func (s *memStore) row(id int64) domain.Delivery {
 	s.mu.Lock()

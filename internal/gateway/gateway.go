@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -151,6 +152,11 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	g.homes = newHomes(o.Profile, o.Config, o.Process, o.Version)
 	g.buildDirectory()
 	g.gate = access.New(g.store, o.Profile, o.Config, o.Log, o.Now)
+	g.health.OnRecovery(func(part string) {
+		if name, ok := strings.CutPrefix(part, "platform."); ok && g.outbox != nil {
+			g.outbox.Hurry(domain.Platform(name))
+		}
+	})
 	g.outbox = delivery.New(delivery.Options{
 		Store: g.store, Now: o.Now, Log: o.Log, Health: g.health, OnUnknown: o.Config.Delivery.OnUnknown,
 		MaxAge: o.Config.Delivery.MaxAge, MaxAttempts: o.Config.Delivery.MaxAttempts, Unlimited: o.Config.Delivery.Unlimited,

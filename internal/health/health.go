@@ -38,10 +38,16 @@ type Registry struct {
 	now func() time.Time
 	mu  sync.Mutex
 	m   map[string]*Part
+
+	recovered func(part string)
 }
 
 // New makes a registry; now is the clock.
 func New(now func() time.Time) *Registry { return &Registry{now: now, m: map[string]*Part{}} }
+
+// OnRecovery sets what is called when a part works again that was degraded or
+// down. It must not block. Set it before anything reports.
+func (r *Registry) OnRecovery(f func(part string)) { r.recovered = f }
 
 // Reporter reports for one part. Its methods are safe for concurrent use, and
 // a nil *Reporter ignores every call.
@@ -89,18 +95,22 @@ func (p *Reporter) set(s State, code, msg string, alive bool) {
 		return
 	}
 	p.r.mu.Lock()
-	defer p.r.mu.Unlock()
 	part := p.r.m[p.name]
 	if part == nil {
+		p.r.mu.Unlock()
 		return
 	}
-	now := p.r.now()
-	if part.State != s {
+	now, was := p.r.now(), part.State
+	if was != s {
 		part.State, part.Since = s, now
 	}
 	part.Code, part.Message = code, msg
 	if alive {
 		part.LastOK = now
+	}
+	p.r.mu.Unlock()
+	if s == OK && (was == Degraded || was == Down) && p.r.recovered != nil {
+		p.r.recovered(p.name)
 	}
 }
 

@@ -153,6 +153,32 @@ func (s state) save(p home.Profile, few bool, changed []Start) error {
 	return replace(p, s.Record)
 }
 
+// forget takes a life out of the journal whose end cannot be noted, as on a full
+// disk that had room for its beginning: else an ordinary stop would count as a
+// death. It needs no space: what stays is shorter, and is written where it is.
+func forget(p home.Profile, life Start) {
+	text, err := plain.Read(journalFile(p))
+	if err != nil {
+		return
+	}
+	var rest []byte
+	for one := range bytes.Lines(text) {
+		var l line
+		own := json.Unmarshal(one, &l) == nil && l.Start != nil && l.Start.ID == life.ID
+		if !own {
+			rest = append(rest, one...)
+		}
+	}
+	f, err := plain.OpenFile(journalFile(p), os.O_WRONLY, 0o600)
+	if err != nil || len(rest) == len(text) {
+		return
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(rest, 0); err == nil {
+		_ = f.Truncate(int64(len(rest))) // what is left over then was there before, or is no line
+	}
+}
+
 // locked runs f while no other process writes the record.
 func locked(p home.Profile, f func() error) error {
 	err := os.MkdirAll(p.Home, 0o700)
@@ -244,6 +270,7 @@ func replace(p home.Profile, r Record) error {
 	}
 	tmp := filepath.Join(p.Home, ".gateway-starts.tmp") // under the lock there is one writer
 	if err := plain.Write(tmp, append(text, '\n'), 0o600); err != nil {
+		_ = os.Remove(tmp) // on a full disk, what came of it helps nobody
 		return err
 	}
 	if err := os.Rename(tmp, File(p)); err != nil {

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/signal"
 	"reflect"
+	"syscall"
 	"testing"
 	"time"
 
@@ -149,5 +151,46 @@ func TestTheJournalIsBounded(t *testing.T) {
 	}
 	if s, ok := starts.Read(p).Last(); !ok || len(s.Parts) != 0 || l.Err() != nil {
 		t.Errorf("%+v: %v", s, l.Err())
+	}
+}
+
+// Where there is room for a life's beginning and none for its end, as on a full
+// disk, it is forgotten: it did not die. Where there is room for a line, its end is
+// a line.
+func TestAnEndThatCannotBeWritten(t *testing.T) {
+	for name, room := range map[string]bool{"room for a line": true, "room for nothing": false} {
+		p := profile(t)
+		ordinary(p, "first", func() {}).Ended(starts.End{Cause: starts.Clean})
+		l := ordinary(p, "second", func() {})
+		// The file cannot be replaced, and then its journal not be written either.
+		if err := os.MkdirAll(p.Path(".gateway-starts.tmp", "in the way"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if !room {
+			var limit, none syscall.Rlimit
+			if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+				t.Fatal(err)
+			}
+			info, err := os.Stat(journal(p))
+			if err != nil {
+				t.Fatal(err)
+			}
+			none.Cur, none.Max = uint64(info.Size()), limit.Max // no file grows beyond it; setrlimit(2)
+			if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &none); err != nil {
+				t.Fatal(err)
+			}
+			signal.Ignore(syscall.SIGXFSZ)
+			l.Ended(starts.End{Cause: starts.Clean})
+			signal.Reset(syscall.SIGXFSZ)
+			if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			l.Ended(starts.End{Cause: starts.Clean})
+		}
+		last, _ := starts.Read(p).Last()
+		if room && (last.ID != "second" || last.End == nil) || !room && last.ID != "first" {
+			t.Errorf("%s: the last life on record is %+v", name, last)
+		}
 	}
 }

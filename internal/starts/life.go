@@ -64,6 +64,15 @@ func (l *Life) write(wholly bool) error {
 	s := load(l.profile)
 	s.put(l.own)
 	if err := s.save(l.profile, !wholly, []Start{l.own}); err != nil {
+		// A full disk may have room for a line where it has none for a file.
+		if s.journal != "" && wholly {
+			if _, aerr := appendLines(l.profile, []Start{l.own}); aerr == nil {
+				err = nil
+			}
+		}
+		if err != nil && l.own.End != nil {
+			forget(l.profile, l.own)
+		}
 		return err
 	}
 	l.file, l.size = identity(l.profile), 0

@@ -160,6 +160,9 @@ func TestFaultsInABox(t *testing.T) {
 	b.Root(t, "loginctl enable-linger ada")
 	m.user.AwaitManager(t)
 	t.Run("healthy", func(t *testing.T) { m.in(t, "sound").healthy() })
+	t.Run("healthy with a drop-in", func(t *testing.T) { m.in(t, "adopted").adopted() })
+	t.Run("healthy as a unit of the system", func(t *testing.T) { m.in(t, "ofsystem").ofSystem() })
+	t.Run("healthy as a scheduler alone", func(t *testing.T) { m.in(t, "alone").alone() })
 	all, seen := boxFaults(), map[string]outcome{}
 	for i, f := range all {
 		t.Run(f.id+"/"+f.what, func(t *testing.T) {
@@ -294,6 +297,49 @@ func (m *machine) healthy() {
 	m.bare = false
 	m.bySudo()
 	m.run("systemctl --user disable --now hermes-gateway@" + m.name + " && rm -f ~/.config/systemd/user/hermes-*@.service && systemctl --user daemon-reload")
+}
+
+// adopted holds that a hand-written unit with the drop-in that adds what it
+// lacks gives no finding.
+func (m *machine) adopted() {
+	m.port = 8691
+	m.make()
+	m.t.Cleanup(m.remove)
+	m.Root(m.t, "cp /usr/local/bin/hermes "+m.program())
+	m.user.Write(m.t, m.file(), m.unitText())
+	m.run("systemctl --user daemon-reload && systemctl --user enable --now " + m.unit)
+	m.awaitWell()
+	m.run(m.hermes("gateway install --adopt"))
+	m.run(m.hermes("gateway restart"))
+	m.awaitWell()
+}
+
+// ofSystem holds that a unit of the system that runs as the user gives no finding.
+func (m *machine) ofSystem() {
+	m.port = 8692
+	m.make()
+	m.t.Cleanup(m.remove)
+	m.Root(m.t, "hermes -p "+m.name+" gateway install --system --run-as-user "+m.user.Name)
+	m.t.Cleanup(func() {
+		m.Root(m.t, "systemctl disable --now "+m.unit+"; rm -f /etc/systemd/system/"+m.unit+"; systemctl daemon-reload")
+	})
+	m.awaitWell()
+}
+
+// alone holds that the unit of a scheduler alone gives no finding.
+func (m *machine) alone() {
+	m.t.Helper()
+	m.run("hermes profile create " + m.name + " && " + m.hermes("config set model.provider offline"))
+	m.t.Cleanup(m.remove)
+	m.run(m.hermes("gateway install --cron-only"))
+	m.t.Cleanup(func() { m.run(m.hermes("gateway uninstall --cron-only")) })
+	m.Until(m.t, boxLimit, "all to be well", func(context.Context) error {
+		if r := m.doctor(); len(r.Findings) > 0 {
+			out, _ := m.try(m.hermes("doctor"))
+			return fmt.Errorf("doctor says:\n%s", out)
+		}
+		return nil
+	})
 }
 
 // bySudo holds that root, who has no installation, is shown the way to that of

@@ -3,6 +3,7 @@ package faults
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -64,6 +65,31 @@ func TestHealthy(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestHealthyContainer holds that a gateway which is the first process of a
+// container, and is asked about from within, gives no finding.
+func TestHealthyContainer(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can make a container here")
+	}
+	w := setUp(t, shape{unstarted: true})
+	program, inside := w.home.Binary, *w.home
+	inside.Binary = "unshare"
+	p, err := inside.StartArgs(nil, "--pid", "--fork", "--kill-child", "--mount-proc", program, "gateway", "run")
+	w.must(err)
+	w.keep(p)
+	w.must(p.Ready(w.deadline()))
+	pid := p.Cmd.Process.Pid
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	w.must(err)
+	wrapper := filepath.Join(w.dir, "bin", "within")
+	w.must(os.WriteFile(wrapper, fmt.Appendf(nil, "#!/bin/sh\nexec nsenter -t %s -p -m %s \"$@\"\n", strings.TrimSpace(string(children)), program), 0o755))
+	w.home.Binary = wrapper
+	if s := w.status(); s.PID != 1 {
+		t.Errorf("the gateway is PID %d of its container", s.PID)
+	}
+	w.well(nil)
 }
 
 // TestFix holds that --fix mends what is safe, says each, and is safe twice.

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"hermes/internal/domain"
@@ -43,9 +44,8 @@ type outage struct {
 	*World
 	witness *torture.Witness
 	rng     *rand.Rand
-	cut     chan string   // an instant that was met
-	hold    chan struct{} // closed when the power is gone
-	point   string
+	trap    trap
+	ends    string // the instant at which this life ends
 	said    []torture.Message
 	born    map[string]int    // by message: the cuts before it
 	jobs    map[string]string // accepted, by name: the instant at which it was made
@@ -60,7 +60,7 @@ func (k *Kit) CutPower(ctx context.Context, dir string, n int, seed uint64) (Out
 	o := &outage{rng: rand.New(rand.NewPCG(seed, 1)), jobs: map[string]string{}, born: map[string]int{}, out: Outage{Counts: torture.Counts{ByPoint: map[string]int{}}}}
 	o.witness = torture.NewWitness(func(id string) string { return o.Words.Leave(id) })
 	think := func(r llm.Request) llm.Reply {
-		o.meet(atModel)
+		o.trap.meet(atModel)
 		return o.witness.Think(r)
 	}
 	var err error
@@ -70,7 +70,7 @@ func (k *Kit) CutPower(ctx context.Context, dir string, n int, seed uint64) (Out
 	defer o.Close()
 	for i := range n {
 		if err := o.live(ctx); err != nil {
-			return o.out, fmt.Errorf("life %d (%s): %w", i+1, o.point, err)
+			return o.out, fmt.Errorf("life %d (%s): %w", i+1, o.ends, err)
 		}
 	}
 	err = o.last(ctx, dir)
@@ -78,17 +78,36 @@ func (k *Kit) CutPower(ctx context.Context, dir string, n int, seed uint64) (Out
 	return o.out, err
 }
 
+// trap catches the instant at which a life ends.
+type trap struct {
+	mu     sync.Mutex
+	point  string
+	caught chan struct{} // has a value when the instant has come
+	gone   chan struct{} // closed when the power is gone
+}
+
+// set arms the trap for one life; release must be called when the power is gone.
+func (t *trap) set(point string) (caught <-chan struct{}, release func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.point, t.caught, t.gone = point, make(chan struct{}, 1), make(chan struct{})
+	gone := t.gone
+	return t.caught, sync.OnceFunc(func() { close(gone) })
+}
+
 // meet is told of every instant that the fakes see. At the one that this life
 // ends at, what happens waits until the power is gone.
-func (o *outage) meet(point string) {
-	if point != o.point {
+func (t *trap) meet(point string) {
+	t.mu.Lock()
+	met, caught, gone := point == t.point, t.caught, t.gone
+	t.mu.Unlock()
+	if !met {
 		return
 	}
-	hold := o.hold
 	select {
-	case o.cut <- point:
-		<-hold
-	default:
+	case caught <- struct{}{}:
+		<-gone
+	default: // it was met before in this life
 	}
 }
 
@@ -98,11 +117,12 @@ func (o *outage) live(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	points := append([]string{atBoot, atWork, atWork, atWork, atModel, atRest}, o.Telegram.Points()...)
-	o.point = points[o.rng.IntN(len(points))]
+	o.ends = points[o.rng.IntN(len(points))]
 	if o.worn() {
-		o.point = atRest
+		o.ends = atRest
 	}
-	o.cut, o.hold = make(chan string, 1), make(chan struct{})
+	caught, release := o.trap.set(o.ends)
+	defer release()
 	fresh := o.speech()
 	if o.rng.IntN(2) == 0 {
 		if err := say(ctx, fresh); err != nil {
@@ -123,65 +143,67 @@ func (o *outage) live(ctx context.Context) error {
 			default:
 			}
 		}
-		o.meet(point)
+		o.trap.meet(point)
 	})
 	defer o.Telegram.Watch(nil)
 	var off <-chan struct{} // the disk's power is gone
-	if o.point == atBoot {
+	if o.ends == atBoot {
 		off = o.Disk.Arm(1 + o.rng.IntN(120))
 	}
-	work, stop := context.WithCancel(ctx)
-	defer stop()
 	started := make(chan error, 1)
-	go func() { started <- l.Serve(work) }()
+	go func() { started <- l.Serve(ctx) }()
 	select {
 	case <-polled:
+		if err := <-started; err != nil {
+			return err
+		}
+		return o.work(ctx, l, caught, off, fresh)
 	case <-off:
-		o.end(l)
-		return say(ctx, fresh) // to one who is gone
-	case <-o.cut:
-		o.end(l)
-		return say(ctx, fresh)
+	case <-caught:
 	case <-ctx.Done():
 		return fmt.Errorf("the gateway never polls: %w\n%s", ctx.Err(), l.Console())
 	}
-	if err := <-started; err != nil {
-		return err
-	}
-	if o.point == atWork {
+	o.end(l)
+	return say(ctx, fresh) // to one who is gone
+}
+
+// work is the part of a life in which the gateway serves.
+func (o *outage) work(ctx context.Context, l *Life, caught, off <-chan struct{}, fresh []torture.Message) error {
+	if o.ends == atWork {
 		off = o.Disk.Arm(1 + o.rng.IntN(60))
 	}
 	if err := say(ctx, fresh); err != nil {
 		return err
 	}
+	ctx, stop := context.WithCancel(ctx)
+	var aside sync.WaitGroup
+	defer aside.Wait()
+	defer stop()
+	quiet := make(chan struct{}) // all is answered, and what was asked for is done
 	asked := make(chan struct{})
-	go func() {
+	aside.Go(func() {
 		defer close(asked)
-		o.order(work, l)
-	}()
-	quiet := make(chan struct{})
-	go func() {
-		defer close(quiet)
+		o.order(ctx, l)
+	})
+	aside.Go(func() {
 		for _, m := range o.said {
-			if m.From.WaitFor(work, m.Answered) != nil {
+			if m.From.WaitFor(ctx, m.Answered) != nil {
 				return
 			}
 		}
 		<-asked
-	}()
+		close(quiet)
+	})
 	select {
 	case <-off:
-	case <-o.cut:
+	case <-caught:
 	case <-quiet:
-		o.point = atRest
+		o.ends = atRest
 	case <-ctx.Done():
 		o.unanswered()
 		return fmt.Errorf("neither cut nor answered: %w\n%s", ctx.Err(), l.Console())
 	}
 	o.end(l)
-	stop()
-	<-asked
-	<-quiet
 	return nil
 }
 
@@ -195,9 +217,8 @@ func (o *outage) end(l *Life) {
 		bury := l.CutSilently()
 		defer time.AfterFunc(5*time.Second, bury)
 	}
-	close(o.hold)
 	o.out.Kills++
-	o.out.ByPoint[o.point]++
+	o.out.ByPoint[o.ends]++
 	if said != "" {
 		o.out.Broken = append(o.out.Broken, fmt.Sprintf("in life %d the machine complained: %s", o.out.Kills, said))
 	}
@@ -269,7 +290,7 @@ func (o *outage) order(ctx context.Context, l *Life) {
 func (o *outage) last(ctx context.Context, dir string) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
-	o.point = "the last life"
+	o.ends = "the last life"
 	l, err := o.Boot(ctx, time.Time{})
 	if err != nil {
 		return err
