@@ -168,7 +168,7 @@ func (l *load) end() []string {
 	t.Helper()
 	close(l.stop)
 	l.work.Wait()
-	counts := map[word]int{}
+	counts, marked := map[word]int{}, map[word]bool{}
 	read := map[int64]bool{}
 	for _, s := range l.said {
 		if read[s.who.ID] {
@@ -178,12 +178,14 @@ func (l *load) end() []string {
 		for _, m := range l.p.tg.Replies(s.who.ID) {
 			if id, ok := strings.CutPrefix(m.Text, "answer "); ok {
 				counts[word{s.who, id}]++
+			} else if id, ok := strings.CutPrefix(m.Text, repeated+"answer "); ok {
+				marked[word{s.who, id}] = true
 			}
 		}
 	}
 	lost, doubled := 0, 0
 	for _, s := range l.said {
-		if n := counts[s]; n == 0 {
+		if n := counts[s]; n == 0 && !marked[s] {
 			lost++
 		} else if n > 1 {
 			doubled++
