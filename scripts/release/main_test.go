@@ -1,18 +1,24 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"debug/elf"
+	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	"aead.dev/minisign"
 
 	"hermes/internal/update"
+	"hermes/testkit/port"
 )
 
 // TestMain runs in the module's root, as `make release` does.
@@ -80,9 +86,86 @@ func TestRelease(t *testing.T) {
 		}
 		f.Close()
 		checkDebian(t, out, arch)
+		t.Run("serves on "+arch, func(t *testing.T) { testServes(t, program, arch) })
 	}
 	t.Run("can be made again", func(t *testing.T) { testAgain(t, out, key) })
 	t.Run("installs for one user", func(t *testing.T) { testInstall(t, out, key) })
+}
+
+// testServes runs the program of one processor, emulated where it is not ours:
+// its gateway answers with the help of a tool, and ends when it is asked to.
+func testServes(t *testing.T, program, arch string) {
+	argv := []string{program}
+	if arch != runtime.GOARCH {
+		emulator, err := exec.LookPath("qemu-aarch64")
+		if err != nil || arch != "arm64" {
+			t.Skip("no emulator of " + arch + " here")
+		}
+		argv = []string{emulator, program}
+	}
+	home := t.TempDir()
+	command := func(args ...string) *exec.Cmd {
+		cmd := exec.CommandContext(t.Context(), argv[0], append(argv[1:], args...)...)
+		cmd.Env = []string{"HERMES_HOME=" + home, "HOME=" + home, "HERMES_GATEWAY_LOCK_DIR=" + home, "PATH=" + os.Getenv("PATH")}
+		return cmd
+	}
+	kept, err := port.Lend("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Release()
+	for _, set := range [][2]string{{"model.provider", "offline"}, {"API_SERVER_ENABLED", "true"}, {"API_SERVER_PORT", strings.TrimPrefix(kept.Addr(), "127.0.0.1:")}} {
+		if text, err := command("config", "set", set[0], set[1]).CombinedOutput(); err != nil {
+			t.Fatalf("config set %s: %v\n%s", set[0], err, text)
+		}
+	}
+	gateway := command("gateway", "run", "--no-reserve")
+	said, err := gateway.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	gateway.Stderr = gateway.Stdout
+	if err := gateway.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	running := make(chan bool, 1)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		lines := bufio.NewScanner(said)
+		for lines.Scan() {
+			fmt.Fprintln(&log, lines.Text())
+			if strings.Contains(lines.Text(), "gateway running") {
+				running <- true
+			}
+		}
+	}()
+	select {
+	case <-running:
+	case <-ended:
+		t.Fatalf("the gateway ended: %v\n%s", gateway.Wait(), log.String())
+	}
+	body := `{"messages":[{"role":"user","content":"run: echo here-$((6*7))"}]}`
+	answer, err := http.Post("http://"+kept.Addr()+"/v1/chat/completions", "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(answer.Body)
+	answer.Body.Close()
+	if err != nil || !strings.Contains(string(text), "here-42") {
+		t.Errorf("it answered %v %s", err, text)
+	}
+	if text, err := command("gateway", "status").CombinedOutput(); err != nil || !strings.Contains(string(text), "running and healthy") {
+		t.Errorf("status: %v\n%s", err, text)
+	}
+	if err := gateway.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	if err := gateway.Wait(); err != nil {
+		t.Errorf("it ended with %v\n%s", err, log.String())
+	}
 }
 
 // testAgain holds that the same source gives the same bytes.
