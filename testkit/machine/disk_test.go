@@ -106,3 +106,28 @@ func TestRequestsBeyondTheDisk(t *testing.T) {
 		t.Error("a disk of a part of a sector was made")
 	}
 }
+
+// A write is torn between the atoms of a disk and never within one.
+func TestAWriteIsTornBetweenAtomsOnly(t *testing.T) {
+	const per = atom / sector
+	halves := 0
+	for seed := range uint64(400) {
+		d := newDisk(t, seed)
+		ask(t, d, nbdWrite, 0, per-2, bytes.Repeat(block(7), 4)) // two sectors on each side of an edge
+		d.Cut()
+		d.PowerOn()
+		var got [4]byte
+		for i := range got {
+			got[i] = ask(t, d, nbdRead, 0, per-2+i, nil)[0]
+		}
+		if got[0] != got[1] || got[2] != got[3] {
+			t.Fatalf("seed %d: an atom was torn: %v", seed, got)
+		}
+		if got[1] != got[2] {
+			halves++
+		}
+	}
+	if halves == 0 {
+		t.Error("no write was torn, so nothing is tried")
+	}
+}
