@@ -126,7 +126,7 @@ func Execute(ctx context.Context, args []string, s Streams, environ []string) in
 	if cmd, err := root.ExecuteContextC(ctx); err != nil {
 		code := app.fail(err)
 		if code == exitUsage && hints(err) {
-			fmt.Fprintf(s.Err, "hint: run `%s --help`\n", cmd.CommandPath())
+			fmt.Fprintln(s.Err, "hint: "+hint(cmd, err))
 		}
 		return code
 	}
