@@ -97,15 +97,17 @@ func (ln *lane) look(ctx context.Context) {
 		ln.stumble(ctx, "commands", err)
 		return
 	}
+	at, err := "claim", error(nil)
 	if ln.turn != nil {
-		if err := ln.busy(ctx); err != nil {
-			ln.stumble(ctx, "busy", err)
-		}
+		at, err = "busy", ln.busy(ctx)
+	} else {
+		err = ln.next(ctx)
+	}
+	if err != nil {
+		ln.stumble(ctx, at, err)
 		return
 	}
-	if err := ln.next(ctx); err != nil {
-		ln.stumble(ctx, "claim", err)
-	}
+	ln.ledgerWorks()
 }
 
 // elsewhere tells whether the session's turn runs in the process that handed
@@ -120,7 +122,7 @@ func (ln *lane) stumble(ctx context.Context, what string, err error) {
 		return
 	}
 	ln.Log.Error("a lane could not go on; it tries again", "component", "conversation", "session", string(ln.key), "at", what, "err", err)
-	ln.Health.Part("ledger").Degraded(string(domain.CodeOf(err)), domain.MessageOf(err))
+	ln.ledgerFails(err)
 	key, lanes := ln.key, ln.Lanes
 	time.AfterFunc(time.Second, func() { lanes.Wake(key) })
 }

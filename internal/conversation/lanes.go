@@ -89,6 +89,7 @@ type Lanes struct {
 	Options
 	commands map[string]Command
 	slots    chan struct{} // one for each chat turn that may run at once
+	ill      atomic.Bool   // a failure of the ledger is shown
 
 	mu       sync.Mutex
 	lanes    map[domain.SessionKey]*lane
@@ -343,6 +344,19 @@ func (l *Lanes) spoken() []string {
 	return out
 }
 
+// ledgerFails shows a failure of the ledger, and ledgerWorks that it is over:
+// nobody else would say so before the next look at the ledger.
+func (l *Lanes) ledgerFails(err error) {
+	l.Health.Part("ledger").Degraded(string(domain.CodeOf(err)), domain.MessageOf(err))
+	l.ill.Store(true)
+}
+
+func (l *Lanes) ledgerWorks() {
+	if l.ill.CompareAndSwap(true, false) {
+		l.Health.Part("ledger").OK()
+	}
+}
+
 // persist repeats a write of the ledger until it works, is refused for good, or
 // ctx ends: what a turn did must not be lost to a full disk or a busy file.
 func (l *Lanes) persist(ctx context.Context, what string, write func(context.Context) error) error {
@@ -350,9 +364,10 @@ func (l *Lanes) persist(ctx context.Context, what string, write func(context.Con
 		err := write(ctx)
 		switch domain.CodeOf(err) {
 		case "":
+			l.ledgerWorks()
 			return nil
 		case domain.StorageFull, domain.Unavailable:
-			l.Health.Part("ledger").Degraded(string(domain.CodeOf(err)), domain.MessageOf(err))
+			l.ledgerFails(err)
 			l.Log.Error("the ledger does not take a write; it is tried again", "component", "conversation", "what", what, "err", err)
 		default:
 			return err

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"hermes/internal/domain"
+	"hermes/internal/health"
 	"hermes/internal/home"
 	"hermes/internal/platform/telegram"
 	"hermes/testkit/llm"
@@ -400,4 +401,25 @@ func TestAFullDiskLosesNothing(t *testing.T) {
 	}
 	w.disk.fail.Store(false)
 	w.sees(ann.ID, "you said: hello")
+}
+
+// A failure of the ledger that only a turn's end met is shown until that end is
+// stored, and no longer.
+func TestAnEndThatIsStoredEndsTheAlarm(t *testing.T) {
+	w := setUp(t, obey, nil)
+	state := func() health.State {
+		for _, p := range w.Health.Parts() {
+			if p.Name == "ledger" {
+				return p.State
+			}
+		}
+		return ""
+	}
+	w.disk.ends.Store(true)
+	ann := w.tg.AddUser("Ann")
+	w.tg.Say(ann, "hello")
+	waitFor(t, func() bool { return w.disk.refused.Load() >= 2 && state() == health.Degraded }, "the failure is shown")
+	w.disk.ends.Store(false)
+	w.sees(ann.ID, "you said: hello")
+	waitFor(t, func() bool { return state() == health.OK }, "the alarm ends")
 }

@@ -45,7 +45,7 @@ type boxFault struct {
 // boxFaults are about managers, units, lingering and what they make of ends.
 func boxFaults() []boxFault {
 	return []boxFault{
-		{what: "a generated unit's program is gone, and systemd could not start it", id: "service.exec", class: doctor.Service, shows: []string{"/usr/local/bin/hermes-old", "the right path is /usr/local/bin/hermes", "Failed at step EXEC"}, inject: func(m *machine) {
+		{what: "a generated unit's program is gone, and systemd could not start it", id: "service.exec", class: doctor.Service, shows: []string{"/usr/local/bin/hermes-old", "the right path is /usr/local/bin/hermes", "203"}, inject: func(m *machine) {
 			m.run("systemctl --user stop " + m.unit)
 			m.run("sed -i 's|^ExecStart=[^ ]*|ExecStart=/usr/local/bin/hermes-old|' " + m.file() + " && systemctl --user daemon-reload && systemctl --user start --no-block " + m.unit)
 			m.until("the unit to fail", func() bool { return m.property("ExecMainStatus") == "203" })

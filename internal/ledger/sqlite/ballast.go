@@ -20,6 +20,8 @@ const (
 	// ballastReturn is how many times the ballast must be free before a full
 	// disk counts as over.
 	ballastReturn = 2
+	// scarce is how many free bytes are next to none.
+	scarce = 256 << 10
 )
 
 // reserve is the state of a full disk: a file of real blocks that is given up
@@ -69,6 +71,15 @@ func (r *reserve) free() int64 {
 		return 0
 	}
 	return f.freeBytes
+}
+
+// nearlyFull fails when less than scarce is free.
+func (r *reserve) nearlyFull() error {
+	f, err := r.fileSystem(filepath.Dir(r.path))
+	if err != nil || f.freeBytes >= scarce {
+		return nil //nolint:nilerr // what cannot be told is no failure of the ledger
+	}
+	return domain.E(domain.StorageFull, nil, "next to no space is left in %s: %d KiB; free at least %d MiB there before nothing can be written", filepath.Dir(r.path), f.freeBytes>>10, ballastReturn*r.size>>20)
 }
 
 // full notes that a write found no space, and gives up the ballast. It tells

@@ -259,3 +259,21 @@ func TestErrorsOfTheFile(t *testing.T) {
 		}
 	}
 }
+
+// A disk with next to nothing left is told while the ledger still takes writes.
+func TestNearlyFullIsTold(t *testing.T) {
+	free := int64(scarce)
+	s, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "ledger.db"), NoBallast: true,
+		fileSystem: func(string) (fileSystem, error) { return fileSystem{freeBytes: free}, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Check(t.Context()); err != nil {
+		t.Errorf("with %d bytes free: %v", free, err)
+	}
+	free--
+	if err := s.Check(t.Context()); !domain.IsCode(err, domain.StorageFull) {
+		t.Errorf("with %d bytes free: %v", free, err)
+	}
+}
