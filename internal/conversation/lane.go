@@ -97,13 +97,11 @@ func (ln *lane) look(ctx context.Context) {
 		ln.stumble(ctx, "commands", err)
 		return
 	}
-	at, err := "claim", error(nil)
+	at, do := "claim", ln.next
 	if ln.turn != nil {
-		at, err = "busy", ln.busy(ctx)
-	} else {
-		err = ln.next(ctx)
+		at, do = "busy", ln.busy
 	}
-	if err != nil {
+	if err := do(ctx); err != nil {
 		ln.stumble(ctx, at, err)
 		return
 	}
