@@ -137,6 +137,7 @@ type Process struct {
 	Cmd   *exec.Cmd
 	ready chan struct{}
 	done  chan struct{}
+	said  chan struct{} // closed when nobody can print any more
 	err   error
 	mu    sync.Mutex
 	log   bytes.Buffer
@@ -150,7 +151,7 @@ func (h *Home) Start(env ...string) (*Process, error) { return h.StartArgs(env, 
 
 // StartArgs starts any long-running command.
 func (h *Home) StartArgs(env []string, args ...string) (*Process, error) {
-	p := &Process{Cmd: exec.Command(h.Binary, args...), ready: make(chan struct{}), done: make(chan struct{})}
+	p := &Process{Cmd: exec.Command(h.Binary, args...), ready: make(chan struct{}), done: make(chan struct{}), said: make(chan struct{})}
 	p.Cmd.Env = h.environ(env)
 	p.Cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	r, w, err := os.Pipe()
@@ -174,6 +175,7 @@ func (h *Home) StartArgs(env []string, args ...string) (*Process, error) {
 
 // read keeps the output and notes when the gateway says that it runs.
 func (p *Process) read(r io.ReadCloser) {
+	defer close(p.said)
 	defer r.Close()
 	in := bufio.NewScanner(r)
 	in.Buffer(make([]byte, 64<<10), 4<<20)
@@ -198,6 +200,16 @@ func (p *Process) Output() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.log.String()
+}
+
+// Whole is everything that the process printed. It waits until neither it nor a
+// child of it can print more, or ctx ends.
+func (p *Process) Whole(ctx context.Context) string {
+	select {
+	case <-p.said:
+	case <-ctx.Done():
+	}
+	return p.Output()
 }
 
 // Ready waits until the gateway says that it runs.

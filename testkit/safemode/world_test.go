@@ -123,7 +123,9 @@ func (w *world) dies(env ...string) string {
 	if p.Cmd.ProcessState.ExitCode() == 0 {
 		w.t.Fatalf("it ended well\n%s", p.Output())
 	}
-	return p.Output()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	return p.Whole(ctx)
 }
 
 // serves starts a gateway that must serve; it is stopped with the test.
