@@ -14,16 +14,21 @@ import (
 
 var unreachable = &platform.Error{Kind: platform.Retry, Code: "p_unreachable", Reason: "it cannot be reached"}
 
-// After an outage nobody waits out a back-off that was meant for it: the first
-// message that goes takes the others with it.
-func TestTheFirstThatGoesTakesTheOthersWithIt(t *testing.T) {
-	var back atomic.Bool
-	a := &script{do: func(context.Context, int, sent) error {
+// away is a platform that cannot be reached until it is back.
+func away(back *atomic.Bool) *script {
+	return &script{do: func(context.Context, int, sent) error {
 		if !back.Load() {
 			return unreachable
 		}
 		return nil
 	}}
+}
+
+// After an outage nobody waits out a back-off that was meant for it: the first
+// message that goes takes the others with it.
+func TestTheFirstThatGoesTakesTheOthersWithIt(t *testing.T) {
+	var back atomic.Bool
+	a := away(&back)
 	inBubble(t, nil, a, func(t *testing.T, b *bench) {
 		for _, chat := range []string{"1", "2", "3", "4"} {
 			b.send(chat, "to "+chat)
@@ -47,12 +52,7 @@ func TestTheFirstThatGoesTakesTheOthersWithIt(t *testing.T) {
 // A proof from the other direction does the same for one who waits alone.
 func TestAConnectionThatIsBackSendsAtOnce(t *testing.T) {
 	var back atomic.Bool
-	a := &script{do: func(context.Context, int, sent) error {
-		if !back.Load() {
-			return unreachable
-		}
-		return nil
-	}}
+	a := away(&back)
 	inBubble(t, nil, a, func(t *testing.T, b *bench) {
 		b.send("1", "first", "second")
 		time.Sleep(time.Hour)
@@ -128,12 +128,7 @@ func TestOnlyAnOutageIsCutShort(t *testing.T) {
 // others are sent, and nothing is sent twice.
 func TestAHurryThatFailsLosesNothing(t *testing.T) {
 	var back atomic.Bool
-	a := &script{do: func(context.Context, int, sent) error {
-		if !back.Load() {
-			return unreachable
-		}
-		return nil
-	}}
+	a := away(&back)
 	inBubble(t, nil, a, func(t *testing.T, b *bench) {
 		b.send("1", "one")
 		b.send("2", "two")
