@@ -329,16 +329,3 @@ func Verify(ctx context.Context, file string) (Manifest, error) {
 	}
 	return a.m, nil
 }
-
-func fileSum(path string) (string, error) {
-	f, err := plain.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
-}

@@ -14,6 +14,7 @@ import (
 	"hermes/internal/home"
 	"hermes/internal/ledger"
 	"hermes/internal/ledger/sqlite"
+	"hermes/internal/plain"
 	"hermes/internal/succession"
 )
 
@@ -82,7 +83,7 @@ func (r *Restored) compare(ctx context.Context, a *archive, root string) error {
 		if ctx.Err() != nil {
 			return domain.E(domain.Cancelled, ctx.Err(), "stopped; nothing was changed")
 		}
-		sum, err := fileSum(filepath.Join(root, filepath.FromSlash(name)))
+		sum, err := plain.Sum(filepath.Join(root, filepath.FromSlash(name)))
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			r.New = append(r.New, name)

@@ -183,7 +183,7 @@ func (m *move) copyPlan(ctx context.Context, name, root string, plan []string) (
 		if ctx.Err() != nil {
 			return 0, ctx.Err()
 		}
-		sum, err := sumFile(from(rel))
+		sum, err := plain.Sum(from(rel))
 		if err != nil {
 			errs = append(errs, errors.New(unreadable(from(rel), err)))
 			continue

@@ -2,8 +2,6 @@ package migrate
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -238,7 +236,7 @@ func (m *move) undoFiles(ctx context.Context) error {
 		if !filepath.IsLocal(filepath.FromSlash(rel)) {
 			continue // not written by us
 		}
-		sum, err := sumFile(path)
+		sum, err := plain.Sum(path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
@@ -260,17 +258,4 @@ func (m *move) undoFiles(ctx context.Context) error {
 	}
 	m.undone("files", removed, stayed)
 	return nil
-}
-
-func sumFile(path string) (string, error) {
-	f, err := plain.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }

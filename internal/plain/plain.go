@@ -8,6 +8,8 @@
 package plain
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -122,6 +124,21 @@ func Tail(path string, n int64) ([]byte, error) {
 		return nil, err
 	}
 	return io.ReadAll(io.LimitReader(f, n))
+}
+
+// Sum is the SHA-256 of what a plain file holds, in hex, however large it is.
+// Errors: as Open.
+func Sum(path string) (string, error) {
+	f, err := Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // Write writes a plain file, making it or replacing what it holds: not in one

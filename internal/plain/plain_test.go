@@ -127,3 +127,18 @@ func TestTruncation(t *testing.T) {
 		t.Errorf("%q %v", text, err)
 	}
 }
+
+func TestSum(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(path, []byte("abc"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// https://csrc.nist.gov/CSRC/media/Projects/Cryptographic-Standards-and-Guidelines/documents/examples/SHA256.pdf
+	const want = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+	if sum, err := Sum(path); err != nil || sum != want {
+		t.Errorf("%s, %v", sum, err)
+	}
+	if _, err := Sum(filepath.Dir(path)); !errors.Is(err, ErrNotPlain) {
+		t.Errorf("of a folder: %v", err)
+	}
+}

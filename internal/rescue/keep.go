@@ -1,7 +1,6 @@
 package rescue
 
 import (
-	"crypto/sha256"
 	"io"
 	"os"
 	"path/filepath"
@@ -62,20 +61,7 @@ func Same(a, b string) bool {
 	if os.SameFile(one, two) {
 		return true
 	}
-	x, okX := digest(a)
-	y, okY := digest(b)
-	return okX && okY && x == y
-}
-
-func digest(path string) (sum [sha256.Size]byte, ok bool) {
-	f, err := plain.Open(path)
-	if err != nil {
-		return sum, false
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return sum, false
-	}
-	return [sha256.Size]byte(h.Sum(nil)), true
+	x, errX := plain.Sum(a)
+	y, errY := plain.Sum(b)
+	return errX == nil && errY == nil && x == y
 }

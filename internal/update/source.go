@@ -327,16 +327,11 @@ func (r readerCtx) Read(p []byte) (int, error) {
 }
 
 func sumOf(file string) (string, error) {
-	f, err := plain.Open(file)
+	sum, err := plain.Sum(file)
 	if err != nil {
 		return "", storage(err, file)
 	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", storage(err, file)
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return sum, nil
 }
 
 func exists(name string) bool {
